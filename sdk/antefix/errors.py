@@ -1,0 +1,91 @@
+"""Every error a user of Antefix can meet.
+
+AntefixError
+├── InvalidArgument        a setting or keyword that cannot be meant (also a TypeError)
+├── BaseError              about the frozen base model
+│   ├── BaseNotFound       no base of that name, folder or hub id
+│   ├── BaseUnavailable    known, but its files could not be fetched
+│   ├── BaseDamaged        its files are not the pinned ones
+│   └── BaseUnsuitable     a layer cannot take a prefix exactly
+├── PrefixError            about a prefix or its file
+│   ├── PrefixFileRefused  truncated, pickled, wrong names, shapes, NaN …
+│   └── PrefixMismatch     trained on another base, or of another shape
+├── ExampleError           about a user's texts
+│   ├── NoExamples         a user without any text
+│   ├── EmptyText          a completion with no characters in it
+│   └── TextTooLong        more tokens than the base can see
+└── CheckpointMismatch     a checkpoint of another run
+
+A message says what failed, both values, and the next step. It never holds a user's text or a
+prefix's values: messages end up in logs.
+"""
+
+
+class AntefixError(Exception):
+    """Base of all errors raised on purpose; the command line shows them without a traceback.
+
+    Args:
+        message: what failed, with both values.
+        hint: the next step, printed on a line of its own.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message}; {hint}" if hint else message)
+
+
+class InvalidArgument(AntefixError, TypeError):
+    """An argument, setting or keyword that cannot be meant."""
+
+
+class BaseError(AntefixError):
+    """About the frozen base model."""
+
+
+class BaseNotFound(BaseError):
+    """No base of that name, folder or hub id."""
+
+
+class BaseUnavailable(BaseError):
+    """A known base whose files could not be fetched."""
+
+
+class BaseDamaged(BaseError):
+    """A base whose files are not the pinned ones."""
+
+
+class BaseUnsuitable(BaseError):
+    """A base with a layer that cannot take a prefix exactly; the message names the layer."""
+
+
+class PrefixError(AntefixError):
+    """About a prefix or its file."""
+
+
+class PrefixFileRefused(PrefixError):
+    """A prefix file that is truncated, pickled, or holds anything but what it should."""
+
+
+class PrefixMismatch(PrefixError):
+    """A prefix of another base or another shape than the one in use."""
+
+
+class ExampleError(AntefixError):
+    """About a user's texts."""
+
+
+class NoExamples(ExampleError):
+    """A user without any text."""
+
+
+class EmptyText(ExampleError):
+    """A completion with no characters in it."""
+
+
+class TextTooLong(ExampleError):
+    """A text with more tokens than the base can see."""
+
+
+class CheckpointMismatch(AntefixError):
+    """A checkpoint that belongs to another run."""
