@@ -1,0 +1,40 @@
+# `make help` lists the targets. Everything happens in .venv; the system's Python is only used to create it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test unit lint demo
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.installed  ## create .venv and install Antefix into it, with the tested versions
+
+# Written last, so an interrupted install is done again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "antefix: error: needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there);" \
+	       "try: make PYTHON=python3.12 venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -e ".[simulation,peft,dev]" -c constraints.txt
+	@touch $@
+
+test: lint  ## all checks: format, lint, types, import layers, every test (minutes)
+	$(BIN)/python -m pytest
+
+unit: venv  ## the fast tests only
+	$(BIN)/python -m pytest -m "not slow and not real"
+
+lint: venv  ## format, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: venv  ## three users, three private prefixes, one base
+	$(BIN)/antefix-sim demo

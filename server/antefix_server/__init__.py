@@ -1,0 +1,1 @@
+"""The coordinator: registry, vault, releases, rounds. Imports no torch when imported."""

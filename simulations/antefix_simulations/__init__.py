@@ -1,0 +1,1 @@
+"""Many users on one machine: cohorts, data sets, arms, reports. Imports no torch when imported."""

@@ -1,0 +1,24 @@
+"""Fixtures for every test."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+# Before transformers is imported: no test may depend on what a hub answers today.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Start each test from the same random state, so that the order of tests changes nothing."""
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parent.parent
