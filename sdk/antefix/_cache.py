@@ -54,13 +54,9 @@ def workspace(cache: Path) -> Iterator[Path]:
 
 
 def publish(work: Path, final: Path) -> None:
-    """Move a finished folder into place in one step; where another process was first, its folder stays."""
+    """Move a finished folder into place in one step; OSError where another process was first."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.replace(work, final)
-    except OSError:
-        if not final.is_dir():
-            raise
+    os.replace(work, final)
 
 
 def write_manifest(folder: Path, fingerprint: str) -> None:
