@@ -1,0 +1,76 @@
+"""The output head: logits of hidden states, and the loss at target tokens only.
+
+A language model's head costs a fifth of SmolLM2's work and as much memory per token as all its layers
+together. Training needs it only where a target token is predicted, in chunks of one constant shape (the
+shape of a matrix product is part of its bits). The head is frozen, so its gradient with respect to the
+hidden state is computed at once and no logits are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Head:
+    """Frozen linear head: `logits = scale * hidden @ weight.T + bias`.
+
+    Attributes:
+        weight: [vocabulary, hidden].
+        bias: [vocabulary] or None.
+        scale: factor on the product (T5 and some others scale the hidden state first).
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocabulary] of hidden states [..., hidden]."""
+        product = F.linear(hidden if self.scale == 1.0 else hidden * self.scale, self.weight)
+        return product if self.bias is None else product + self.bias
+
+    def losses(self, hidden: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Cross-entropy in nats per target, and the gradient of the weighted sum.
+
+        Args:
+            hidden: [n, hidden], any n; padded to whole chunks here.
+            targets: [n] token ids.
+            weights: [n] factors of the sum whose gradient is wanted; None for no gradient.
+
+        Returns:
+            losses [n] in fp32, and the gradient [n, hidden] in fp32 or None.
+        """
+        count = len(targets)
+        short = -count % CHUNK_TOKENS
+        hidden = F.pad(hidden, (0, 0, 0, short))
+        targets = F.pad(targets, (0, short))
+        weights = None if weights is None else F.pad(weights, (0, short))
+        losses, gradients = [], []
+        for start in range(0, len(targets), CHUNK_TOKENS):
+            part = slice(start, start + CHUNK_TOKENS)
+            weight = None if weights is None else weights[part]
+            loss, gradient = self._chunk(hidden[part], targets[part], weight)
+            losses.append(loss)
+            gradients.append(gradient)
+        joined = torch.cat([g for g in gradients if g is not None])[:count] if weights is not None else None
+        return torch.cat(losses)[:count], joined
+
+    def _chunk(self, hidden: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        logits = self.logits(hidden).float()
+        picked = logits.gather(1, targets[:, None])
+        log_sum = logits.logsumexp(1, keepdim=True)
+        losses = (log_sum - picked)[:, 0]
+        if weights is None:
+            return losses, None
+        # d loss / d logits = softmax - one-hot
+        slope = logits.sub_(log_sum).exp_()
+        slope.scatter_add_(1, targets[:, None], torch.full_like(picked, -1.0))
+        slope.mul_(weights[:, None] * self.scale)
+        return losses, (slope.to(self.weight.dtype) @ self.weight).float()

@@ -1,0 +1,133 @@
+"""A trained prefix and its file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from antefix._files import write_whole
+from antefix._layout import Kind, Layout
+from antefix._prefixfile import read
+from antefix.errors import InvalidArgument, PrefixMismatch
+
+FORMAT = "antefix-prefix/1"
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Prefix:
+    """Trained keys and values for every attention layer of one base. Immutable.
+
+    The whole of it is private to the user it was trained for: keys and values can be probed for the
+    texts they were trained on. `save` writes them in the clear.
+
+    Attributes:
+        base_fingerprint: fingerprint of the base it belongs to.
+        layout: shapes per attention layer.
+        length: positions P.
+    """
+
+    def __init__(self, values: Tensor, layout: Layout, base_fingerprint: str) -> None:
+        """Take `values` [layout.size(P)], fp32; they are copied."""
+        length, rest = divmod(values.numel(), layout.width)
+        if values.dim() != 1 or rest or length < 1:
+            raise PrefixMismatch(
+                f"a prefix for this base has a multiple of {layout.width} values, "
+                f"the given tensor has shape {list(values.shape)}"
+            )
+        self._values = values.detach().to("cpu", torch.float32, copy=True)
+        self.layout = layout
+        self.length = length
+        self.base_fingerprint = base_fingerprint
+
+    @property
+    def values(self) -> Tensor:
+        """A copy of all values, flat, fp32 [layout.size(P)]."""
+        return self._values.clone()
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Copies of key and value [heads, P, head_dim] of one slot of `layout`."""
+        key, value = self.layout.split(self._values)[number].clone()
+        return key, value
+
+    def save(self, path: str | Path, *, dtype: str = "fp32") -> Path:
+        """Write a safetensors file, whole or not at all, readable by its owner only.
+
+        Args:
+            path: the file. An old one is replaced.
+            dtype: stored type, `"fp32"`, `"fp16"` or `"bf16"`.
+
+        Raises:
+            InvalidArgument: unknown dtype, or values too large for it.
+        """
+        if dtype not in _DTYPES:
+            raise InvalidArgument(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
+        stored = self._values.to(_DTYPES[dtype])
+        if not torch.isfinite(stored).all():
+            raise InvalidArgument(f"some values of this prefix do not fit {dtype}", "use 'bf16' or 'fp32'")
+        header = {
+            "format": FORMAT,
+            "base": self.base_fingerprint,
+            "layout": self.layout.digest,
+            "length": str(self.length),
+            "slots": json.dumps(_runs(self.layout), separators=(",", ":")),
+        }
+        target = Path(path)
+        write_whole(target, save({"prefix": stored}, metadata=header))
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path, *, base_fingerprint: str | None = None) -> Self:
+        """Read a file written by `save`; nothing in it is trusted before it is checked.
+
+        Args:
+            path: the file.
+            base_fingerprint: refuse a prefix of any other base (`base.fingerprint`).
+
+        Raises:
+            PrefixFileRefused: truncated, pickled, or with anything but the expected content.
+            PrefixMismatch: of another base.
+        """
+        values, layout, fingerprint = read(Path(path), FORMAT)
+        prefix = cls(values, layout, fingerprint)
+        if base_fingerprint is not None:
+            prefix.require_base(base_fingerprint)
+        return prefix
+
+    def require_base(self, fingerprint: str) -> None:
+        """Refuse use with any base but its own."""
+        if fingerprint != self.base_fingerprint:
+            raise PrefixMismatch(
+                f"this prefix was trained on base {self.base_fingerprint[:16]}…, "
+                f"the base in use is {fingerprint[:16]}…",
+                "load the base it was trained on, or train a new prefix",
+            )
+
+    def __eq__(self, other: object) -> bool:
+        """Same base, same shapes, same bits."""
+        return (
+            isinstance(other, Prefix)
+            and self.base_fingerprint == other.base_fingerprint
+            and self.layout == other.layout
+            and torch.equal(self._values, other._values)
+        )
+
+    def __hash__(self) -> int:
+        """Hash of what it belongs to; equal prefixes have equal hashes."""
+        return hash((self.base_fingerprint, self.layout, self.length))
+
+    def __repr__(self) -> str:
+        """Shape and base; never a value."""
+        base, slots = self.base_fingerprint[:12], len(self.layout.slots)
+        return f"Prefix(length={self.length}, slots={slots}, base={base}…)"
+
+
+def _runs(layout: Layout) -> list[tuple[Kind, int, int, int]]:
+    """Slots as runs of equal shape, (kind, count, heads, head_dim): small for a hundred layers."""
+    shapes = [(slot.kind, slot.heads, slot.head_dim) for slot in layout.slots]
+    return [(shape[0], len(list(run)), shape[1], shape[2]) for shape, run in itertools.groupby(shapes)]

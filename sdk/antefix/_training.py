@@ -1,0 +1,275 @@
+"""Trains many users' prefixes together on one frozen base."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Never
+
+import torch
+from tqdm import tqdm
+
+from antefix._adam import Adam
+from antefix._allocator import large_blocks_kept
+from antefix._base import FrozenBase
+from antefix._checkpoint import Checkpoint
+from antefix._examples import Example, encode_user
+from antefix._keywords import refuse_unknown
+from antefix._prefix import Prefix
+from antefix._queue import MicroBatch, row_queue
+from antefix._reparam import reparametrisation
+from antefix._spec import PrefixSpec, TrainingPlan
+from antefix._starts import start_values
+from antefix._steps import Outcome
+from antefix._steps import run as run_rows
+from antefix._users import UserRun, split_rows
+from antefix._workers import workers_of
+from antefix.errors import InvalidArgument, NoExamples
+
+SHARED_WORDS = "Write the next text the way its author would write it."
+
+
+@dataclass(frozen=True)
+class TrainedUser:
+    """Result of one user's training. The prefix and the losses are that user's private data.
+
+    Attributes:
+        prefix: the trained prefix: the better of start and end on the judging texts.
+        loss_before, loss_after: nats per token on the judging texts, with the start and with `prefix`.
+        validated: the judging texts were kept out of training (else they are training texts).
+        steps: optimizer steps taken.
+        tokens: real tokens computed in those steps, no padding.
+    """
+
+    prefix: Prefix
+    loss_before: float
+    loss_after: float
+    validated: bool
+    steps: int
+    tokens: int
+
+
+def train(
+    base: FrozenBase,
+    examples: Mapping[str, Iterable[Example]],
+    spec: PrefixSpec | None = None,
+    plan: TrainingPlan | Mapping[str, TrainingPlan] | None = None,
+    *,
+    start: Prefix | Mapping[str, Prefix] | None = None,
+    checkpoint: str | Path | None = None,
+    on_finished: Callable[[str, TrainedUser], None] | None = None,
+    progress: bool = True,
+    **unknown: Never,
+) -> dict[str, TrainedUser]:
+    """Train one private prefix per user, all users in shared micro-batches.
+
+    Each user gets exactly its own gradient, and the bytes of its prefix are a function of its own texts,
+    start, plan and seed (and of base, spec, hardware, thread count and library versions): not of who else
+    is trained beside it.
+
+    Args:
+        base: the frozen base.
+        examples: each user's texts. Private; nothing of them is logged.
+        spec: shape and start of the prefixes.
+        plan: one plan for all, or one per user (micro-batch settings must agree).
+        start: prefix to go on from, one for all (the shared prefix, say) or one per user.
+        checkpoint: folder by which an interrupted run goes on where it was. Holds prefixes in the clear.
+        on_finished: called with each user's result as soon as it is there.
+        progress: show a bar on stderr.
+
+    Raises:
+        NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch.
+    """
+    refuse_unknown("train", unknown)
+    spec = spec or PrefixSpec()
+    plans = _plans(examples, plan)
+    starts = _starts(examples, start)
+    folder = Checkpoint(Path(checkpoint) if checkpoint else None, base.fingerprint, spec)
+    runs = []
+    for user in examples:
+        runs.append(_user_run(base, user, examples[user], spec, plans[user], starts.get(user)))
+        folder.restore(runs[-1])
+    results: dict[str, TrainedUser] = {}
+
+    def finish(run: UserRun) -> None:
+        folder.save(run)
+        results[run.name] = _result(base, run)
+        if on_finished is not None:
+            on_finished(run.name, results[run.name])
+
+    if runs:
+        _Cohort(base, runs, folder, finish).run(progress)
+    return {user: results[user] for user in examples}
+
+
+def train_shared(
+    base: FrozenBase,
+    examples_by_user: Mapping[str, Iterable[Example]],
+    spec: PrefixSpec | None = None,
+    plan: TrainingPlan | None = None,
+    *,
+    start: Prefix | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    **unknown: Never,
+) -> TrainedUser:
+    """Train one prefix on everybody's texts: the centralised reference of the federated shared prefix.
+
+    Without a `start` it starts from neutral words: a shared prefix goes to everybody, and a start from
+    examples would carry the first user's text almost verbatim.
+
+    Raises:
+        As `train`; InvalidArgument for `start="examples"`.
+    """
+    refuse_unknown("train_shared", unknown)
+    spec = spec or PrefixSpec()
+    if spec.start == "examples":
+        raise InvalidArgument(
+            "start is 'examples' for a shared prefix, which would hand one user's text to everybody",
+            "use start='words'",
+        )
+    if spec.start is None and start is None:
+        spec = PrefixSpec(**{**spec.model_dump(), "start": "words", "words": SHARED_WORDS})
+    if not examples_by_user:
+        raise NoExamples("no users to train a shared prefix on", "give at least one user's texts")
+    everybody = [example for texts in examples_by_user.values() for example in texts]
+    plan = plan or TrainingPlan(batch_size=16)
+    return train(
+        base, {"shared": everybody}, spec, plan, start=start, checkpoint=checkpoint, progress=progress
+    )["shared"]
+
+
+class _Cohort:
+    """Drives all users of one run to their end."""
+
+    def __init__(
+        self, base: FrozenBase, runs: list[UserRun], folder: Checkpoint, finish: Callable[[UserRun], None]
+    ) -> None:
+        self._base, self._folder, self._finish = base, folder, finish
+        self._todo = list(reversed(runs))
+        self._active: list[UserRun] = []
+        self._plan = runs[0].plan
+        self._queue = row_queue(self._plan)
+
+    def run(self, progress: bool) -> None:
+        steps = sum(run.total_steps - run.adam.step for run in self._todo if not run.progress.finished)
+        with (
+            tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar,
+            self._base.activation_checkpointing(self._plan.activation_checkpointing),
+            large_blocks_kept(),
+        ):
+            try:
+                self._loop(bar)
+            except BaseException:
+                for run in self._active:  # an interrupt loses nothing that was finished
+                    self._folder.save(run)
+                raise
+
+    def _loop(self, bar: tqdm[Never]) -> None:
+        with workers_of(self._run_batch, _worker_count(self._base, self._plan)) as workers:
+            self._admit()
+            while self._active:
+                while not workers.full and (batch := self._queue.pop()):
+                    workers.submit(batch)
+                for batch, outcome in workers.finished():
+                    self._deliver(batch, outcome, bar)
+                self._admit()
+                self._folder.save_now_and_then(self._active)
+
+    def _admit(self) -> None:
+        """Let waiting users in, as others leave."""
+        while self._todo and len(self._active) < self._plan.users_in_flight:
+            run = self._todo.pop()
+            self._active.append(run)
+            self._go_on(run)
+
+    def _go_on(self, run: UserRun) -> None:
+        """Queue a user's next rows, or let it go."""
+        jobs = run.next_jobs()
+        if jobs:
+            self._queue.add(jobs)
+        else:
+            self._active.remove(run)
+            self._finish(run)
+
+    def _run_batch(self, batch: MicroBatch) -> Outcome:
+        prefixes = torch.stack([job.user.prefix for job in batch.jobs])
+        weights = [job.weight for job in batch.jobs if job.weight is not None]
+        return run_rows(self._base, batch.shape, [job.row for job in batch.jobs], prefixes, weights or None)
+
+    def _deliver(self, batch: MicroBatch, outcome: Outcome, bar: tqdm[Never]) -> None:
+        for number, job in enumerate(batch.jobs):
+            gradient = None if outcome.gradients is None else outcome.gradients[number]
+            before = job.user.adam.step
+            if job.user.deliver(job, outcome.losses[number], gradient):
+                bar.update(job.user.adam.step - before)
+                self._go_on(job.user)
+
+
+def _user_run(
+    base: FrozenBase,
+    user: str,
+    examples: Iterable[Example],
+    spec: PrefixSpec,
+    plan: TrainingPlan,
+    given: Prefix | None,
+) -> UserRun:
+    rows = encode_user(base, user, examples, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
+    training, judging, validated = split_rows(rows, plan)
+    start = start_values(base, spec, training, given, plan.seed)
+    hidden = base.head.weight.shape[1]
+    reparam = reparametrisation(spec, base.layout, start.to(base.device), hidden, plan.seed)
+    adam = Adam.of(reparam.initial().to(base.device))
+    digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
+    return UserRun(user, training, judging, validated, plan, reparam, adam, digest)
+
+
+def _result(base: FrozenBase, run: UserRun) -> TrainedUser:
+    state = run.progress
+    after = state.best_loss if run.validated else state.last_loss
+    return TrainedUser(
+        prefix=Prefix(run.final_prefix(), base.layout, base.fingerprint),
+        loss_before=float("nan") if state.first_loss is None else state.first_loss,
+        loss_after=float("nan") if after is None else after,
+        validated=run.validated,
+        steps=run.adam.step,
+        tokens=state.tokens,
+    )
+
+
+def _plans(
+    users: Iterable[str], plan: TrainingPlan | Mapping[str, TrainingPlan] | None
+) -> dict[str, TrainingPlan]:
+    """One plan per user, all of one micro-batch shape."""
+    if plan is None or isinstance(plan, TrainingPlan):
+        return dict.fromkeys(users, plan or TrainingPlan())
+    missing = [user for user in users if user not in plan]
+    if missing:
+        raise InvalidArgument(f"no plan for user {missing[0]!r}", "give one plan per user, or one for all")
+    if len({given.shape() for given in plan.values()}) > 1:
+        raise InvalidArgument(
+            "the users' plans differ in batching, micro_batch_tokens, workers, users_in_flight or "
+            "activation_checkpointing",
+            "these belong to the run: give all plans the same",
+        )
+    return {user: plan[user] for user in users}
+
+
+def _starts(users: Iterable[str], start: Prefix | Mapping[str, Prefix] | None) -> dict[str, Prefix]:
+    if start is None:
+        return {}
+    if isinstance(start, Prefix):
+        return dict.fromkeys(users, start)
+    unknown = set(start) - set(users)
+    if unknown:
+        raise InvalidArgument(f"a start is given for {sorted(unknown)[0]!r}, who has no examples")
+    return dict(start)
+
+
+def _worker_count(base: FrozenBase, plan: TrainingPlan) -> int:
+    """Micro-batches at once: one per core, but one where a user's rows share a single micro-batch."""
+    if base.device.type != "cpu":
+        return 1
+    return plan.workers or (1 if plan.batching == "alone" else torch.get_num_threads())

@@ -1,0 +1,88 @@
+"""A trained prefix is a function of its own user's texts and seed alone, to the last bit."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainedUser, TrainingPlan, train
+from tests import tiny
+
+OWN = [
+    Example(prompt="ask: ", completion="a short answer"),
+    Example(prompt="tell me of roofs: ", completion="tiles"),
+    Example(completion="no prompt, but a somewhat longer text than the others have"),
+    Example(prompt="ask again, at more length: ", completion="yes"),
+    Example(prompt="x", completion="y"),
+]
+SPEC = PrefixSpec(length=3)
+PLAN = TrainingPlan(max_steps=3, batch_size=2, micro_batch_tokens=64, seed=7, workers=1, learning_rate=0.05)
+
+texts = st.lists(
+    st.builds(
+        Example, prompt=st.text("abc \n", max_size=30), completion=st.text("xyz", min_size=1, max_size=40)
+    ),
+    min_size=1,
+    max_size=7,
+)
+neighbours = st.lists(st.tuples(texts, st.integers(1, 5), st.booleans()), max_size=5)
+
+
+def together(
+    base: FrozenBase, others: list[tuple[list[Example], int, bool]], place: int, plan: TrainingPlan
+) -> dict[str, TrainedUser]:
+    """Train "me" among others: their number, texts, steps, starts and order are free."""
+    users: dict[str, list[Example]] = {f"other {i}": other[0] for i, other in enumerate(others)}
+    plans = {
+        f"other {i}": plan.model_copy(update={"max_steps": steps, "batch_size": steps, "seed": i})
+        for i, (_, steps, _) in enumerate(others)
+    }
+    names = list(users)
+    names.insert(min(place, len(names)), "me")
+    users["me"], plans["me"] = OWN, plan
+    poison = {f"other {i}": poisoned(base) for i, other in enumerate(others) if other[2]}
+    return train(
+        base, {name: users[name] for name in names}, SPEC, plans, start=poison or None, progress=False
+    )
+
+
+def poisoned(base: FrozenBase) -> Prefix:
+    """A neighbour's prefix full of NaN, as a broken training would leave it."""
+    return Prefix(torch.full((base.layout.size(SPEC.length),), float("nan")), base.layout, base.fingerprint)
+
+
+def check(family: str, others: Any, place: int, plan: TrainingPlan = PLAN) -> None:
+    base = tiny.base(family)
+    alone = together(base, [], 0, plan)["me"]
+    among = together(base, others, place, plan)["me"]
+    assert torch.equal(alone.prefix.values, among.prefix.values)
+    assert (alone.loss_before, alone.loss_after) == (among.loss_before, among.loss_after)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(others=neighbours, place=st.integers(0, 5))
+def test_neighbours_change_no_bit_llama(others: Any, place: int) -> None:
+    check("llama", others, place)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bart", "t5"])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(others=neighbours, place=st.integers(0, 5))
+def test_neighbours_change_no_bit_in_other_families(family: str, others: Any, place: int) -> None:
+    check(family, others, place)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(others=neighbours, place=st.integers(0, 5), workers=st.integers(2, 3), flight=st.integers(1, 3))
+def test_neighbours_change_no_bit_in_any_order_of_workers(
+    others: Any, place: int, workers: int, flight: int
+) -> None:
+    check("llama", others, place, PLAN.model_copy(update={"workers": workers, "users_in_flight": flight}))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(others=neighbours, place=st.integers(0, 5))
+def test_neighbours_change_no_bit_when_each_runs_alone(others: Any, place: int) -> None:
+    check("llama", others, place, PLAN.model_copy(update={"batching": "alone"}))
