@@ -11,6 +11,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
+# Tiny models gain nothing from a second thread, and lose much where tests share the cores.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

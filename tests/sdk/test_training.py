@@ -5,8 +5,18 @@ import math
 import pytest
 import torch
 
-from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train, train_shared
-from antefix import _steps, _training
+from antefix import (
+    Example,
+    FrozenBase,
+    Prefix,
+    PrefixSpec,
+    TrainingPlan,
+    _steps,
+    _training,
+    score,
+    train,
+    train_shared,
+)
 from antefix._examples import encode
 from antefix._spec import Start
 from antefix._users import split_rows
