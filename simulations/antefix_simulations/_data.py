@@ -1,0 +1,153 @@
+"""Users' texts from a file of JSON lines."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from transformers import PreTrainedTokenizerBase
+
+from antefix import Example
+from antefix.errors import ExampleError, InvalidArgument, NoExamples
+
+SAMPLE = Path(__file__).parent / "sample" / "writers.jsonl"
+_USERS = 32
+
+
+class DataRefused(ExampleError):
+    """A data file that cannot be read, or a line in it; the message has the line's number, never its text."""
+
+
+def read_users(
+    path: str | Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_prompt_tokens: int | None = None,
+) -> dict[str, list[Example]]:
+    """Each user's examples, in the order of the file.
+
+    A line is an object with `user`, `completion` (or `text`), and if there is one `prompt` (or `input`).
+    A list `files` goes in front of the prompt, as commit messages have it: names on one line, body below.
+    A prompt that does not end with a line gets its end.
+
+    Args:
+        path: `.jsonl` or `.jsonl.gz`.
+        tokenizer: of the base, to cut prompts by.
+        max_prompt_tokens: keep the first tokens of longer prompts, and their line end.
+
+    Raises:
+        DataRefused: no such file, or a line that cannot be used.
+        NoExamples: a file without users.
+    """
+    source = Path(path)
+    if (tokenizer is None) != (max_prompt_tokens is None):
+        raise InvalidArgument("tokenizer and max_prompt_tokens go together", "give both or neither")
+    users: dict[str, list[Example]] = {}
+    for number, line in _lines(source):
+        user, example = _example(f"line {number} of {source}", line)
+        users.setdefault(user, []).append(example)
+    if not users:
+        raise NoExamples(f"{source} has no users", "give a file with one JSON object a line")
+    if tokenizer is None or max_prompt_tokens is None:
+        return users
+    return {user: cut_prompts(texts, tokenizer, max_prompt_tokens) for user, texts in users.items()}
+
+
+def cut_prompts(
+    examples: list[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> list[Example]:
+    """The same examples with prompts of at most `max_tokens` tokens, line end included."""
+    return [Example(each.completion, _cut(each.prompt, tokenizer, max_tokens)) for each in examples]
+
+
+def choose_users(
+    users: Mapping[str, list[Example]], count: int | None, rows: int, source: str | Path
+) -> dict[str, list[Example]]:
+    """The first `rows` texts of the first `count` users who have as many; None takes up to 32.
+
+    Raises:
+        NoExamples: fewer users have that many.
+    """
+    able = {user: texts[:rows] for user, texts in users.items() if len(texts) >= rows}
+    wanted = count or min(_USERS, len(able)) or 1
+    if len(able) < wanted:
+        raise NoExamples(
+            f"{wanted} users with {rows} texts each are wanted, {source} has {len(able)} of {len(users)}",
+            f"use --users {len(able)}, or other data" if able else "use fewer rows, or other data",
+        )
+    return {user: able[user] for user in list(able)[:wanted]}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise DataRefused(f"{path} is not UTF-8 text", "save it as UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise DataRefused(f"{path} cannot be read: {why}", "check the path and the file") from error
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _example(where: str, line: str) -> tuple[str, Example]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # the error keeps the whole line, so it is not chained
+        raise DataRefused(f"{where} is not JSON", "write one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise DataRefused(f"{where} is not a JSON object", "write one JSON object a line")
+    user = _text(where, row, "user")
+    completion = _text(where, row, "completion", "text")
+    if not user or not completion:
+        missing = "'user'" if not user else "'completion' or 'text'"
+        raise DataRefused(f"{where} has no {missing}", "add the field, or leave the line out")
+    prompt = "\n".join(part for part in (_files(where, row), _text(where, row, "prompt", "input")) if part)
+    return user, Example(completion, prompt + "\n" if prompt and not prompt.endswith("\n") else prompt)
+
+
+def _text(where: str, row: dict[str, Any], *names: str) -> str:
+    """The first of `names` that is there; empty if none is."""
+    for name in names:
+        if row.get(name) is not None:
+            if not isinstance(row[name], str):
+                raise DataRefused(f"{name!r} in {where} is a {type(row[name]).__name__}", "write it as text")
+            return str(row[name])
+    return ""
+
+
+def _files(where: str, row: dict[str, Any]) -> str:
+    files = row.get("files") or []
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise DataRefused(
+            f"'files' in {where} is not a list of names", "write a list of text, or leave it out"
+        )
+    return " ".join(files)
+
+
+def _cut(prompt: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    if len(prompt.encode()) <= max_tokens:  # no token is shorter than a byte
+        return prompt
+    whole = tokens(prompt)
+    if len(whole) <= max_tokens:
+        return prompt
+    for keep in range(max_tokens - 1, 0, -1):  # what is read back may take more tokens than were kept
+        text = str(tokenizer.decode(whole[:keep])).rstrip("\ufffd\n") + "\n"  # no half of a character
+        if len(tokens(text)) <= max_tokens:
+            return text
+    return "\n"
