@@ -18,7 +18,7 @@ OWN = [
     Example(prompt="x", completion="y"),
 ]
 SPEC = PrefixSpec(length=3)
-PLAN = TrainingPlan(max_steps=3, batch_size=2, micro_batch_tokens=64, seed=7, workers=1, learning_rate=0.05)
+PLAN = TrainingPlan(max_steps=3, batch_size=4, micro_batch_tokens=64, seed=7, workers=1, learning_rate=0.05)
 
 texts = st.lists(
     st.builds(
