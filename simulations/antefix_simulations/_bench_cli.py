@@ -1,0 +1,106 @@
+"""`antefix-sim bench train` and `bench serve`. Imports no torch before one of them runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from antefix import Example, FrozenBase
+    from antefix_simulations._bench import BenchReport
+
+_PROMPT_TOKENS = 64
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Texts, .jsonl or .jsonl.gz.", show_default="a sample of eight invented writers"),
+]
+Users = Annotated[
+    int | None,
+    typer.Option(min=1, help="Users, the first that have enough texts.", show_default="all, 32 at most"),
+]
+Base = Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")]
+Dtype = Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")]
+Length = Annotated[int, typer.Option(min=2, help="Positions of each prefix.")]
+Repetitions = Annotated[int, typer.Option(min=1, help="Of every arm, in turn; the median counts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `bench` to a command line."""
+    group = typer.Typer(no_args_is_help=True, help="Measure Antefix beside PEFT on this machine.")
+    group.command("train")(train)
+    group.command("serve")(serve)
+    app.add_typer(group, name="bench")
+
+
+def train(
+    data: Data = None,
+    users: Users = None,
+    rows: Annotated[int, typer.Option(min=1, help="Texts per user.")] = 8,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    length: Length = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per user and step.")] = 4,
+    repetitions: Repetitions = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Train a prefix for every user: Antefix, PEFT prefix tuning, and Antefix one user at a time.
+
+    Compares real tokens per second: no padding, no dummies.
+    """
+    from antefix import FrozenBase
+    from antefix_simulations._bench_train import TrainBench, bench_train
+
+    settings = TrainBench(length=length, batch_size=batch_size, repetitions=repetitions)
+    texts = _texts(data, users, rows)
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    _print(bench_train(loaded, _cut(loaded, texts), settings), as_json)
+
+
+def serve(
+    data: Data = None,
+    users: Users = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated for each user.")] = 32,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    length: Length = 16,
+    repetitions: Repetitions = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Generate for every user at once: Antefix, PEFT prefix tuning, PEFT LoRA, and Antefix two more ways.
+
+    Compares new tokens per second.
+    """
+    from antefix import FrozenBase
+    from antefix_simulations._bench_serve import ServeBench, bench_serve
+
+    settings = ServeBench(length=length, new_tokens=new_tokens, repetitions=repetitions)
+    texts = _texts(data, users, 1)
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    _print(bench_serve(loaded, _cut(loaded, texts), settings), as_json)
+
+
+def _texts(data: Path | None, users: int | None, rows: int) -> dict[str, list[Example]]:
+    from antefix_simulations._data import SAMPLE, choose_users, read_users
+
+    path = data or SAMPLE
+    return choose_users(read_users(path), users, rows, path)
+
+
+def _cut(base: FrozenBase, users: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    from antefix_simulations._data import cut_prompts
+
+    return {user: cut_prompts(texts, base.tokenizer, _PROMPT_TOKENS) for user, texts in users.items()}
+
+
+def _print(report: BenchReport, as_json: bool) -> None:
+    from antefix_simulations._table import table
+
+    typer.echo(json.dumps(report.as_json(), indent=2) if as_json else table(report))
