@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from antefix import FrozenBase, Prefix
+from antefix import FrozenBase, GenerationRequest, Prefix, generate
+from antefix._examples import prompt_tokens
 from antefix._packed import PackedRows
 from antefix._starts import activations
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
@@ -24,6 +25,7 @@ from tests.sdk.saved import change_json, write_safetensors
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 LENGTH = 5
+PROMPT = 'The roof has an ornament: "antefix"'
 IDS = torch.tensor([[7, 90, 33, 51, 120, 14, 205]])
 WEIGHTS, CONFIG, PIN = "adapter_model.safetensors", "adapter_config.json", "antefix.json"
 
@@ -41,6 +43,8 @@ def their_model(family: str) -> PreTrainedModel:
     """Build the same model once more, for PEFT alone, with transformers' own attention."""
     model = tiny.model(family)
     model.set_attn_implementation("sdpa")
+    settings: Any = model.generation_config
+    settings.eos_token_id = None  # both sides write the same number of tokens
     return model
 
 
@@ -71,24 +75,16 @@ def our_logits(base: FrozenBase, prefix: Prefix, ids: Tensor) -> Tensor:
         return base.head.logits(hidden)
 
 
-def our_greedy(base: FrozenBase, prefix: Prefix, ids: Tensor, tokens: int) -> list[int]:
-    for _ in range(tokens):
-        ids = torch.cat([ids, our_logits(base, prefix, ids)[:, -1:].argmax(-1)], 1)
-    return ids[0, -tokens:].tolist()
-
-
 def same_function(base: FrozenBase, prefix: Prefix, model: peft.PeftModel) -> None:
+    ids = torch.tensor([prompt_tokens(base, PROMPT)])
     with torch.no_grad():
-        theirs = model(input_ids=IDS).logits
-        tokens = model.generate(
-            input_ids=IDS,
-            attention_mask=torch.ones_like(IDS),
-            do_sample=False,
-            min_new_tokens=12,
-            max_new_tokens=12,
+        theirs = model(input_ids=ids).logits
+        written = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12
         )
-    assert (our_logits(base, prefix, IDS) - theirs).abs().max() < 1e-4
-    assert our_greedy(base, prefix, IDS, 12) == tokens[0, -12:].tolist()
+    assert (our_logits(base, prefix, ids) - theirs).abs().max() < 1e-4
+    request = GenerationRequest(prompt=PROMPT, prefix=prefix, max_new_tokens=12, ignore_eos=True)
+    assert list(generate(base, [request])[0].tokens) == written[0, -12:].tolist()
 
 
 @pytest.mark.parametrize("family", tiny.CAUSAL)
