@@ -1,0 +1,111 @@
+"""Generates texts for many users at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Never
+
+from torch import Tensor
+from tqdm import tqdm
+
+from antefix._allocator import large_blocks_kept
+from antefix._base import FrozenBase
+from antefix._batch import RunningBatch
+from antefix._beams import search
+from antefix._keywords import refuse_unknown
+from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
+from antefix.errors import InvalidArgument
+
+Done = Callable[[int, str, Generated | None], None]
+
+
+def generate(
+    base: FrozenBase,
+    requests: Sequence[GenerationRequest],
+    *,
+    max_rows: int = 64,
+    exact: bool = False,
+    on_token: Callable[[int, str], None] | None = None,
+    progress: bool = False,
+    **unknown: Never,
+) -> list[Generated]:
+    """Generate a text for each request, many at a time, each under its own prefix or none.
+
+    Args:
+        base: the frozen base.
+        requests: what to generate, for any users.
+        max_rows: rows that run together. A row costs `2 * layers * kv_heads * head_dim` numbers per
+            position (46 KB in SmolLM2), reserved for the longest request.
+        exact: promise that tokens and logits are a function of a request, `max_rows`, the machine and the
+            library versions alone, bit for bit: not of the other requests. Always computes `max_rows`
+            rows, so it is slow for few requests.
+        on_token: called with a request's number and its next piece of text, as soon as there is one. The
+            pieces of a request add up to its text. A beam search gives one piece at its end.
+        progress: show a bar on stderr.
+        **unknown: refused; here so that the error can name the keyword.
+
+    Returns:
+        One result per request, in their order.
+
+    Raises:
+        InvalidArgument, PrefixMismatch, TextTooLong: before anything is generated.
+    """
+    refuse_unknown("generate", unknown)
+    if isinstance(requests, GenerationRequest):
+        raise InvalidArgument("requests is one GenerationRequest", "put it in a list")
+    if max_rows < 1:
+        raise InvalidArgument(f"max_rows is {max_rows}", "use 1 or more")
+    prepared = [prepare(base, request, f"request {n}") for n, request in enumerate(requests)]
+    results: dict[int, Generated] = {}
+    with tqdm(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:
+
+        def done(number: int, text: str, result: Generated | None) -> None:
+            if text and on_token is not None:
+                on_token(number, text)
+            if result is not None:
+                results[number] = result
+                bar.update()
+
+        with large_blocks_kept():
+            run(base, prepared, max_rows, exact, done, streaming=on_token is not None)
+    return [results[number] for number in range(len(prepared))]
+
+
+def run(
+    base: FrozenBase,
+    prepared: Sequence[Prepared],
+    max_rows: int,
+    exact: bool,
+    done: Done,
+    *,
+    streaming: bool = False,
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> None:
+    """Run all requests; `done` gets number, piece of text, and the result with the last piece.
+
+    `watch` gets number and logits of every token, for tests.
+    """
+    groups: dict[Size | None, list[int]] = {}
+    for number, one in enumerate(prepared):
+        if one.request.num_beams > 1:
+            result = search(base, one)
+            done(number, result.text, result)
+        else:
+            groups.setdefault(one.size.rounded if exact else None, []).append(number)
+    for numbers in groups.values():
+        size = Size(0)
+        for number in numbers:
+            size = size.joined(prepared[number].size)
+        rows = max_rows if exact else min(max_rows, len(numbers))
+        batch = RunningBatch(base, rows, size, exact=exact, streaming=streaming)
+        tickets: dict[int, int] = {}
+        if watch is not None:
+            batch.watch = lambda ticket, logits, of=tickets: watch(of[ticket], logits)
+        waiting = deque(numbers)
+        while waiting or batch.busy:
+            while waiting and batch.free:
+                number = waiting.popleft()
+                tickets[batch.join(prepared[number])] = number
+            for piece in batch.step():
+                done(tickets[piece.ticket], piece.text, piece.result)

@@ -1,0 +1,207 @@
+"""What is asked of a base, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from antefix._base import FrozenBase
+from antefix._examples import check_rows_fit, prompt_tokens
+from antefix._prefix import Prefix
+from antefix._spec import Settings
+from antefix.errors import InvalidArgument
+
+Finish = Literal["stop", "end", "length"]
+
+
+class GenerationRequest(Settings):
+    """One text to generate, with its own prefix and settings. Private: its `repr` shows no prompt.
+
+    Attributes:
+        prompt: what the base reads first; may be empty.
+        prefix: whose prefix it reads it under; None for none.
+        chat: put the prompt into the tokenizer's chat template, as one turn of the user.
+        max_new_tokens: tokens at most.
+        temperature: 0 takes the most likely token; above, tokens are drawn, more evenly the higher.
+        top_k: draw among that many most likely tokens.
+        top_p: draw among the most likely tokens that together have this probability.
+        seed: of the draws; the same request gives the same text.
+        stop: texts that end it; not part of the result.
+        num_beams: hypotheses of a beam search; 1 for none.
+        max_prompt_tokens: cut the prompt to its first tokens; None for no cut.
+        ignore_eos: go on past the end-of-text token, so that lengths compare.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    prompt: str = Field(repr=False)
+    prefix: Prefix | None = None
+    chat: bool = False
+    max_new_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    stop: tuple[str, ...] = Field(default=(), repr=False)
+    num_beams: int = Field(default=1, ge=1)
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    ignore_eos: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hide(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Check what is private here: the message of a field's own check would quote it."""
+        wanted: list[tuple[str, type[object], bool]] = [("prompt", str, False), ("prefix", Prefix, True)]
+        for word, kind, optional in wanted:
+            if word not in values and not optional:
+                raise ValueError(f"{word} is missing")
+            given = values.get(word)
+            if not isinstance(given, kind) and not (optional and given is None):
+                raise ValueError(f"{word} is a {type(given).__name__}, not a {kind.__name__}")
+        stop = values.get("stop", ())
+        if not isinstance(stop, tuple | list) or not all(isinstance(text, str) and text for text in stop):
+            raise ValueError("stop is not a tuple of texts with at least one character each")
+        return values
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
+            raise ValueError("top_k and top_p choose what is drawn from, and temperature 0 draws nothing")
+        if self.num_beams > 1 and (self.temperature > 0 or self.stop):
+            raise ValueError(
+                "a beam search draws nothing and ends at no text: leave out temperature and stop"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A generated text. Private.
+
+    Attributes:
+        text: without the stop text and without special tokens.
+        tokens: all generated tokens, those of a stop text included, the end-of-text token left out.
+        finish: `stop` at a stop text, `end` at the end-of-text token, `length` at `max_new_tokens`.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Size:
+    """Positions that a request may fill: in the decoder's own keys, and in its view of the encoder."""
+
+    decoder: int
+    cross: int = 0
+
+    @property
+    def rounded(self) -> Size:
+        """The next powers of two, 64 at least: a function of this request alone."""
+        return Size(_power(self.decoder), _power(self.cross) if self.cross else 0)
+
+    def joined(self, other: Size) -> Size:
+        """Room for either."""
+        return Size(max(self.decoder, other.decoder), max(self.cross, other.cross))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request as tokens, checked against its base.
+
+    Attributes:
+        request: as asked.
+        inputs: tokens that the decoder reads.
+        source: tokens that the encoder reads; empty for causal models.
+        ends: tokens that end a text.
+    """
+
+    request: GenerationRequest
+    inputs: tuple[int, ...] = field(repr=False)
+    source: tuple[int, ...] = field(repr=False)
+    ends: frozenset[int]
+
+    @property
+    def length(self) -> int:
+        """Positions of the prefix."""
+        return 0 if self.request.prefix is None else self.request.prefix.length
+
+    @property
+    def size(self) -> Size:
+        """Positions that it may fill."""
+        decoder = self.length + len(self.inputs) + self.request.max_new_tokens
+        return Size(decoder, self.length + len(self.source) if self.source else 0)
+
+
+def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the request") -> Prepared:
+    """Tokens of a request.
+
+    Args:
+        base: the base that will answer it.
+        request: what is asked.
+        what: named in errors; the text never is.
+
+    Raises:
+        InvalidArgument: not a request, or `chat` with a base that has no chat template.
+        PrefixMismatch: a prefix of another base.
+        TextTooLong: more than the base can see.
+    """
+    if not isinstance(request, GenerationRequest):
+        raise InvalidArgument(
+            f"{what} is a {type(request).__name__}, not a GenerationRequest",
+            "write GenerationRequest(prompt=…, prefix=…)",
+        )
+    if request.prefix is not None:
+        request.prefix.require_base(base.fingerprint)
+    tokens = tuple(_chat_tokens(base, request) if request.chat else _tokens(base, request))
+    ends = frozenset[int]() if request.ignore_eos else _ends(base)
+    new = request.max_new_tokens
+    if base.is_encoder_decoder:
+        start = int(base.model.config.decoder_start_token_id)
+        prepared, most = Prepared(request, (start,), tokens, ends), max(len(tokens), new)
+    else:
+        prepared, most = Prepared(request, tokens, (), ends), len(tokens) + new
+    check_rows_fit(base, most, prepared.length, f"{what} with its {new} new tokens")
+    return prepared
+
+
+def _tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
+    return prompt_tokens(base, request.prompt, request.max_prompt_tokens)
+
+
+def _chat_tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
+    """Tokens of the prompt as one turn, the base's answer about to begin."""
+    tokenizer: Any = base.tokenizer
+    if not getattr(tokenizer, "chat_template", None):
+        raise InvalidArgument(f"base {base.name!r} has no chat template", "leave out chat=True")
+    prompt = request.prompt
+    if request.max_prompt_tokens is not None:  # cut inside the template, which must stay whole
+        cut = tokenizer(prompt, add_special_tokens=False)["input_ids"][: request.max_prompt_tokens]
+        prompt = tokenizer.decode(cut, clean_up_tokenization_spaces=False)
+    turns = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    if base.is_encoder_decoder:
+        return prompt_tokens(base, text)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) or prompt_tokens(base, "")
+
+
+def _ends(base: FrozenBase) -> frozenset[int]:
+    """The tokenizer's end-of-text token, and those that the model's own settings name."""
+    named = getattr(base.model.generation_config, "eos_token_id", None)
+    named = named if isinstance(named, list | tuple) else [named]
+    return frozenset(int(token) for token in [base.tokenizer.eos_token_id, *named] if token is not None)
+
+
+def banned_tokens(base: FrozenBase) -> list[int]:
+    """Tokens that the model's makers forbid (Marian's padding, say)."""
+    settings = base.model.generation_config
+    words = getattr(settings, "bad_words_ids", None) or []
+    single = {word[0] for word in words if len(word) == 1}
+    return sorted(single | set(getattr(settings, "suppress_tokens", None) or []))
+
+
+def _power(positions: int) -> int:
+    return max(64, 1 << (positions - 1).bit_length())

@@ -1,0 +1,88 @@
+"""The previous occupant of a slot must not influence, or be readable by, the next one."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from antefix import FrozenBase, Prefix
+from antefix._batch import RunningBatch
+from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
+from tests import tiny
+
+EXACT = pytest.mark.parametrize("exact", [False, True])
+FAMILY = pytest.mark.parametrize("family", ["llama", "bart", "t5"])
+
+
+def prefix(base: FrozenBase, value: float, length: int = 9) -> Prefix:
+    return Prefix(torch.full((base.layout.size(length),), value), base.layout, base.fingerprint)
+
+
+def finish(batch: RunningBatch, *joining: Prepared) -> list[tuple[Generated, Tensor]]:
+    """Results and logits of requests that join together."""
+    logits: dict[int, list[Tensor]] = {}
+    results: dict[int, Generated] = {}
+    batch.watch = lambda ticket, seen: logits.setdefault(ticket, []).append(seen)
+    tickets = [batch.join(one) for one in joining]
+    while batch.busy:
+        results |= {piece.ticket: piece.result for piece in batch.step() if piece.result is not None}
+    return [(results[ticket], torch.stack(logits[ticket])) for ticket in tickets]
+
+
+def fresh(base: FrozenBase, exact: bool) -> RunningBatch:
+    return RunningBatch(base, 2, Size(64, 64 if base.is_encoder_decoder else 0), exact=exact)
+
+
+def same(found: tuple[Generated, Tensor], wanted: tuple[Generated, Tensor]) -> bool:
+    return found[0] == wanted[0] and torch.equal(found[1], wanted[1])
+
+
+@EXACT
+@FAMILY
+@pytest.mark.parametrize("value", [0.5, 1e4, float("inf"), float("nan")])
+def test_the_previous_prefix_is_gone(family: str, exact: bool, value: float) -> None:
+    base = tiny.base(family)
+    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
+    wanted = finish(fresh(base, exact), victim)
+    batch = fresh(base, exact)
+    attacker = GenerationRequest(prompt="An ornament", prefix=prefix(base, value), max_new_tokens=20)
+    finish(batch, prepare(base, attacker))
+    assert same(finish(batch, victim)[0], wanted[0])
+
+
+@EXACT
+@FAMILY
+def test_a_poisoned_neighbour_that_leaves_early_is_gone(family: str, exact: bool) -> None:
+    """Its slot is filled by the row behind it, or stays empty beside a row that goes on."""
+    base = tiny.base(family)
+    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=12))
+    nobody = prepare(base, GenerationRequest(prompt="The roof", max_new_tokens=3))
+    poison = GenerationRequest(prompt="The roof", prefix=prefix(base, float("nan")), max_new_tokens=3)
+    wanted = finish(fresh(base, exact), nobody, victim)
+    found = finish(fresh(base, exact), prepare(base, poison), victim)
+    if exact or not base.is_encoder_decoder:
+        torch.testing.assert_close(found[1][1], wanted[1][1], rtol=1e-3, atol=1e-4)
+    assert found[1][0] == wanted[1][0]
+    assert not found[0][1].isfinite().all()  # the poison did work on its own row
+
+
+@EXACT
+@FAMILY
+def test_a_poisoned_free_slot_is_cleaned_before_use(family: str, exact: bool) -> None:
+    base = tiny.base(family)
+    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
+    wanted = finish(fresh(base, exact), victim)
+    batch = fresh(base, exact)
+    for stored in batch._arena._stored.values():
+        stored[:, 0].fill_(float("nan"))
+    assert same(finish(batch, victim)[0], wanted[0])
+
+
+@EXACT
+@FAMILY
+def test_nothing_of_a_row_lingers_when_it_has_left(family: str, exact: bool) -> None:
+    base = tiny.base(family)
+    batch = fresh(base, exact)
+    ask = GenerationRequest(prompt="secret", prefix=prefix(base, 0.5), max_new_tokens=20)
+    finish(batch, *[prepare(base, ask.model_copy(update={"max_new_tokens": n})) for n in (3, 20)])
+    for stored in batch._arena._stored.values():
+        assert not stored[:, :2].any()
