@@ -60,6 +60,7 @@ class Checkpoint:
                 "use another checkpoint folder, or delete this one",
             )
         state = json.loads(fields["progress"])
+        tensors = {name: tensor.to(run.adam.trained.device) for name, tensor in tensors.items()}
         run.progress = Progress(**state, best=tensors.get("best"))
         run.adam = Adam(tensors["trained"], tensors["mean"], tensors["square"], int(fields["step"]))
 

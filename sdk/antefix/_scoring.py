@@ -16,7 +16,7 @@ from antefix._queue import first_fit, shape_class
 from antefix._steps import run as run_rows
 from antefix.errors import InvalidArgument
 
-_MICRO_BATCH_TOKENS = 512
+_MICRO_BATCH_TOKENS = 256
 
 
 @overload

@@ -1,0 +1,49 @@
+"""The README is run, not only read."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antefix import FrozenBase
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def test_something_to_type_stands_in_the_first_twenty_lines(repository: Path) -> None:
+    head = (repository / "README.md").read_text().splitlines()[:20]
+    assert any(line.startswith("make demo") for line in head)
+    assert any(line.startswith("make test") for line in head)
+
+
+def test_every_make_target_it_names_exists(repository: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", (repository / "README.md").read_text()))
+    assert named <= targets
+
+
+def test_every_link_leads_somewhere(repository: Path) -> None:
+    for page in [repository / "README.md", *repository.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_every_python_block_runs(repository: Path, tmp_path: Path) -> None:
+    FrozenBase.load("smollm2-135m-q4", progress=False)  # its first fetch takes longer than the block may
+    for block in blocks((repository / "README.md").read_text(), "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
