@@ -118,7 +118,8 @@ def train_shared(
     """Train one prefix on everybody's texts: the centralised reference of the federated shared prefix.
 
     Without a `start` it starts from neutral words: a shared prefix goes to everybody, and a start from
-    examples would carry the first user's text almost verbatim.
+    examples would carry the first user's text almost verbatim. There is one prefix and no neighbour, so the
+    plan's `batching` is `alone`: no dummies.
 
     Raises:
         As `train`; InvalidArgument for `start="examples"`.
@@ -135,7 +136,7 @@ def train_shared(
     if not examples_by_user:
         raise NoExamples("no users to train a shared prefix on", "give at least one user's texts")
     everybody = [example for texts in examples_by_user.values() for example in texts]
-    plan = plan or TrainingPlan(batch_size=16)
+    plan = (plan or TrainingPlan(batch_size=16)).model_copy(update={"batching": "alone"})
     return train(
         base, {"shared": everybody}, spec, plan, start=start, checkpoint=checkpoint, progress=progress
     )["shared"]
