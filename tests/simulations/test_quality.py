@@ -1,0 +1,284 @@
+"""The quality study on a tiny base: who takes part, what is scored, and that it goes on."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from antefix import Example, score
+from antefix._examples import encode
+from antefix.errors import InvalidArgument
+from antefix_simulations import _quality
+from antefix_simulations._bootstrap import interval
+from antefix_simulations._data import DataRefused
+from antefix_simulations._in_context import with_examples
+from antefix_simulations._ledger import Key, Ledger
+from antefix_simulations._panel import Panel, choose_panel, read_by_date
+from antefix_simulations._quality import Quality, rotation, run_quality
+from antefix_simulations._quality_report import report
+from antefix_simulations._reading import read
+from tests import tiny
+
+NAMES = [f"user {number}" for number in range(9)]
+SMALL = Quality(
+    users=5,
+    shared_users=3,
+    train_texts=4,
+    held_out=2,
+    seeds=2,
+    length=3,
+    passes=1,
+    shared_passes=1,
+    others=2,
+    context=64,
+    lone=True,
+)
+
+
+def texts(user: str, count: int) -> list[Example]:
+    return [Example(f"{user} wrote {number}", "write\n") for number in range(count)]
+
+
+def small_panel() -> Panel:
+    """`user 2` has too few texts; `user 0` and the last have more than are wanted."""
+    counts = {0: 9, 2: 5, 8: 7}
+    users = {name: texts(name, counts.get(number, 6)) for number, name in enumerate(NAMES)}
+    return choose_panel(users, SMALL, "x")
+
+
+def study(out: Path, settings: Quality = SMALL) -> Ledger:
+    return run_quality(tiny.base("llama"), small_panel(), settings, out, progress=False)
+
+
+def test_nobody_is_evaluated_who_trains_the_shared_prefix() -> None:
+    panel = small_panel()
+    assert list(panel.evaluated) == ["user 0", "user 1", "user 3", "user 4", "user 5"]
+    assert list(panel.contributors) == ["user 6", "user 7", "user 8"]
+
+
+def test_the_newest_texts_are_held_out_and_those_right_before_train() -> None:
+    split = small_panel().evaluated["user 0"]
+    assert [example.completion[-1] for example in split.training] == ["3", "4", "5", "6"]
+    assert [example.completion[-1] for example in split.held_out] == ["7", "8"]
+    assert [example.completion[-1] for example in small_panel().contributors["user 8"]] == [
+        "1",
+        "2",
+        "3",
+        "4",
+    ]
+
+
+def test_too_few_users_are_refused_with_both_numbers() -> None:
+    users = {name: texts(name, 6) for name in NAMES[:7]}
+    with pytest.raises(DataRefused, match=r"8 users with 6 texts each are wanted .* x has 7 of 7"):
+        choose_panel(users, SMALL, "x")
+
+
+def test_texts_are_sorted_by_date_where_there_is_one(tmp_path: Path) -> None:
+    rows = [
+        {"user": "a", "text": "third", "date": "2024-03-01"},
+        {"user": "b", "text": "one", "date": "2024-03-01"},
+        {"user": "a", "text": "first", "date": "2023-12-31"},
+        {"user": "a", "text": "second", "date": "2023-12-31"},
+        {"user": "b", "text": "two"},
+    ]
+    path = tmp_path / "dated.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    users = read_by_date(path)
+    assert [example.completion for example in users["a"]] == ["first", "second", "third"]
+    assert [example.completion for example in users["b"]] == ["one", "two"]
+
+
+def test_held_out_texts_are_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: dict[str, set[str]] = {}
+
+    def watch(name: str) -> None:
+        real: Any = getattr(_quality, name)
+
+        def watched(base: object, examples: Mapping[str, Iterable[Example]], *rest: Any, **words: Any) -> Any:
+            found = {example.completion for those in examples.values() for example in those}
+            trained.setdefault(name, set()).update(found)
+            return real(base, examples, *rest, **words)
+
+        monkeypatch.setattr(_quality, name, watched)
+
+    watch("train")
+    watch("train_shared")
+    study(tmp_path)
+    panel = small_panel()
+    own = {example.completion for split in panel.evaluated.values() for example in split.training}
+    held_out = {example.completion for split in panel.evaluated.values() for example in split.held_out}
+    assert trained["train"] == own
+    assert trained["train_shared"] == {e.completion for those in panel.contributors.values() for e in those}
+    assert held_out.isdisjoint(trained["train"] | trained["train_shared"])
+
+
+def test_every_arm_has_a_result_for_everyone(tmp_path: Path) -> None:
+    ledger = study(tmp_path)
+    users = list(small_panel().evaluated)
+    wanted: set[Key] = {(arm, None, user) for arm in ("none", "in_context") for user in users}
+    wanted |= {(arm, s, u) for arm in ("shared", "own", "others", "lone") for s in (0, 1) for u in users}
+    assert set(ledger.lines) == wanted
+    assert all(line["nats_per_token"] > 0 for line in ledger.lines.values())
+    found = report(ledger, SMALL)
+    assert set(found.losses) == {"none", "in_context", "shared", "lone", "own", "others"}
+    assert set(found.as_json()["gains"]) == {
+        "shared - own",
+        "others - own",
+        "in_context - own",
+        "in_context - shared",
+        "none - shared",
+        "lone - own",
+    }
+    assert "Own beats the mean of 2 others'" in found.as_text()
+    assert all(line.isprintable() for line in found.as_text().splitlines())
+
+
+def test_in_context_examples_can_be_left_to_few_users_or_none(tmp_path: Path) -> None:
+    few = SMALL.model_copy(update={"seeds": 1, "lone": False, "in_context_users": 2})
+    found = report(study(tmp_path / "few", few), few)
+    assert list(found.losses["in_context"]) == ["user 0", "user 1"]
+    none = few.model_copy(update={"in_context_users": 0})
+    found = report(study(tmp_path / "none", none), none)
+    assert "in_context" not in found.losses
+    assert found.texts_in_context is None
+    assert "In context" not in found.as_text()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, dict[str, Any]]:
+    """Results of a run that nothing interrupted."""
+    return study(tmp_path_factory.mktemp("whole")).lines
+
+
+@pytest.mark.parametrize("after", [1, 4, 8, 14])
+def test_an_interrupted_run_goes_on_where_it_was(
+    after: int, whole: dict[Key, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _quality.__dict__["read"]
+    calls = 0
+
+    def interrupted(*words: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise KeyboardInterrupt
+        return real(*words)
+
+    monkeypatch.setattr(_quality, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "cut")
+    before = (tmp_path / "cut" / "metrics.jsonl").read_text()
+    (tmp_path / "cut" / "metrics.jsonl").write_text(before + '{"arm": "half a li')
+    monkeypatch.setattr(_quality, "read", real)
+    assert study(tmp_path / "cut").lines == whole
+    after_all = (tmp_path / "cut" / "metrics.jsonl").read_text()
+    assert after_all.startswith(before)
+    assert len(after_all.splitlines()) == 1 + len(whole)
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = study(tmp_path).lines
+    for name in ("read", "train", "train_shared"):
+        monkeypatch.delattr(_quality, name)
+    assert study(tmp_path).lines == whole
+
+
+def test_a_run_can_be_given_more_seeds_but_not_other_texts(tmp_path: Path) -> None:
+    one = SMALL.model_copy(update={"seeds": 1, "lone": False})
+    first = study(tmp_path, one).lines
+    assert first.items() <= study(tmp_path, SMALL).lines.items()
+    panel = small_panel()
+    panel.evaluated["user 0"].training[0] = Example("something else", "write\n")
+    with pytest.raises(InvalidArgument, match="of a run with another texts"):
+        run_quality(tiny.base("llama"), panel, SMALL, tmp_path, progress=False)
+
+
+def test_metrics_of_something_else_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"run": "demo"}\n{"prefix": "a"}\n')
+    with pytest.raises(InvalidArgument, match="not the metrics of a quality run"):
+        study(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"run": "demo"}\n{"prefix": "a"}\n'
+
+
+def test_more_others_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="others is 5 and there are 5 users"):
+        study(tmp_path, SMALL.model_copy(update={"others": 5}))
+
+
+def test_the_newest_examples_that_fit_stand_in_front_of_a_text() -> None:
+    base = tiny.base("llama")
+    training, held_out = texts("a", 9), [Example("goal", "last prompt\n")]
+    found = with_examples(base, training, held_out, 100)
+    assert found.examples[0].completion == "goal"
+    fitted = round(found.texts)
+    assert 1 < fitted < 9
+    front = "".join(f"{each.prompt}{each.completion}\n\n" for each in training[9 - fitted :])
+    assert found.examples[0].prompt == front + "last prompt\n"
+    assert encode(base, found.examples[0], None).tokens == found.tokens <= 100
+    more = training[8 - fitted]
+    longer = Example("goal", f"{more.prompt}{more.completion}\n\n{found.examples[0].prompt}")
+    assert encode(base, longer, None).tokens > 100
+    assert with_examples(base, training, held_out, 64).texts < found.texts
+
+
+def test_more_context_than_the_base_has_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="context is 512, and base 'tiny-llama' sees 256"):
+        with_examples(tiny.base("llama"), texts("a", 2), texts("b", 1), 512)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_reading_on_all_cores_gives_the_bits_of_one_call(threads: int) -> None:
+    base = tiny.base("llama")
+    examples = {name: texts(name, 3 + number) for number, name in enumerate(NAMES)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = read(base, examples, None)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert list(found) == NAMES
+    assert found == score(base, examples)
+
+
+def test_everybody_reads_others_and_is_read_as_often() -> None:
+    users = [f"u{number}" for number in range(7)]
+    readers = rotation(users, 3, seed=1)
+    assert set(readers) == set(users)
+    assert all(user not in others and len(set(others)) == 3 for user, others in readers.items())
+    assert all(sum(user in others for others in readers.values()) == 3 for user in users)
+    assert rotation(users, 3, seed=1) == readers
+    assert rotation(users, 3, seed=2) != readers
+
+
+def test_the_interval_of_known_numbers() -> None:
+    same = interval([0.5] * 10)
+    assert (same.mean, same.low, same.high) == (0.5, 0.5, 0.5)
+    values = np.arange(100.0)
+    found = interval(list(values))
+    margin = 1.96 * values.std() / 10  # the mean of 100 is as good as normal
+    assert found.mean == 49.5
+    assert found.low == pytest.approx(49.5 - margin, abs=0.3)
+    assert found.high == pytest.approx(49.5 + margin, abs=0.3)
+    assert found.excludes_zero
+    assert not interval([-1.0, 1.0, -2.0, 2.0]).excludes_zero
+    assert interval([1.0, 2.0, 4.0]) == interval([1.0, 2.0, 4.0])
+
+
+def test_seeds_are_averaged_within_a_user_first(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"seeds": 2})
+    ledger = Ledger(tmp_path, {"run": "quality"})
+    for user, gain in [("a", 0.1), ("b", 0.3), ("c", -0.1)]:
+        for seed in (0, 1, 2):  # the third is of an earlier run with more seeds
+            ledger.add("shared", seed, user, 2.0 + seed)
+            ledger.add("own", seed, user, 2.0 + seed - gain)
+            ledger.add("others", seed, user, 2.0 + seed)
+    found = report(ledger, settings)
+    assert found.losses["shared"] == {"a": 2.5, "b": 2.5, "c": 2.5}
+    assert found.gains["shared", "own"].mean == pytest.approx(0.1)
+    assert found.own_wins == pytest.approx(2 / 3)
