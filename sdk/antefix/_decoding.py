@@ -192,7 +192,7 @@ def _encode(base: FrozenBase, rows: Sequence[Newcomer], prefixes: Arena) -> Tens
 def _packed(
     base: FrozenBase, arena: Arena, kind: Kind, numbers: Tensor, starts: Sequence[int], counts: Sequence[int]
 ) -> tuple[Access, Tensor]:
-    """Access of rows packed end to end, `counts` tokens each from slot `starts` on; and those slots [1, n]."""
+    """Access of packed rows, `counts` tokens each from slot `starts` on; and those slots [1, tokens]."""
     begin, count = _flat(starts, base)[:, None], _flat(counts, base)[:, None]
     steps = torch.arange(max(counts), device=base.device)[None]
     places = begin + steps  # (R, T)
