@@ -60,10 +60,10 @@ class Arena:
         for number, stored in self._stored.items():
             stored[:, row, :, : prefix.length] = parts[number].to(stored.device)
 
-    def clear(self, row: int) -> None:
-        """Zero a row: nothing of it is left for the next one."""
+    def clear(self, row: int, start: int = 0) -> None:
+        """Zero a row from slot `start` on: nothing of it is left for the next one."""
         for stored in self._stored.values():
-            stored[:, row].zero_()
+            stored[:, row, :, start:].zero_()
 
     def move(self, source: int, target: int) -> None:
         """Copy a row over another, and clear where it was."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from antefix._arena import Arena
 from antefix._base import FrozenBase
-from antefix._decoding import Newcomer, decode, prefill
-from antefix._layout import Kind
+from antefix._decoding import decode
+from antefix._reading import Shape, capacity_for, read_in, shape_of
 from antefix._request import Finish, Generated, Prepared, Size, banned_tokens
 from antefix._sampling import choose, sampler_of
 from antefix._text import TextStream
@@ -62,7 +62,7 @@ class RunningBatch:
         self.watch: Callable[[int, Tensor], None] | None = None
         self._base, self._exact, self._streaming = base, exact, streaming
         self._size = size.rounded if exact else size
-        self._arena = Arena(base, rows, _capacity(self._size))
+        self._arena = Arena(base, rows, capacity_for(self._size))
         self._rows: list[_Row | None] = [None] * rows
         self._waiting: deque[_Row] = deque()
         self._tickets = 0
@@ -106,15 +106,24 @@ class RunningBatch:
         return self._go_on()
 
     def _next_pack(self) -> list[_Row]:
-        """Rows to read in together; an exact row is read in alone, at its own shape."""
+        """Rows to read in together."""
         pack = [self._waiting.popleft()]
+        if self._exact:
+            shape = self._shape(pack[0])
+            mates = [row for row in self._waiting if shape is not None and self._shape(row) == shape]
+            pack += mates[: shape.rows - 1 if shape is not None else 0]
+            self._waiting = deque(row for row in self._waiting if row not in pack)
+            return pack
         longest = pack[0].tokens_to_read
-        while self._waiting and not self._exact:
+        while self._waiting:
             longest = max(longest, self._waiting[0].tokens_to_read)
             if longest * (len(pack) + 1) > _PACK_TOKENS:
                 break
             pack.append(self._waiting.popleft())
         return pack
+
+    def _shape(self, row: _Row) -> Shape | None:
+        return shape_of(self._base, self._arena, row.prepared, len(self._rows)) if self._exact else None
 
     def _read_in(self, pack: list[_Row]) -> list[Piece]:
         slots = []
@@ -122,7 +131,8 @@ class RunningBatch:
             self._make_room(row.prepared.size)
             slots.append(self._rows.index(None))
             self._rows[slots[-1]] = row
-        hidden = _prefill(self._base, self._arena, slots, [row.prepared for row in pack])
+        prepared = [row.prepared for row in pack]
+        hidden = read_in(self._base, self._arena, slots, prepared, self._shape(pack[0]))
         return self._take(hidden, slots)
 
     def _go_on(self) -> list[Piece]:
@@ -150,7 +160,7 @@ class RunningBatch:
         rows = [(slot, row, n) for n, slot in enumerate(slots) if (row := self._rows[slot]) is not None]
         if self._banned:
             logits[:, self._banned] = float("-inf")
-        if len(rows) < len(slots):
+        if len(rows) < len(logits):
             logits = logits[[n for _, _, n in rows]]
         tokens = choose(logits, [row.sampler for _, row, _ in rows])
         pieces = []
@@ -175,7 +185,7 @@ class RunningBatch:
                 self._rows[gap], self._rows[last] = self._rows[last], None
 
     def _make_room(self, size: Size) -> None:
-        for kind, positions in _capacity(size).items():
+        for kind, positions in capacity_for(size).items():
             if positions > self._arena.capacity[kind]:
                 self._arena.grow(kind, positions)
 
@@ -218,30 +228,3 @@ class _Row:
         text += self._text.finish()
         finish = "stop" if self._text.stopped else finish
         return Piece(self.ticket, text, Generated(self._text.text, tuple(self.tokens), finish))
-
-
-def _capacity(size: Size) -> dict[Kind, int]:
-    capacity: dict[Kind, int] = {"decoder": size.decoder}
-    return {**capacity, "cross": size.cross} if size.cross else capacity
-
-
-def read_in(base: FrozenBase, prepared: Prepared) -> Arena:
-    """An arena with one row, whose prompt is read in."""
-    arena = Arena(base, 1, _capacity(prepared.size))
-    _prefill(base, arena, [0], [prepared])
-    return arena
-
-
-def _prefill(base: FrozenBase, arena: Arena, slots: Sequence[int], pack: Sequence[Prepared]) -> Tensor:
-    """Last hidden state [rows, hidden] of prompts that begin in `slots`."""
-    for slot, one in zip(slots, pack, strict=True):
-        arena.place(slot, one.request.prefix)
-    prefixes = None
-    if base.is_encoder_decoder:
-        prefixes = Arena(base, len(pack), {"encoder": max(one.size.cross for one in pack)})
-        for number, one in enumerate(pack):
-            prefixes.place(number, one.request.prefix)
-    newcomers = [
-        Newcomer(slot, one.length, one.inputs, one.source) for slot, one in zip(slots, pack, strict=True)
-    ]
-    return prefill(base, arena, newcomers, prefixes)

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from antefix._arena import Arena
 from antefix._base import FrozenBase
-from antefix._batch import read_in
 from antefix._layout import Kind
+from antefix._reading import capacity_for, read_in
 from antefix._request import Generated, Prepared, banned_tokens
 from antefix._text import TextStream
 
@@ -62,7 +63,8 @@ def _causal(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
 
 def _seq2seq(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
     """Inputs whose cross-attention is filled already, with what the prefill of a running batch stores."""
-    arena = read_in(base, prepared)
+    arena = Arena(base, 1, capacity_for(prepared.size))
+    read_in(base, arena, [0], [prepared])
     cross = [
         tuple(_per_beam(part, prepared) for part in arena.look(number, slice(0, 1), prepared.size.cross))
         for number, slot in enumerate(base.layout.slots)

@@ -116,21 +116,23 @@ class Newcomer:
         length: positions of its prefix.
         inputs: tokens that the decoder reads.
         source: tokens that the encoder reads.
+        padding: tokens at the end of `inputs` that are there for the shape only.
     """
 
     row: int
     length: int
     inputs: Sequence[int]
     source: Sequence[int]
+    padding: int = 0
 
 
 def prefill(base: FrozenBase, arena: Arena, rows: Sequence[Newcomer], prefixes: Arena | None) -> Tensor:
-    """Last hidden state [rows, hidden] of the rows' last input tokens.
+    """Last hidden state [rows, hidden] of the rows' last input tokens, padding aside.
 
     Args:
         base: the frozen base.
         arena: gets the keys and values.
-        rows: a pack; a prompt longer than `CHUNK` is alone in it.
+        rows: a pack; a prompt longer than `CHUNK` is alone in it, without padding.
         prefixes: encoder-decoders: an arena of the encoder's kind, the prefixes of `rows` in its rows.
     """
     numbers = _flat([row.row for row in rows], base)
@@ -149,7 +151,7 @@ def prefill(base: FrozenBase, arena: Arena, rows: Sequence[Newcomer], prefixes: 
         ids = _flat([token for part in parts for token in part], base)[None]
         hidden = base.decode(ids, places, StoredRows(base, by_kind), encoded)
     ends = _flat([len(part) for part in parts], base).cumsum(0) - 1
-    return hidden[0, ends]
+    return hidden[0, ends - _flat([row.padding for row in rows], base)]
 
 
 def decode(

@@ -1,5 +1,7 @@
 """The previous occupant of a slot must not influence, or be readable by, the next one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -86,3 +88,34 @@ def test_nothing_of_a_row_lingers_when_it_has_left(family: str, exact: bool) -> 
     finish(batch, *[prepare(base, ask.model_copy(update={"max_new_tokens": n})) for n in (3, 20)])
     for stored in batch._arena._stored.values():
         assert not stored[:, :2].any()
+
+
+@EXACT
+@FAMILY
+def test_masked_slots_hold_zeros(family: str, exact: bool) -> None:
+    """What hides behind a mask is multiplied by zero, and zero times NaN is NaN."""
+    base = tiny.base(family)
+    batch = fresh(base, exact)
+    victim = prepare(
+        base, GenerationRequest(prompt="An ornament", prefix=prefix(base, 0.5), max_new_tokens=9)
+    )
+    batch.join(victim)
+    batch.step()
+    for number, stored in batch._arena._stored.items():
+        used = victim.length + len(victim.inputs)
+        used = victim.size.cross if base.layout.slots[number].kind == "cross" else used
+        assert stored[:, 0, :, :used].abs().amax(-1).all()
+        assert not stored[:, 0, :, used:].any()
+
+
+def test_a_prompt_without_room_for_padding_stays_in_its_slot() -> None:
+    """In exact mode prompts are padded; past the end of a slot lies the next user's."""
+    base = tiny.base("llama")
+    long = prepare(base, GenerationRequest(prompt="An", prefix=prefix(base, 0.5), max_new_tokens=3))
+    long = replace(long, inputs=tuple(range(4, 64 - long.length - 3 + 4)))
+    assert long.size.decoder == 64
+    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
+    batch = fresh(base, exact=True)
+    wanted = finish(fresh(base, exact=True), victim)
+    assert same(finish(batch, victim, long)[0], wanted[0])
+    assert same(finish(batch, long, victim)[1], wanted[0])
