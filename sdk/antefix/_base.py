@@ -113,8 +113,7 @@ class FrozenBase:
     def encode(self, ids: Tensor, positions: Tensor, watcher: _attention.Watcher) -> Tensor:
         """Encoder output [rows, S, hidden] of token ids [rows, S] at `positions` [rows, S].
 
-        Encoder-decoders only. Absolute positions of an encoder ignore the prefix: there is no cache
-        convention to follow, and BART's table would run out.
+        Encoder-decoders only. As in the decoder, a row's text starts at the length of its prefix.
         """
         encoder: Any = self.model.get_encoder()
         with self._positions.set(positions):
