@@ -150,10 +150,10 @@ def run_demo(
     half = {user: writer.training for user, writer in cut.items() if writer.in_shared}
     spec = PrefixSpec(length=settings.length)
     say(f"training a shared prefix on texts of {len(half)} of the {len(cut)} users")
-    shared = train_shared(base, half, spec, _plan(settings, batch_size=12), progress=progress)
+    shared = train_shared(base, half, spec, _plan(settings, passes=2, batch_size=12), progress=progress)
     say(f"training {len(cut)} private prefixes together, each from the shared one")
     training = {user: writer.training for user, writer in cut.items()}
-    plan = _plan(settings, batch_size=4)
+    plan = _plan(settings, passes=2.5, batch_size=4)
     private = train(base, training, spec, plan, start=shared.prefix, progress=progress)
     say(f"reading the held-out texts of each user under all {len(cut)} prefixes, the shared one and none")
     prefixes = {user: trained.prefix for user, trained in private.items()}
@@ -180,10 +180,10 @@ def _cut(base: FrozenBase, writer: Writer, settings: Demo) -> Writer:
     return Writer(cut(writer.training), cut(writer.held_out), writer.in_shared)
 
 
-def _plan(settings: Demo, batch_size: int) -> TrainingPlan:
+def _plan(settings: Demo, passes: float, batch_size: int) -> TrainingPlan:
     """No text is spared for validation: there are few, and the held-out ones judge."""
     return TrainingPlan(
-        passes=3,
+        passes=passes,
         max_steps=settings.steps,
         batch_size=batch_size,
         learning_rate=1e-2,
