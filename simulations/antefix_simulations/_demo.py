@@ -36,7 +36,7 @@ class Demo(Settings):
         length: positions of each prefix.
         users: the first so many of the data.
         texts: of each user at most, the last ones.
-        seed: of the order of texts, and of the answers.
+        seed: of the order of texts.
         steps: optimizer steps of every prefix at most; None for passes over the texts.
         max_prompt_tokens: cut prompts to their first tokens.
         new_tokens: of an answer at most.
@@ -48,7 +48,7 @@ class Demo(Settings):
     seed: int = Field(default=0, ge=0)
     steps: int | None = Field(default=None, ge=1)
     max_prompt_tokens: int = Field(default=64, ge=1)
-    new_tokens: int = Field(default=48, ge=1)
+    new_tokens: int = Field(default=40, ge=1)
 
 
 @dataclass(frozen=True)
@@ -205,14 +205,7 @@ def _answers(
     prompt = _unseen_prompt([writers[user] for user in pair])
     readers = [None, shared, *(private[user] for user in pair)]
     requests = [
-        GenerationRequest(
-            prompt=prompt,
-            prefix=prefix,
-            max_new_tokens=settings.new_tokens,
-            temperature=0.5,  # a small base repeats itself where it always takes the most likely token
-            top_p=0.9,
-            seed=settings.seed,
-        )
+        GenerationRequest(prompt=prompt, prefix=prefix, max_new_tokens=settings.new_tokens)
         for prefix in readers
     ]
     none, general, *personal = [answer.text for answer in generate(base, requests)]

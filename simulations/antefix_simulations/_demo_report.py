@@ -186,7 +186,7 @@ def _answers(result: DemoResult) -> list[str]:
 
 def _line(text: str) -> str:
     """An answer on one line; its line ends show."""
-    return printable(" ⏎ ".join(line.strip() for line in text.strip().splitlines()), 240) or "(nothing)"
+    return printable(" ⏎ ".join(line.strip() for line in text.strip().splitlines()), 160) or "(nothing)"
 
 
 def _where(result: DemoResult, out: Path) -> list[str]:

@@ -134,9 +134,9 @@ class _Study:
         trained = seeds * (asked.shared_passes * shared + private)
         reads = 1 + seeds * (2 + asked.others + asked.lone)
         read = held * reads + sum(rows.tokens for rows in self._in_context.values())
-        minutes = (trained / 400 + read / 1000) / 60
+        minutes = (trained / 300 + read / 600) / 60
         return (
-            f"{trained:,.0f} tokens to train on and {read:,.0f} to read, some {minutes:,.0f} minutes "
+            f"{trained:,.0f} tokens to train on and {read:,.0f} to read, about {minutes:,.0f} min "
             f"on two CPU cores; interrupted, the same command goes on"
         )
 

@@ -67,7 +67,7 @@ def demo(
     base: Base = "smollm2-135m-q4",
     length: Length = 8,
     device: Device = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of texts, and of the answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of texts.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps at most, for a quick look.")
     ] = None,
