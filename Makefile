@@ -36,5 +36,5 @@ lint: venv  ## format, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-demo: venv  ## three users, three private prefixes, one base
+demo: venv  ## eight users, eight private prefixes, one base
 	$(BIN)/antefix-sim demo
