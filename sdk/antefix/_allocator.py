@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # malloc.h: parameter numbers and glibc's own defaults.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65_536
-_NEVER_TRIM = 2**31 - 1
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_DEFAULTS = {_M_TRIM_THRESHOLD: 128 * 1024, _M_TOP_PAD: 128 * 1024, _M_MMAP_MAX: 65_536}
+# Other threads than the first have heaps of 64 MiB, of which a free one goes back whatever the threshold,
+# unless it is smaller than the pad.
+_KEPT = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * 2**20, _M_MMAP_MAX: 0}
 
 _lock = threading.Lock()
 _holders = 0
@@ -32,17 +34,20 @@ def large_blocks_kept() -> Iterator[None]:
     with _lock:
         _holders += 1
         if _holders == 1:
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
+            _set(libc, _KEPT)
     try:
         yield
     finally:
         with _lock:
             _holders -= 1
             if _holders == 0:
-                libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
-                libc.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+                _set(libc, _DEFAULTS)
                 libc.malloc_trim(0)
+
+
+def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        libc.mallopt(option, value)
 
 
 def _glibc() -> ctypes.CDLL | None:

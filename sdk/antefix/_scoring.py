@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Never, overload
 
 import torch
@@ -13,7 +14,9 @@ from antefix._examples import Example, Row, encode_user
 from antefix._keywords import refuse_unknown
 from antefix._prefix import Prefix
 from antefix._queue import first_fit, shape_class
+from antefix._steps import Shape
 from antefix._steps import run as run_rows
+from antefix._workers import worker_count, workers_of
 from antefix.errors import InvalidArgument
 
 _MICRO_BATCH_TOKENS = 256
@@ -77,35 +80,71 @@ def _score_all(
     prefixes: Mapping[str, Prefix | None],
     max_prompt_tokens: int | None,
 ) -> dict[str, float]:
-    waiting: dict[int, list[tuple[str, Row]]] = {}
-    nats, targets = dict.fromkeys(examples, 0.0), dict.fromkeys(examples, 0)
-    for user, texts in examples.items():
+    rows = {user: _encode(base, user, examples[user], prefixes[user], max_prompt_tokens) for user in examples}
+    losses: dict[str, list[float]] = {user: [0.0] * len(rows[user]) for user in examples}
+
+    def run(batch: _Batch) -> list[float]:
+        values = torch.stack([_values(prefixes[place.user]) for place in batch.places])
+        texts = [rows[place.user][place.number] for place in batch.places]
+        return run_rows(base, batch.shape, texts, values, None).losses
+
+    waiting = _batches(rows, prefixes)
+    with large_blocks_kept(), workers_of(run, min(worker_count(base), len(waiting))) as workers:
+        while waiting or workers.busy:
+            while waiting and not workers.full:
+                workers.submit(waiting.pop(0))
+            for batch, found in workers.finished():
+                for place, loss in zip(batch.places, found, strict=True):
+                    losses[place.user][place.number] = loss
+    return {user: sum(losses[user]) / sum(len(row.targets) for row in rows[user]) for user in examples}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One row: whose, and its number among that user's."""
+
+    user: str
+    number: int
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that run together; their prefixes have one length."""
+
+    shape: Shape
+    places: list[_Place]
+
+
+def _encode(
+    base: FrozenBase,
+    user: str,
+    texts: Iterable[Example],
+    prefix: Prefix | None,
+    max_prompt_tokens: int | None,
+) -> list[Row]:
+    if prefix is not None:
+        prefix.require_base(base.fingerprint)
+    length = 0 if prefix is None else prefix.length
+    return encode_user(base, user, texts, length=length, max_prompt_tokens=max_prompt_tokens)
+
+
+def _batches(rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None]) -> list[_Batch]:
+    """All rows in micro-batches, those under prefixes of one length together."""
+    groups: dict[int, list[_Place]] = {}
+    for user, texts in rows.items():
         prefix = prefixes[user]
-        length = 0 if prefix is None else prefix.length
-        if prefix is not None:
-            prefix.require_base(base.fingerprint)
-        rows = encode_user(base, user, texts, length=length, max_prompt_tokens=max_prompt_tokens)
-        targets[user] = sum(len(row.targets) for row in rows)
-        waiting.setdefault(length, []).extend((user, row) for row in rows)
-    with large_blocks_kept():
-        for group in waiting.values():
-            for (user, _), loss in _losses(base, group, prefixes):
-                nats[user] += loss
-    return {user: nats[user] / targets[user] for user in examples}
-
-
-def _losses(
-    base: FrozenBase, group: list[tuple[str, Row]], prefixes: Mapping[str, Prefix | None]
-) -> Iterator[tuple[tuple[str, Row], float]]:
-    """Summed nats of each row of `group`, whose prefixes all have one length."""
-    while group:
-        shape = shape_class(group[0][1], _MICRO_BATCH_TOKENS)
-        chosen, left = first_fit([row for _, row in group], shape)
-        part, group = [group[i] for i in chosen], [group[i] for i in left]
-        values = torch.stack([_values(prefixes[user]) for user, _ in part])
-        yield from zip(
-            part, run_rows(base, shape, [row for _, row in part], values, None).losses, strict=True
-        )
+        places = [_Place(user, number) for number in range(len(texts))]
+        groups.setdefault(0 if prefix is None else prefix.length, []).extend(places)
+    batches = []
+    for group in groups.values():
+        left = group
+        while left:
+            texts = [rows[place.user][place.number] for place in left]
+            shape = shape_class(texts[0], _MICRO_BATCH_TOKENS)
+            chosen, rest = first_fit(texts, shape)
+            batches.append(_Batch(shape, [left[i] for i in chosen]))
+            left = [left[i] for i in rest]
+    return batches
 
 
 def _values(prefix: Prefix | None) -> torch.Tensor:

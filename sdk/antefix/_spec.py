@@ -113,7 +113,7 @@ class TrainingPlan(Settings):
     seed: int = Field(default=0, ge=0)
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     batching: Literal["stacked", "alone"] = "stacked"
-    micro_batch_tokens: int = Field(default=256, ge=64, multiple_of=64)
+    micro_batch_tokens: int = Field(default=512, ge=64, multiple_of=64)
     workers: int | None = Field(default=None, ge=1)
     users_in_flight: int = Field(default=64, ge=1)
     activation_checkpointing: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,63 +18,106 @@ from antefix._base import FrozenBase
 from antefix._examples import Row
 from antefix._packed import PackedRows
 from antefix._prefix import Prefix
-from antefix._spec import PrefixSpec
+from antefix._spec import PrefixSpec, Start
 from antefix.errors import InvalidArgument, PrefixMismatch
 
+_TOKENS_AT_ONCE = 128
+"""Size of a forward pass that looks at several users' first tokens; constant, for the same bits."""
 
-def start_values(
-    base: FrozenBase, spec: PrefixSpec, rows: Sequence[Row], given: Prefix | None, seed: int
-) -> Tensor:
-    """Flat fp32 start [size(P)] of one user's prefix.
 
-    Args:
-        base: the frozen base.
-        spec: length and kind of start.
+@dataclass(frozen=True)
+class Beginner:
+    """Who needs a start.
+
+    Attributes:
         rows: the user's training rows, for `examples`.
         given: the prefix to go on from, for `prefix`.
         seed: of `random`.
+    """
+
+    rows: Sequence[Row]
+    given: Prefix | None
+    seed: int
+
+
+def start_values(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) -> list[Tensor]:
+    """Flat fp32 start [size(P)] of each user's prefix.
 
     Raises:
         InvalidArgument: `start="prefix"` without one, or one given for another start.
         PrefixMismatch: a given prefix of another base or length.
     """
-    start = spec.start or ("prefix" if given is not None else "examples")
-    if (start == "prefix") != (given is not None):
+    kinds = [_kind(spec, user) for user in users]
+    leads = {
+        number: _lead(base, _first_tokens(base, spec, kind, user), spec.length)
+        for number, (kind, user) in enumerate(zip(kinds, users, strict=True))
+        if kind != "prefix"
+    }
+    different = list(dict.fromkeys(leads.values()))
+    real = dict(zip(different, activations(base, different), strict=True))
+    return [
+        _given(base, spec, user.given) if user.given else _begin(base, spec, kind, real[leads[number]], user)
+        for number, (kind, user) in enumerate(zip(kinds, users, strict=True))
+    ]
+
+
+def activations(base: FrozenBase, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Keys and values that the base computes on each of `texts`, all of one length P: flat [size(P)]."""
+    found: list[Tensor] = []
+    each = max(1, _TOKENS_AT_ONCE // max(1, len(texts[0]))) if texts else 1
+    for at in range(0, len(texts), each):
+        found.extend(_captured(base, texts[at : at + each], each))
+    return found
+
+
+def _captured(base: FrozenBase, texts: Sequence[Sequence[int]], most: int) -> list[Tensor]:
+    """As `activations`, packed into one forward pass of the size that `most` texts would fill."""
+    lengths, size = [len(text) for text in texts], len(texts[0])
+    ids = [token for text in texts for token in text] + [0] * (size * (most - len(texts)))
+    inputs = torch.tensor([ids], device=base.device)
+    positions = torch.arange(size, device=base.device).repeat(most)[None]
+    nothing = base.layout.split(torch.zeros(len(texts), 0, device=base.device, dtype=base.dtype))
+    capture = _Capture.of(base, lengths, lengths, nothing)
+    with torch.no_grad():
+        encoded = base.encode(inputs, positions, capture) if base.is_encoder_decoder else None
+        base.decode(inputs, positions, capture, encoded)
+    slots = [capture.found[slot] for slot in range(len(base.layout.slots))]
+    return [
+        base.layout.join([part[:, :, at : at + size] for part in slots]).float().cpu()
+        for at in range(0, size * len(texts), size)
+    ]
+
+
+def _kind(spec: PrefixSpec, user: Beginner) -> Start:
+    start = spec.start or ("prefix" if user.given is not None else "examples")
+    if (start == "prefix") != (user.given is not None):
         raise InvalidArgument(
-            f"start is {start!r} and {'a' if given else 'no'} prefix to start from is given",
+            f"start is {start!r} and {'a' if user.given else 'no'} prefix to start from is given",
             "pass start=… to train() together with start='prefix' in the spec, or neither",
         )
-    if given is not None:
-        return _given(base, spec, given)
-    if start == "words":
-        tokens = list(base.tokenizer(spec.words or "", add_special_tokens=False)["input_ids"])
-    else:
-        tokens = [token for row in rows for token in (row.source or row.inputs)][: spec.length]
-    real = activations(base, _lead(base, tokens, spec.length))
-    if start in ("words", "examples"):
+    return start
+
+
+def _first_tokens(base: FrozenBase, spec: PrefixSpec, kind: Start, user: Beginner) -> list[int]:
+    if kind == "words":
+        return list(base.tokenizer(spec.words or "", add_special_tokens=False)["input_ids"])
+    return list(islice((token for row in user.rows for token in (row.source or row.inputs)), spec.length))
+
+
+def _begin(base: FrozenBase, spec: PrefixSpec, kind: Start, real: Tensor, user: Beginner) -> Tensor:
+    """A start that is not given, from what the base computes on real tokens."""
+    if kind in ("words", "examples"):
         return real
-    changed = torch.zeros_like(real) if start == "zeros" else _noise(base, real, seed)
+    changed = torch.zeros_like(real) if kind == "zeros" else _noise(base, real, user.seed)
     if spec.freeze_sink:
         for part, kept in zip(base.layout.split(changed), base.layout.split(real), strict=True):
             part[:, :, 0] = kept[:, :, 0]
     return changed
 
 
-def activations(base: FrozenBase, tokens: Sequence[int]) -> Tensor:
-    """Keys and values that the base computes on `tokens`, flat [size(len(tokens))]."""
-    inputs = torch.tensor([list(tokens)], device=base.device)
-    positions = torch.arange(len(tokens), device=base.device)[None]
-    empty = base.layout.split(torch.zeros(1, 0, device=base.device, dtype=base.dtype))
-    capture = _Capture.of(base, [len(tokens)], [len(tokens)], empty)
-    with torch.no_grad():
-        encoded = base.encode(inputs, positions, capture) if base.is_encoder_decoder else None
-        base.decode(inputs, positions, capture, encoded)
-    return base.layout.join([capture.found[slot] for slot in range(len(base.layout.slots))]).float().cpu()
-
-
 @dataclass
 class _Capture(PackedRows):
-    """Watcher that also keeps what each layer computes, [2, heads, P, head_dim] per slot."""
+    """Watcher that also keeps what each layer computes, [2, heads, tokens, head_dim] per slot."""
 
     found: dict[int, Tensor] = field(default_factory=dict)
 
@@ -94,13 +138,13 @@ def _given(base: FrozenBase, spec: PrefixSpec, given: Prefix) -> Tensor:
     return given.values
 
 
-def _lead(base: FrozenBase, tokens: list[int], length: int) -> list[int]:
+def _lead(base: FrozenBase, tokens: list[int], length: int) -> tuple[int, ...]:
     """BOS (an attention sink) and then `tokens`, repeated up to `length`; no BOS where there is none."""
     bos = base.tokenizer.bos_token_id
     tokens = tokens or [0]
     first = [] if bos is None or tokens[0] == bos else [int(bos)]
     text = tokens * (length // len(tokens) + 1)
-    return [*first, *text][:length]
+    return tuple([*first, *text][:length])
 
 
 def _noise(base: FrozenBase, real: Tensor, seed: int) -> Tensor:

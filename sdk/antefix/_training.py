@@ -21,11 +21,11 @@ from antefix._prefix import Prefix
 from antefix._queue import MicroBatch, row_queue
 from antefix._reparam import reparametrisation
 from antefix._spec import PrefixSpec, TrainingPlan
-from antefix._starts import start_values
+from antefix._starts import Beginner, start_values
 from antefix._steps import Outcome
 from antefix._steps import run as run_rows
 from antefix._users import UserRun, split_rows
-from antefix._workers import workers_of
+from antefix._workers import worker_count, workers_of
 from antefix.errors import InvalidArgument, NoExamples
 
 SHARED_WORDS = "Write the next text the way its author would write it."
@@ -87,10 +87,9 @@ def train(
     plans = _plans(examples, plan)
     starts = _starts(examples, start)
     folder = Checkpoint(Path(checkpoint) if checkpoint else None, base.fingerprint, spec)
-    runs = []
-    for user in examples:
-        runs.append(_user_run(base, user, examples[user], spec, plans[user], starts.get(user)))
-        folder.restore(runs[-1])
+    runs = _user_runs(base, examples, spec, plans, starts)
+    for run in runs:
+        folder.restore(run)
     results: dict[str, TrainedUser] = {}
 
     def finish(run: UserRun) -> None:
@@ -209,22 +208,28 @@ class _Cohort:
                 self._go_on(job.user)
 
 
-def _user_run(
+def _user_runs(
     base: FrozenBase,
-    user: str,
-    examples: Iterable[Example],
+    examples: Mapping[str, Iterable[Example]],
     spec: PrefixSpec,
-    plan: TrainingPlan,
-    given: Prefix | None,
-) -> UserRun:
-    rows = encode_user(base, user, examples, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
-    training, judging, validated = split_rows(rows, plan)
-    start = start_values(base, spec, training, given, plan.seed)
+    plans: Mapping[str, TrainingPlan],
+    given: Mapping[str, Prefix],
+) -> list[UserRun]:
+    """Each user at its start, nothing trained yet."""
+    split = {}
+    for user, texts in examples.items():
+        plan = plans[user]
+        rows = encode_user(base, user, texts, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
+        split[user] = split_rows(rows, plan)
+    beginners = [Beginner(split[user][0], given.get(user), plans[user].seed) for user in examples]
     hidden = base.head.weight.shape[1]
-    reparam = reparametrisation(spec, base.layout, start.to(base.device), hidden, plan.seed)
-    adam = Adam.of(reparam.initial().to(base.device))
-    digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
-    return UserRun(user, training, judging, validated, plan, reparam, adam, digest)
+    runs = []
+    for user, start in zip(examples, start_values(base, spec, beginners), strict=True):
+        reparam = reparametrisation(spec, base.layout, start.to(base.device), hidden, plans[user].seed)
+        adam = Adam.of(reparam.initial().to(base.device))
+        digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
+        runs.append(UserRun(user, *split[user], plans[user], reparam, adam, digest))
+    return runs
 
 
 def _result(base: FrozenBase, run: UserRun) -> TrainedUser:
@@ -273,4 +278,4 @@ def _worker_count(base: FrozenBase, plan: TrainingPlan) -> int:
     """Micro-batches at once: one per core, but one where a user's rows share a single micro-batch."""
     if base.device.type != "cpu":
         return 1
-    return plan.workers or (1 if plan.batching == "alone" else torch.get_num_threads())
+    return plan.workers or (1 if plan.batching == "alone" else worker_count(base))

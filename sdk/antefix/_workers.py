@@ -9,46 +9,59 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import torch
 
-from antefix._queue import MicroBatch
-from antefix._steps import Outcome
+from antefix._base import FrozenBase
 
-Runner = Callable[[MicroBatch], Outcome]
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 
-class Workers:
+class Workers(Generic[Batch, Result]):
     """A fixed number of micro-batches in flight."""
 
-    def __init__(self, runner: Runner, pool: ThreadPoolExecutor | None, count: int) -> None:
+    def __init__(
+        self, runner: Callable[[Batch], Result], pool: ThreadPoolExecutor | None, count: int
+    ) -> None:
         """Use `workers_of`."""
         self._runner, self._pool, self.count = runner, pool, count
-        self._flying: dict[Future[Outcome], MicroBatch] = {}
+        self._flying: dict[Future[Result], Batch] = {}
 
     @property
     def full(self) -> bool:
         """Whether another micro-batch would have to wait."""
         return len(self._flying) >= self.count
 
-    def submit(self, batch: MicroBatch) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in flight or not yet taken."""
+        return bool(self._flying)
+
+    def submit(self, batch: Batch) -> None:
         """Start a micro-batch."""
         if self._pool is not None:
             self._flying[self._pool.submit(self._runner, batch)] = batch
             return
-        done: Future[Outcome] = Future()
+        done: Future[Result] = Future()
         done.set_result(self._runner(batch))
         self._flying[done] = batch
 
-    def finished(self) -> Iterator[tuple[MicroBatch, Outcome]]:
+    def finished(self) -> Iterator[tuple[Batch, Result]]:
         """Wait for at least one, and give all that are done."""
         done, _ = wait(self._flying, return_when=FIRST_COMPLETED)
         for future in done:
             yield self._flying.pop(future), future.result()
 
 
+def worker_count(base: FrozenBase) -> int:
+    """Micro-batches at once where nobody says otherwise: one per core, and one on a GPU."""
+    return torch.get_num_threads() if base.device.type == "cpu" else 1
+
+
 @contextmanager
-def workers_of(runner: Runner, count: int) -> Iterator[Workers]:
+def workers_of(runner: Callable[[Batch], Result], count: int) -> Iterator[Workers[Batch, Result]]:
     """`count` workers that share this machine's cores evenly; torch's thread count is put back after."""
     if count == 1:
         yield Workers(runner, None, 1)

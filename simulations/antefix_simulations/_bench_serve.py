@@ -124,4 +124,4 @@ def _prefix(base: FrozenBase, texts: Sequence[Example], length: int) -> Prefix:
     tokens: list[int] = []
     while len(tokens) < length:
         tokens += [token for text in texts for token in encode(base, text, None).inputs]
-    return Prefix(activations(base, tokens[:length]), base.layout, base.fingerprint)
+    return Prefix(activations(base, [tokens[:length]])[0], base.layout, base.fingerprint)

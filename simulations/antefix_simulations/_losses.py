@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from antefix import Example, FrozenBase, Prefix
-from antefix_simulations._reading import read
+from antefix import Example, FrozenBase, Prefix, score
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,12 @@ def measure(
     progress: bool,
 ) -> Losses:
     """Score all pairs, one user's texts under all prefixes at a time: they share micro-batches."""
-    none = read(base, held_out, None)
+    none = score(base, held_out, None)
     under = {"shared": shared} | {f"private {user}": prefix for user, prefix in private.items()}
     general: dict[str, float] = {}
     personal: dict[str, dict[str, float]] = {}
     for user, texts in tqdm(held_out.items(), desc="reading", unit="user", disable=not progress):
-        found = read(base, dict.fromkeys(under, texts), under)
+        found = score(base, dict.fromkeys(under, texts), under)
         general[user] = found["shared"]
         personal[user] = {other: found[f"private {other}"] for other in private}
     return Losses(none, general, personal)

@@ -9,13 +9,12 @@ from pathlib import Path
 from pydantic import Field
 from tqdm import tqdm
 
-from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, train, train_shared
+from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train, train_shared
 from antefix._examples import encode
 from antefix.errors import InvalidArgument
 from antefix_simulations._in_context import with_examples
 from antefix_simulations._ledger import Ledger
 from antefix_simulations._panel import Panel, PanelSize, cut_panel
-from antefix_simulations._reading import read
 
 _USERS_AT_ONCE = 4  # whose texts are read before the results are written
 
@@ -144,7 +143,7 @@ class _Study:
         """Arms `none` and `in_context`: chance has no part in them."""
         self._read("none", None, self._held_out, dict.fromkeys(self._held_out))
         for group in self._groups("in_context", None, self._in_context):
-            found = read(self._base, {user: self._in_context[user].examples for user in group}, None)
+            found = score(self._base, {user: self._in_context[user].examples for user in group}, None)
             for user in group:
                 self.ledger.add("in_context", None, user, found[user], texts=self._in_context[user].texts)
 
@@ -228,7 +227,7 @@ class _Study:
     def _score(self, pairs: Mapping[str, tuple[Sequence[Example], Prefix | None]]) -> dict[str, float]:
         texts = {name: examples for name, (examples, _) in pairs.items()}
         prefixes = {name: prefix for name, (_, prefix) in pairs.items() if prefix is not None}
-        return read(self._base, texts, prefixes or None)
+        return score(self._base, texts, prefixes or None)
 
     def _groups(self, arm: str, seed: int | None, among: Iterable[str]) -> Iterator[list[str]]:
         """Users without a result, a few at a time."""

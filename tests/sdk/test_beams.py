@@ -47,7 +47,7 @@ def test_a_prefix_of_real_activations_is_the_text_itself(family: str) -> None:
     """End tokens included: transformers, given the prefix as text, finds the same."""
     base = tiny.base(family)
     lead = [0, 50, 60, 70, 80]
-    prefix = Prefix(activations(base, lead), base.layout, base.fingerprint)
+    prefix = Prefix(activations(base, [lead])[0], base.layout, base.fingerprint)
     request = GenerationRequest(prompt="The roof", prefix=prefix, max_new_tokens=10, num_beams=4)
     prepared = prepare(base, request)
     greedy = generate(base, [request.model_copy(update={"num_beams": 1})])[0].tokens

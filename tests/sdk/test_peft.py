@@ -63,7 +63,7 @@ def trained_by_peft(family: str, folder: Path, **config: Any) -> peft.PeftModel:
 
 
 def some_prefix(base: FrozenBase) -> Prefix:
-    real = activations(base, [5, 61, 19, 80, 23][:LENGTH])
+    real = activations(base, [[5, 61, 19, 80, 23][:LENGTH]])[0]
     return Prefix(real + 0.3 * torch.randn_like(real), base.layout, base.fingerprint)
 
 

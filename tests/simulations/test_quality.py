@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from antefix import Example, score
+from antefix import Example
 from antefix._examples import encode
 from antefix.errors import InvalidArgument
 from antefix_simulations import _quality
@@ -20,7 +19,6 @@ from antefix_simulations._ledger import Key, Ledger
 from antefix_simulations._panel import Panel, choose_panel, read_by_date
 from antefix_simulations._quality import Quality, rotation, run_quality
 from antefix_simulations._quality_report import report
-from antefix_simulations._reading import read
 from tests import tiny
 
 NAMES = [f"user {number}" for number in range(9)]
@@ -159,7 +157,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, dict[str, Any]]
 def test_an_interrupted_run_goes_on_where_it_was(
     after: int, whole: dict[Key, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _quality.__dict__["read"]
+    real = _quality.__dict__["score"]
     calls = 0
 
     def interrupted(*words: Any) -> Any:
@@ -169,12 +167,12 @@ def test_an_interrupted_run_goes_on_where_it_was(
             raise KeyboardInterrupt
         return real(*words)
 
-    monkeypatch.setattr(_quality, "read", interrupted)
+    monkeypatch.setattr(_quality, "score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         study(tmp_path / "cut")
     before = (tmp_path / "cut" / "metrics.jsonl").read_text()
     (tmp_path / "cut" / "metrics.jsonl").write_text(before + '{"arm": "half a li')
-    monkeypatch.setattr(_quality, "read", real)
+    monkeypatch.setattr(_quality, "score", real)
     assert study(tmp_path / "cut").lines == whole
     after_all = (tmp_path / "cut" / "metrics.jsonl").read_text()
     assert after_all.startswith(before)
@@ -183,7 +181,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = study(tmp_path).lines
-    for name in ("read", "train", "train_shared"):
+    for name in ("score", "train", "train_shared"):
         monkeypatch.delattr(_quality, name)
     assert study(tmp_path).lines == whole
 
@@ -229,21 +227,6 @@ def test_the_newest_examples_that_fit_stand_in_front_of_a_text() -> None:
 def test_more_context_than_the_base_has_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="context is 512, and base 'tiny-llama' sees 256"):
         with_examples(tiny.base("llama"), texts("a", 2), texts("b", 1), 512)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_reading_on_all_cores_gives_the_bits_of_one_call(threads: int) -> None:
-    base = tiny.base("llama")
-    examples = {name: texts(name, 3 + number) for number, name in enumerate(NAMES)}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = read(base, examples, None)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    assert list(found) == NAMES
-    assert found == score(base, examples)
 
 
 def test_everybody_reads_others_and_is_read_as_often() -> None:
