@@ -1,71 +1,74 @@
-"""The arm without training: the user's own texts in front of each prompt."""
+"""The arm without training: the user's own texts in front of each text that is scored.
+
+What stands in front is the same for all of a user's texts, so the base reads it once: its keys and values
+are a prefix that nobody trained.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from antefix import Example, FrozenBase
-from antefix._examples import encode
+from antefix import Example, FrozenBase, Prefix
+from antefix._examples import Row, encode
+from antefix._starts import activations
 from antefix.errors import InvalidArgument
 
 
 @dataclass(frozen=True)
 class InContext:
-    """Held-out texts with examples in front.
+    """Examples that stand in front of a user's texts.
 
     Attributes:
-        examples: the same completions; the prompts have grown.
-        texts: examples in front of a text, on average.
-        tokens: of all rows.
+        tokens: of the examples, oldest first.
+        texts: how many they are.
     """
 
-    examples: list[Example]
-    texts: float
-    tokens: int
+    tokens: list[int]
+    texts: int
+
+    def prefix(self, base: FrozenBase) -> Prefix | None:
+        """What the base computes on the examples; None if there are none."""
+        if not self.tokens:
+            return None
+        return Prefix(activations(base, [self.tokens])[0], base.layout, base.fingerprint)
 
 
-def with_examples(
-    base: FrozenBase, training: Sequence[Example], held_out: Sequence[Example], context: int
+def examples_that_fit(
+    base: FrozenBase, training: Sequence[Example], held_out: Sequence[Example], context: int | None
 ) -> InContext:
-    """Put as many of the newest training texts in front of each held-out one as fit, oldest first.
+    """As many of the newest training texts as fit in front of the longest held-out one.
+
+    Each is written as the base sees it in training: prompt, completion, end of text.
 
     Args:
         base: whose tokens are counted.
         training: the user's texts, oldest first.
         held_out: texts to predict.
-        context: tokens of a row at most.
+        context: tokens of a row at most; None for all that the base sees.
 
     Raises:
-        InvalidArgument: the base cannot see that many.
+        InvalidArgument: the base cannot see that many, or sees any number and none is given.
     """
-    if base.context is not None and context > base.context:
-        raise InvalidArgument(f"context is {context}, and base {base.name!r} sees {base.context}")
-    pairs = [f"{example.prompt}{example.completion}\n\n" for example in training]
-    sizes = [len(base.tokenizer(pair, add_special_tokens=False)["input_ids"]) for pair in pairs]
-    rows, counts, tokens = [], 0, 0
-    for example in held_out:
-        count = _most(sizes, context - encode(base, example, None).tokens)
-        row = _joined(pairs, count, example)
-        while count and encode(base, row, None).tokens > context:  # joined texts may split otherwise
-            count -= 1
-            row = _joined(pairs, count, example)
-        rows.append(row)
-        counts += count
-        tokens += encode(base, row, None).tokens
-    return InContext(rows, counts / len(held_out), tokens)
-
-
-def _most(sizes: Sequence[int], room: int) -> int:
-    """How many from the end fit into `room`."""
-    count = 0
-    for size in reversed(sizes):
-        room -= size
-        if room < 0:
+    if context is None:
+        context = base.context
+    if context is None or (base.context is not None and context > base.context):
+        raise InvalidArgument(
+            f"context is {context}, and base {base.name!r} sees {base.context or 'any number of'} tokens",
+            "give a --context that it sees",
+        )
+    room = context - max(encode(base, example, None).tokens for example in held_out)
+    tokens: list[int] = []
+    texts = 0
+    for example in reversed(training):
+        whole = _whole(encode(base, example, None))
+        if len(whole) > room - len(tokens):
             break
-        count += 1
-    return count
+        tokens = [*whole, *tokens]
+        texts += 1
+    return InContext(tokens, texts)
 
 
-def _joined(pairs: Sequence[str], count: int, example: Example) -> Example:
-    return Example(example.completion, "".join(pairs[len(pairs) - count :]) + example.prompt)
+def _whole(row: Row) -> tuple[int, ...]:
+    """All tokens of a text."""
+    return (*row.source, *row.targets) if row.source else (*row.inputs, row.targets[-1])

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train, train_shared
 from antefix._examples import encode
 from antefix.errors import InvalidArgument
-from antefix_simulations._in_context import with_examples
+from antefix_simulations._in_context import examples_that_fit
 from antefix_simulations._ledger import Ledger
 from antefix_simulations._panel import Panel, PanelSize, cut_panel
 
@@ -34,7 +34,7 @@ class Quality(PanelSize):
         shared_passes: over the contributors' texts, for the shared prefix.
         max_prompt_tokens: cut prompts to their first tokens.
         others: other users' prefixes that each user's texts are read under.
-        context: tokens of a row with in-context examples.
+        context: tokens of a row with in-context examples; None for all that the base sees.
         in_context_users: users of that arm, the first ones; None for all.
         lone: also train private prefixes from the user's own texts, without the shared start.
     """
@@ -50,7 +50,7 @@ class Quality(PanelSize):
     shared_passes: float = Field(default=2, gt=0)
     max_prompt_tokens: int = Field(default=64, ge=1)
     others: int = Field(default=3, ge=1)
-    context: int = Field(default=1024, ge=64)
+    context: int | None = Field(default=None, ge=64)
     in_context_users: int | None = Field(default=None, ge=0)
     lone: bool = False
 
@@ -119,7 +119,7 @@ class _Study:
         self.ledger = Ledger(out, _identity(base, panel, settings))
         first = list(panel.evaluated)[: settings.in_context_users]
         self._in_context = {
-            user: with_examples(base, self._training[user], self._held_out[user], settings.context)
+            user: examples_that_fit(base, self._training[user], self._held_out[user], settings.context)
             for user in self.ledger.missing("in_context", None, first)
         }
 
@@ -132,8 +132,8 @@ class _Study:
         private = asked.passes * own * (1 + asked.lone)
         trained = seeds * (asked.shared_passes * shared + private)
         reads = 1 + seeds * (2 + asked.others + asked.lone)
-        read = held * reads + sum(rows.tokens for rows in self._in_context.values())
-        minutes = (trained / 300 + read / 600) / 60
+        read = held * reads + sum(len(front.tokens) for front in self._in_context.values())
+        minutes = (trained / 400 + read / 1000) / 60
         return (
             f"{trained:,.0f} tokens to train on and {read:,.0f} to read, about {minutes:,.0f} min "
             f"on two CPU cores; interrupted, the same command goes on"
@@ -143,9 +143,10 @@ class _Study:
         """Arms `none` and `in_context`: chance has no part in them."""
         self._read("none", None, self._held_out, dict.fromkeys(self._held_out))
         for group in self._groups("in_context", None, self._in_context):
-            found = score(self._base, {user: self._in_context[user].examples for user in group}, None)
-            for user in group:
-                self.ledger.add("in_context", None, user, found[user], texts=self._in_context[user].texts)
+            for user in group:  # one at a time, for such a prefix is large
+                front = self._in_context[user]
+                loss = score(self._base, self._held_out[user], front.prefix(self._base))
+                self.ledger.add("in_context", None, user, loss, texts=front.texts)
 
     def read_after_training(self, seed: int) -> None:
         """All arms of one seed, unless they are there."""

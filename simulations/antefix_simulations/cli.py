@@ -50,6 +50,10 @@ app = typer.Typer(
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")]
 Base = Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")]
 Length = Annotated[int, typer.Option(min=2, help="Positions of each prefix.")]
+SomeTokens = Annotated[
+    int | None,
+    typer.Option(min=64, help="Tokens of a row with in-context examples.", show_default="all it sees"),
+]
 SomeUsers = Annotated[
     int | None, typer.Option(min=0, help="Users with in-context examples, the slow arm.", show_default="all")
 ]
@@ -112,7 +116,7 @@ def quality(
     passes: Annotated[float, typer.Option(help="Over a user's texts.")] = 3,
     shared_passes: Annotated[float, typer.Option(help="Over the texts for the shared prefix.")] = 2,
     max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Cut prompts to that many.")] = 64,
-    context: Annotated[int, typer.Option(min=64, help="Tokens of a row with in-context examples.")] = 1024,
+    context: SomeTokens = None,
     in_context_users: SomeUsers = None,
     lone: Annotated[bool, typer.Option("--lone", help="Also train without the shared start.")] = False,
     base: Base = "smollm2-135m-q4",

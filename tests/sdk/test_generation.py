@@ -5,7 +5,6 @@ import random
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,16 +285,6 @@ def test_results_come_in_the_order_of_requests() -> None:
     assert [len(one.tokens) for one in found] == [request.max_new_tokens for request in requests]
     assert {one.finish for one in found} == {"length"}
     assert generate(base, []) == []
-
-
-def test_a_loaded_base_stores_weights_transposed_and_writes_the_same(tmp_path: Path) -> None:
-    tiny.model("llama").save_pretrained(tmp_path)
-    tiny.tokenizer().save_pretrained(tmp_path)
-    loaded, in_memory = FrozenBase.load(str(tmp_path), progress=False), tiny.base("llama")
-    strides = {m.weight.stride(0) for m in loaded.model.modules() if isinstance(m, torch.nn.Linear)}
-    assert strides == {1, 64}  # 64: the head alone
-    ask = GenerationRequest(prompt="An ornament", max_new_tokens=20)
-    assert generate(loaded, [ask]) == generate(in_memory, [ask])
 
 
 def test_drawing_is_repeatable_and_follows_the_seed() -> None:

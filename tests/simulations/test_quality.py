@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from antefix import Example
+from antefix import Example, score
 from antefix._examples import encode
 from antefix.errors import InvalidArgument
 from antefix_simulations import _quality
 from antefix_simulations._bootstrap import interval
 from antefix_simulations._data import DataRefused
-from antefix_simulations._in_context import with_examples
+from antefix_simulations._in_context import examples_that_fit
 from antefix_simulations._ledger import Key, Ledger
 from antefix_simulations._panel import Panel, choose_panel, read_by_date
 from antefix_simulations._quality import Quality, rotation, run_quality
@@ -210,23 +211,34 @@ def test_more_others_than_there_are_is_refused(tmp_path: Path) -> None:
 
 def test_the_newest_examples_that_fit_stand_in_front_of_a_text() -> None:
     base = tiny.base("llama")
-    training, held_out = texts("a", 9), [Example("goal", "last prompt\n")]
-    found = with_examples(base, training, held_out, 100)
-    assert found.examples[0].completion == "goal"
-    fitted = round(found.texts)
-    assert 1 < fitted < 9
-    front = "".join(f"{each.prompt}{each.completion}\n\n" for each in training[9 - fitted :])
-    assert found.examples[0].prompt == front + "last prompt\n"
-    assert encode(base, found.examples[0], None).tokens == found.tokens <= 100
-    more = training[8 - fitted]
-    longer = Example("goal", f"{more.prompt}{more.completion}\n\n{found.examples[0].prompt}")
-    assert encode(base, longer, None).tokens > 100
-    assert with_examples(base, training, held_out, 64).texts < found.texts
+    training, held_out = texts("a", 9), [Example("goal", "last prompt\n"), Example("g", "p")]
+    found = examples_that_fit(base, training, held_out, 100)
+    assert 1 < found.texts < 9
+    front = "".join(f"{each.prompt}{each.completion}</s>" for each in training[9 - found.texts :])
+    assert base.tokenizer.decode(found.tokens) == front
+    longest = encode(base, held_out[0], None).tokens
+    assert len(found.tokens) + longest <= 100
+    more = encode(base, training[8 - found.texts], None).tokens + 1
+    assert len(found.tokens) + more + longest > 100
+    assert examples_that_fit(base, training, held_out, 64).texts < found.texts
+
+
+def test_examples_in_front_are_read_as_one_text() -> None:
+    base = tiny.base("llama")
+    training, goal = texts("a", 3), Example("goal", "last prompt\n")
+    found = examples_that_fit(base, training, [goal], None)
+    assert found.texts == 3
+    ids = torch.tensor([[*found.tokens, *encode(base, goal, None).inputs]])
+    targets = torch.tensor(encode(base, goal, None).targets)
+    logits = tiny.model("llama")(ids).logits[0, -len(targets) :]
+    expected = torch.nn.functional.cross_entropy(logits, targets).item()
+    assert score(base, [goal], found.prefix(base)) == pytest.approx(expected, abs=1e-5)
+    assert examples_that_fit(base, training, [goal], 20).prefix(base) is None
 
 
 def test_more_context_than_the_base_has_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="context is 512, and base 'tiny-llama' sees 256"):
-        with_examples(tiny.base("llama"), texts("a", 2), texts("b", 1), 512)
+        examples_that_fit(tiny.base("llama"), texts("a", 2), texts("b", 1), 512)
 
 
 def test_everybody_reads_others_and_is_read_as_often() -> None:
