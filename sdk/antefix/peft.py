@@ -27,9 +27,9 @@ from torch import Tensor
 
 from antefix._base import FrozenBase
 from antefix._files import write_whole
-from antefix._foreign import read_matrix, read_object
 from antefix._layout import Slot
 from antefix._prefix import Prefix
+from antefix._tensorfile import Unreadable, read_object, read_tensor
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
 
 __all__ = ["export_peft", "import_peft"]
@@ -95,7 +95,7 @@ def import_peft(folder: str | Path, base: FrozenBase) -> Prefix:
     """
     source = Path(folder)
     slot = _uniform_slot(base)
-    config = read_object(source / _CONFIG, _HINT)
+    config = _object(source / _CONFIG, _HINT)
     kind = config.get("peft_type")
     if kind != "PREFIX_TUNING":
         raise PrefixFileRefused(
@@ -103,9 +103,23 @@ def import_peft(folder: str | Path, base: FrozenBase) -> Prefix:
         )
     _require_pinned_base(source, base)
     _refuse_pickle(source)
-    rows = read_matrix(source / _WEIGHTS, _TENSOR, _HINT)
+    rows = _matrix(source / _WEIGHTS)
     _require_shapes(source, config, rows, base, slot)
     return Prefix(base.layout.from_positions(rows), base.layout, base.fingerprint)
+
+
+def _object(path: Path, hint: str) -> dict[str, Any]:
+    try:
+        return read_object(path)
+    except Unreadable as error:
+        raise PrefixFileRefused(f"{path} cannot be used: {error}", hint) from error
+
+
+def _matrix(path: Path) -> Tensor:
+    try:
+        return read_tensor(path, _TENSOR, 2)[0]
+    except Unreadable as error:
+        raise PrefixFileRefused(f"{path} cannot be used: {error}", _HINT) from error
 
 
 def _uniform_slot(base: FrozenBase) -> Slot:
@@ -131,7 +145,7 @@ def _require_pinned_base(source: Path, base: FrozenBase) -> None:
     path = source / _PIN
     if not path.exists():
         return
-    pinned = read_object(path, "export the prefix again").get("base_fingerprint")
+    pinned = _object(path, "export the prefix again").get("base_fingerprint")
     if not isinstance(pinned, str) or len(pinned) != 64 or set(pinned) - set(string.hexdigits.lower()):
         raise PrefixFileRefused(f"{path} has no base_fingerprint of 64 hex digits", "export the prefix again")
     if pinned != base.fingerprint:
