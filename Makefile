@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit lint demo
+.PHONY: help venv test unit lint docs demo
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lint: venv  ## format, lint, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: venv  ## rewrite docs/commands.md from the commands' own help
+	$(BIN)/python -m tests.help_pages > docs/commands.md
 
 demo: venv  ## eight users, eight private prefixes, one base
 	$(BIN)/antefix-sim demo

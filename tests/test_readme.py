@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from antefix import FrozenBase
+from tests.help_pages import commands, help_of, said
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -30,6 +31,22 @@ def test_every_link_leads_somewhere(repository: Path) -> None:
     for page in [repository / "README.md", *repository.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_page_of_commands_says_what_help_says(repository: Path) -> None:
+    page = (repository / "docs" / "commands.md").read_text()
+    found = re.findall(r"^## ([^\n]+)\n\n```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shown = {tuple(title.split()): text for title, text in found}
+    assert list(shown) == list(commands())
+    for words, text in shown.items():
+        assert said(text) == said(help_of(words)), f"{' '.join(words)} has changed: make docs"
+
+
+def test_every_command_that_a_page_names_exists(repository: Path) -> None:
+    known = {words[:2] for words in commands()}
+    for page in [repository / "README.md", *repository.glob("docs/**/*.md")]:
+        for named in re.findall(r"antefix-sim(?: [a-z]+)?", page.read_text()):
+            assert tuple(named.split()) in known, f"{page.name} names {named!r}"
 
 
 @pytest.mark.real

@@ -8,11 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import Field
 from tqdm import tqdm
 
 from antefix import Example, FrozenBase
+from antefix._spec import Settings
 from antefix.errors import NoExamples
 from antefix_simulations._machine import wait
+
+
+class BenchSettings(Settings):
+    """What every bench can be asked.
+
+    Attributes:
+        length: positions of each prefix.
+        repetitions: of every arm, in turn.
+    """
+
+    length: int = Field(default=16, ge=2)
+    repetitions: int = Field(default=3, ge=1)
+
 
 Arm = Callable[[Sequence[str]], int]
 """Does the work of some users and returns how many real tokens it computed."""

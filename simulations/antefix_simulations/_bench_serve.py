@@ -8,27 +8,22 @@ from pydantic import Field
 
 from antefix import Example, FrozenBase, GenerationRequest, Prefix, generate
 from antefix._examples import encode, prompt_tokens
-from antefix._spec import Settings
 from antefix._starts import activations
-from antefix_simulations._bench import Arm, BenchReport, compare, require_texts
+from antefix_simulations._bench import Arm, BenchReport, BenchSettings, compare, require_texts
 from antefix_simulations._machine import describe
 from antefix_simulations._peers import PeftLora, PeftPrefixes
 
 _BYTES = 4  # of a stored value; both kinds of adapter are kept in fp32
 
 
-class ServeBench(Settings):
+class ServeBench(BenchSettings):
     """What is measured; defaults are those of `antefix-sim bench serve`.
 
     Attributes:
-        length: positions of each prefix.
         new_tokens: tokens generated for each user, end-of-text or not.
-        repetitions: of every arm, in turn.
     """
 
-    length: int = Field(default=16, ge=2)
     new_tokens: int = Field(default=32, ge=1)
-    repetitions: int = Field(default=3, ge=1)
 
 
 def bench_serve(

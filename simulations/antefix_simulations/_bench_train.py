@@ -10,26 +10,21 @@ from pydantic import Field
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, train
 from antefix._allocator import large_blocks_kept
 from antefix._examples import Row, encode
-from antefix._spec import Settings
-from antefix_simulations._bench import Arm, BenchReport, Measured, compare, require_texts
+from antefix_simulations._bench import Arm, BenchReport, BenchSettings, Measured, compare, require_texts
 from antefix_simulations._machine import describe, matrix_rate, step_operations
 from antefix_simulations._peers import PeftTraining
 
 
-class TrainBench(Settings):
+class TrainBench(BenchSettings):
     """What is measured; defaults are those of `antefix-sim bench train`.
 
     Attributes:
-        length: positions of each prefix.
         batch_size: texts per user and step, in every arm.
         passes: passes over each user's texts.
-        repetitions: of every arm, in turn.
     """
 
-    length: int = Field(default=16, ge=2)
     batch_size: int = Field(default=4, ge=1)
     passes: int = Field(default=1, ge=1)
-    repetitions: int = Field(default=3, ge=1)
 
 
 def bench_train(

@@ -112,7 +112,7 @@ def quality(
     seeds: Annotated[int, typer.Option(min=1, help="Runs to average over.")] = 3,
     others: Annotated[int, typer.Option(min=1, help="Other users' prefixes to read each user under.")] = 3,
     length: Length = 8,
-    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = 5e-3,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-3,
     passes: Annotated[float, typer.Option(help="Over a user's texts.")] = 3,
     shared_passes: Annotated[float, typer.Option(help="Over the texts for the shared prefix.")] = 2,
     max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Cut prompts to that many.")] = 64,

@@ -2,7 +2,6 @@
 
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,6 @@ LENGTH = 5
 PROMPT = 'The roof has an ornament: "antefix"'
 IDS = torch.tensor([[7, 90, 33, 51, 120, 14, 205]])
 WEIGHTS, CONFIG, PIN = "adapter_model.safetensors", "adapter_config.json", "antefix.json"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny matrices spend their time waiting for a second thread: 42 s instead of 8 on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def their_model(family: str) -> PreTrainedModel:

@@ -1,11 +1,9 @@
 """Every arm of the benches runs on a tiny base and does the same work."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 import typer
 from typer.testing import CliRunner
 
@@ -35,15 +33,6 @@ USERS = {
     "cy": [Example("one"), Example("two"), Example("three words now", "x\n")],
 }
 NEW_TOKENS = 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny matrices spend their time waiting for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tokens_of(base: FrozenBase) -> int:

@@ -1,0 +1,49 @@
+"""Writes `docs/commands.md`: the help text of every command. `make docs` calls it."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.testing import CliRunner
+
+from antefix_simulations.cli import app
+
+FRAME = "─│╭╮╰╯"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = ["# Commands\n\nWhat `--help` says, command by command. Written by `make docs`.\n"]
+    for words in commands():
+        parts.append(f"## {' '.join(words)}\n\n```text\n{help_of(words)}\n```\n")
+    return "\n".join(parts)
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command and group, as one types it."""
+    return _below(typer.main.get_command(app), ("antefix-sim",))
+
+
+def help_of(words: tuple[str, ...]) -> str:
+    """Its help text, 100 columns wide."""
+    os.environ["TERMINAL_WIDTH"] = "100"
+    shown = CliRunner().invoke(app, [*words[1:], "--help"], prog_name="antefix-sim", color=False)
+    assert shown.exit_code == 0, shown.output
+    return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+
+
+def said(text: str) -> list[str]:
+    """Its words, however they are framed and broken into lines."""
+    return re.sub(f"[{FRAME}]", " ", text).split()
+
+
+def _below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield words
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _below(below, (*words, name))
+
+
+if __name__ == "__main__":
+    print(page(), end="")
