@@ -13,8 +13,10 @@ from torch import Tensor
 
 from antefix._files import write_whole
 from antefix._layout import Kind, Layout
-from antefix._prefixfile import read
-from antefix.errors import InvalidArgument, PrefixMismatch
+from antefix._prefixfile import parse, read
+from antefix._record import shape_of
+from antefix._tensorfile import Unreadable
+from antefix.errors import InvalidArgument, PrefixMismatch, RecordRefused
 
 FORMAT = "antefix-prefix/1"
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -65,6 +67,16 @@ class Prefix:
         Raises:
             InvalidArgument: unknown dtype, or values too large for it.
         """
+        target = Path(path)
+        write_whole(target, self.to_bytes(dtype=dtype))
+        return target
+
+    def to_bytes(self, *, dtype: str = "fp32") -> bytes:
+        """Content of the file that `save` writes, for `antefix.records`.
+
+        Raises:
+            InvalidArgument: unknown dtype, or values too large for it.
+        """
         if dtype not in _DTYPES:
             raise InvalidArgument(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
         stored = self._values.to(_DTYPES[dtype])
@@ -77,9 +89,7 @@ class Prefix:
             "length": str(self.length),
             "slots": json.dumps(_runs(self.layout), separators=(",", ":")),
         }
-        target = Path(path)
-        write_whole(target, save({"prefix": stored}, metadata=header))
-        return target
+        return save({"prefix": stored}, metadata=header)
 
     @classmethod
     def load(cls, path: str | Path, *, base_fingerprint: str | None = None) -> Self:
@@ -93,10 +103,29 @@ class Prefix:
             PrefixFileRefused: truncated, pickled, or with anything but the expected content.
             PrefixMismatch: of another base.
         """
-        values, layout, fingerprint = read(Path(path), FORMAT)
-        prefix = cls(values, layout, fingerprint)
+        found = read(Path(path), FORMAT)
+        prefix = cls(found.values, found.layout, found.base_fingerprint)
         if base_fingerprint is not None:
             prefix.require_base(base_fingerprint)
+        return prefix
+
+    @classmethod
+    def from_record(cls, payload: memoryview, base: bytes, shape: bytes) -> Self:
+        """The prefix in an opened record; see `OpenedRecord.prefix`.
+
+        Raises:
+            RecordRefused: not a prefix file, or of another base or shape.
+        """
+        refused = RecordRefused("the record holds no prefix of the base and shape that it was sealed for")
+        try:
+            found = parse(payload, FORMAT)
+        except Unreadable:
+            raise refused from None
+        prefix = cls(found.values, found.layout, found.base_fingerprint)
+        if bytes.fromhex(found.base_fingerprint) != base:
+            raise refused
+        if shape_of(found.layout.digest, prefix.length, found.dtype) != shape:
+            raise refused
         return prefix
 
     def require_base(self, fingerprint: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import string
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from antefix._layout import Kind, Layout, Slot
-from antefix._tensorfile import Unreadable, read_tensor
+from antefix._tensorfile import Unreadable, content_of, read_tensor
 from antefix.errors import PrefixFileRefused
 
 _SLOT_LIMIT = 4096
@@ -17,15 +18,42 @@ _FIELDS = {"format", "base", "layout", "length", "slots"}
 _KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
 
 
-def read(path: Path, expected_format: str) -> tuple[Tensor, Layout, str]:
-    """Values (fp32), layout and base fingerprint of a prefix file.
+@dataclass(frozen=True)
+class Parsed:
+    """A prefix file's content.
+
+    Attributes:
+        values: flat, fp32.
+        dtype: as stored: `F32`, `F16` or `BF16`.
+        layout: of its base.
+        base_fingerprint: of its base.
+    """
+
+    values: Tensor
+    dtype: str
+    layout: Layout
+    base_fingerprint: str
+
+
+def parse(content: bytes | bytearray | memoryview, expected_format: str) -> Parsed:
+    """Read the content of a prefix file as if an attacker had written it.
+
+    Raises:
+        Unreadable: anything unexpected; the message names the first difference.
+    """
+    found = read_tensor(content, "prefix", 1)
+    layout = _checked(found.metadata, found.values.numel(), expected_format)
+    return Parsed(found.values, found.dtype, layout, found.metadata["base"])
+
+
+def read(path: Path, expected_format: str) -> Parsed:
+    """As `parse`, from a file.
 
     Raises:
         PrefixFileRefused: anything unexpected; the message names the first difference.
     """
     try:
-        values, fields = read_tensor(path, "prefix", 1)
-        return values, _checked(fields, values.numel(), expected_format), fields["base"]
+        return parse(content_of(path), expected_format)
     except Unreadable as error:
         raise PrefixFileRefused(
             f"{path} is not a usable prefix: {error}", "use a file written by Prefix.save"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,28 @@ class Unreadable(Exception):
     """What is wrong with a file, to be told to the user by who knows what it should have been."""
 
 
-def read_tensor(path: Path, name: str, dimensions: int) -> tuple[Tensor, dict[str, str]]:
-    """The finite tensor `name`, fp32, which must be the only one of the file, and the file's metadata.
+@dataclass(frozen=True)
+class OneTensor:
+    """What a file holds.
+
+    Attributes:
+        values: fp32, finite.
+        dtype: as stored: `F32`, `F16` or `BF16`.
+        metadata: names and texts.
+    """
+
+    values: Tensor
+    dtype: str
+    metadata: dict[str, str]
+
+
+def read_tensor(content: bytes | bytearray | memoryview, name: str, dimensions: int) -> OneTensor:
+    """The tensor `name`, which must be the only one of a file with that content.
 
     Raises:
         Unreadable: anything unexpected; the message names the first difference.
     """
-    header, body = _parts(_content(path, FILE_LIMIT))
+    header, body = _parts(memoryview(content))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise Unreadable("its metadata is not a JSON object of strings")
@@ -38,7 +54,7 @@ def read_tensor(path: Path, name: str, dimensions: int) -> tuple[Tensor, dict[st
     values = _values(header[name], dimensions, body)
     if not torch.isfinite(values).all():
         raise Unreadable("it holds NaN or infinite values")
-    return values, metadata
+    return OneTensor(values, header[name]["dtype"], metadata)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -47,11 +63,15 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         Unreadable: no such file, too large, or not a JSON object.
     """
-    return _object(_content(path, HEADER_LIMIT), "it")
+    return _object(content_of(path, HEADER_LIMIT), "it")
 
 
-def _content(path: Path, limit: int) -> bytes:
-    """The whole file, unless it is larger than `limit` bytes."""
+def content_of(path: Path, limit: int = FILE_LIMIT) -> bytes:
+    """The whole file.
+
+    Raises:
+        Unreadable: no such file, or larger than `limit` bytes.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
@@ -62,9 +82,9 @@ def _content(path: Path, limit: int) -> bytes:
     return content
 
 
-def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
+def _parts(content: memoryview) -> tuple[dict[str, Any], memoryview]:
     """The JSON header and the bytes after it."""
-    if content[:1] == b"\x80" or content[:2] == b"PK":  # pickle, torch's zip of pickles
+    if bytes(content[:1]) == b"\x80" or bytes(content[:2]) == b"PK":  # pickle, torch's zip of pickles
         raise Unreadable("it is a pickle, which could run code when opened")
     if len(content) < 8:
         raise Unreadable(f"it has {len(content)} bytes, too few for a header")
@@ -73,10 +93,10 @@ def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
         raise Unreadable(f"its header claims {size:,} bytes, more than {HEADER_LIMIT:,}")
     if 8 + size > len(content):
         raise Unreadable(f"it is truncated: its header claims {size} bytes, {len(content) - 8} follow")
-    return _object(content[8 : 8 + size], "its header"), content[8 + size :]
+    return _object(bytes(content[8 : 8 + size]), "its header"), content[8 + size :]
 
 
-def _values(entry: Any, dimensions: int, body: bytes) -> Tensor:
+def _values(entry: Any, dimensions: int, body: memoryview) -> Tensor:
     """The tensor that a header entry describes, fp32."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise Unreadable("its tensor entry must have dtype, shape and data_offsets")

@@ -89,3 +89,25 @@ class TextTooLong(ExampleError):
 
 class CheckpointMismatch(AntefixError):
     """A checkpoint that belongs to another run."""
+
+
+class RecordError(AntefixError):
+    """About a sealed record."""
+
+
+class RecordMismatch(RecordError):
+    """A record's public fields are not what was asked for; no key was used. Shows both values."""
+
+
+class RecordRefused(RecordError):
+    """A record that does not open. The message is the same whatever the reason."""
+
+
+class KeyRefused(AntefixError):
+    """A sealed key that does not open here. The message is the same whatever the reason."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the sealed key does not open here: it is for another device, user or epoch, or was damaged",
+            "add this device again from one that works, or use the recovery code",
+        )

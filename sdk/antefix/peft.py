@@ -29,7 +29,7 @@ from antefix._base import FrozenBase
 from antefix._files import write_whole
 from antefix._layout import Slot
 from antefix._prefix import Prefix
-from antefix._tensorfile import Unreadable, read_object, read_tensor
+from antefix._tensorfile import Unreadable, content_of, read_object, read_tensor
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
 
 __all__ = ["export_peft", "import_peft"]
@@ -117,7 +117,7 @@ def _object(path: Path, hint: str) -> dict[str, Any]:
 
 def _matrix(path: Path) -> Tensor:
     try:
-        return read_tensor(path, _TENSOR, 2)[0]
+        return read_tensor(content_of(path), _TENSOR, 2).values
     except Unreadable as error:
         raise PrefixFileRefused(f"{path} cannot be used: {error}", _HINT) from error
 

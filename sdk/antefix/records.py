@@ -1,0 +1,310 @@
+"""Sealed records: one version of one user's private prefix, encrypted, signed, bound to its place.
+
+The format, and why each field is there: `docs/format.md`. Nothing here trusts a record: what it should be
+comes from the caller, is compared first, and is what the decryption is bound to.
+
+    record = seal(prefix.to_bytes(), Edition(address, version=1, previous=FIRST), key=user_key, device=device)
+    with open_record(record, address, min_version=1, key=user_key, writers=devices) as opened:
+        prefix = opened.prefix()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, Protocol, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from antefix._record import (
+    BODY_AT,
+    BODY_LIMIT,
+    BUCKET,
+    FIRST,
+    MAGIC,
+    SUITE,
+    Address,
+    Edition,
+    Parts,
+    Wrap,
+    header_of,
+    shape_of,
+    signed,
+)
+from antefix._sealing import KEY_BYTES, Secret, decrypt, encrypt, sealed_size
+from antefix.errors import InvalidArgument, RecordMismatch, RecordRefused
+
+if TYPE_CHECKING:
+    from antefix._prefix import Prefix
+
+__all__ = [  # noqa: RUF022 (plain order)
+    "Address",
+    "Edition",
+    "FIRST",
+    "Known",
+    "OpenedRecord",
+    "digest_of",
+    "open_record",
+    "rewrap",
+    "seal",
+    "shape_of",
+]
+
+_REFUSED = "the record does not open here: it was damaged, forged, or sealed for another place or key"
+_HINT = "fetch it again, or restore an earlier version"
+
+
+class Sealer(Protocol):
+    """The user key that wraps data keys."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of the key; a rotation adds one."""
+        ...
+
+    @property
+    def secret(self) -> Secret:
+        """The key, 32 bytes."""
+        ...
+
+
+class Signer(Protocol):
+    """The device that writes."""
+
+    @property
+    def id(self) -> bytes:
+        """Its id, 16 bytes."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a device remembers; older or other records are refused.
+
+    Attributes:
+        min_version: least version that is accepted.
+        digest: of the record with exactly `min_version`, if known.
+        previous: digest of the version before the record, if known.
+    """
+
+    min_version: int = 1
+    digest: bytes | None = None
+    previous: bytes | None = None
+
+
+class OpenedRecord:
+    """A record's content. Private. Use it in a `with` block, which wipes it.
+
+    Attributes:
+        edition: address, version and digest of the version before: assert it again where it is applied.
+        digest: of this record, 32 bytes.
+        writer: id of the device that wrote it.
+    """
+
+    def __init__(self, edition: Edition, digest: bytes, writer: bytes, content: Secret, size: int) -> None:
+        """Use `open_record`."""
+        self.edition, self.digest, self.writer = edition, digest, writer
+        self._content, self._size = content, size
+
+    @property
+    def payload(self) -> memoryview:
+        """What was sealed; a view of memory that is zeroed in the end."""
+        return memoryview(self._content.data)[4 : 4 + self._size]
+
+    def prefix(self) -> Prefix:
+        """The payload as a prefix, checked like any foreign file (step 12).
+
+        Raises:
+            RecordRefused: it is none, or of another base or shape than the address says.
+        """
+        from antefix._prefix import Prefix
+
+        return Prefix.from_record(self.payload, self.edition.address.base, self.edition.address.shape)
+
+    def wipe(self) -> None:
+        """Zero the content."""
+        self._content.wipe()
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        """The record itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wipe it."""
+        self.wipe()
+
+    def __repr__(self) -> str:
+        """Version and size, never a byte of the content."""
+        return f"OpenedRecord(version={self.edition.version}, {self._size} bytes)"
+
+
+def seal(payload: bytes, edition: Edition, *, key: Sealer, device: Signer) -> bytes:
+    """Encrypt and sign one version.
+
+    Args:
+        payload: `prefix.to_bytes()`. Private.
+        edition: where it belongs, its version, and the digest of the version before.
+        key: the user key.
+        device: who writes.
+
+    Raises:
+        InvalidArgument: too large, or version and previous digest do not go together.
+    """
+    if not 1 <= edition.version < 2**64 or (edition.version == 1) != (edition.previous == FIRST):
+        raise InvalidArgument(
+            f"version {edition.version} with {'no' if edition.previous == FIRST else 'a'} version before it",
+            "the first version is 1 and has previous=FIRST; each later one names the digest before",
+        )
+    padded_bytes = -(-(4 + len(payload)) // BUCKET) * BUCKET
+    if sealed_size(padded_bytes) > BODY_LIMIT:
+        raise InvalidArgument(f"a payload of {len(payload):,} bytes makes a body above {BODY_LIMIT:,}")
+    with Secret(bytearray(padded_bytes)) as padded:
+        padded.data[: 4 + len(payload)] = len(payload).to_bytes(4, "big") + payload
+        with Secret(bytearray(os.urandom(KEY_BYTES))) as data_key:
+            body = encrypt(data_key.data, edition.context(b"body"), padded.data)
+            wrap = _wrapped(data_key, edition, key, device)
+    return _put_together(edition.core(len(body)), wrap, body, device)
+
+
+def open_record(
+    record: bytes,
+    address: Address,
+    *,
+    key: Sealer,
+    writers: Mapping[bytes, Ed25519PublicKey],
+    known: Known | None = None,
+) -> OpenedRecord:
+    """Open a record that must be the one the caller expects.
+
+    The steps are numbered as in `docs/format.md`.
+
+    Args:
+        record: bytes from anywhere.
+        address: where the caller is about to use it.
+        key: the user key.
+        writers: public keys of the user's devices by id, from a verified device list.
+        known: what the caller remembers.
+
+    Raises:
+        RecordMismatch: a public field is not the expected one; shows both. No key was used.
+        RecordRefused: everything after that, with one message.
+    """
+    parts = _compared(record, address, key, writers, known or Known())
+    content = _decrypted(parts, address, key, writers[parts.wrap.writer])
+    size = int.from_bytes(content.data[:4], "big")
+    rest = len(content.data) - 4 - size
+    if not 0 <= rest < BUCKET or any(content.data[4 + size :]):  # 11
+        content.wipe()
+        raise RecordRefused(_REFUSED, _HINT)
+    edition = Edition(address, parts.core.version, parts.core.previous)
+    return OpenedRecord(edition, parts.digest, parts.wrap.writer, content, size)
+
+
+def rewrap(
+    record: bytes,
+    address: Address,
+    *,
+    old: Sealer,
+    new: Sealer,
+    device: Signer,
+    writers: Mapping[bytes, Ed25519PublicKey],
+) -> bytes:
+    """The same record under a new user key: body and digest stay, `device` signs anew.
+
+    Raises:
+        RecordMismatch, RecordRefused: as `open_record`.
+    """
+    parts = _compared(record, address, old, writers, Known())
+    with _decrypted(parts, address, old, writers[parts.wrap.writer]):
+        edition = Edition(address, parts.core.version, parts.core.previous)
+        with _data_key(parts, edition, old) as data_key:
+            wrap = _wrapped(data_key, edition, new, device)
+    return _put_together(edition.core(parts.core.body_bytes), wrap, bytes(parts.body), device)
+
+
+def digest_of(record: bytes) -> bytes:
+    """Digest by which a record is remembered. It says nothing about who wrote it.
+
+    Raises:
+        RecordMismatch: not a record.
+    """
+    return _taken_apart(record).digest
+
+
+def _taken_apart(record: bytes) -> Parts:
+    if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:  # 1
+        _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {BODY_AT + BODY_LIMIT:,}")
+    parts = Parts.of(bytes(record))
+    if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
+        _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")
+    if parts.core.body_bytes != len(parts.body):  # 3
+        _differs("body", f"{len(parts.body):,} bytes", f"{parts.core.body_bytes:,} as its header says")
+    return parts
+
+
+def _compared(
+    record: bytes, address: Address, key: Sealer, writers: Mapping[bytes, object], known: Known
+) -> Parts:
+    """Steps 1 to 7: public fields, before any key is used."""
+    parts = _taken_apart(record)
+    core, wrap = parts.core, parts.wrap
+    for name in ("tenant", "user", "prefix", "base", "shape"):  # 4
+        if getattr(core, name) != getattr(address, name):
+            _differs(name, getattr(core, name).hex(), getattr(address, name).hex())
+    if core.version < known.min_version:  # 5
+        _differs("version", str(core.version), f"{known.min_version} or later")
+    if known.digest is not None and core.version == known.min_version and parts.digest != known.digest:  # 6
+        _differs("digest", parts.digest.hex(), known.digest.hex())
+    if known.previous is not None and core.previous != known.previous:
+        _differs("previous digest", core.previous.hex(), known.previous.hex())
+    if wrap.epoch != key.epoch:  # 7
+        _differs("epoch", str(wrap.epoch), str(key.epoch))
+    if wrap.writer not in writers:
+        _differs("writer", wrap.writer.hex(), f"one of {len(writers)} devices")
+    return parts
+
+
+def _decrypted(parts: Parts, address: Address, key: Sealer, writer: Ed25519PublicKey) -> Secret:
+    """Steps 8 to 10."""
+    try:
+        writer.verify(parts.signature, signed(parts.header, parts.body))  # 8
+    except InvalidSignature:
+        raise RecordRefused(_REFUSED, _HINT) from None
+    edition = Edition(address, parts.core.version, parts.core.previous)
+    with _data_key(parts, edition, key) as data_key:
+        content = decrypt(data_key.data, edition.context(b"body"), parts.body)  # 10
+    if content is None or len(content.data) < 4:
+        raise RecordRefused(_REFUSED, _HINT)
+    return content
+
+
+def _data_key(parts: Parts, edition: Edition, key: Sealer) -> Secret:
+    """Step 9; a wrapped key of any other size would allow guessing by parts (age's rule)."""
+    context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
+    data_key = decrypt(key.secret.data, context, parts.wrap.wrapped)
+    if data_key is None or len(data_key.data) != KEY_BYTES:
+        raise RecordRefused(_REFUSED, _HINT)
+    return data_key
+
+
+def _wrapped(data_key: Secret, edition: Edition, key: Sealer, device: Signer) -> Wrap:
+    context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
+    return Wrap(key.epoch, device.id, encrypt(key.secret.data, context, data_key.data))
+
+
+def _put_together(core: bytes, wrap: Wrap, body: bytes, device: Signer) -> bytes:
+    header = header_of(core, wrap)
+    return header + device.sign(signed(header, body)) + body
+
+
+def _differs(what: str, theirs: str, ours: str) -> NoReturn:
+    raise RecordMismatch(
+        f"{what} of the record is {theirs}, expected {ours}", "ask for the record of this place and version"
+    )
