@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Self
+from typing import Protocol, Self
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
@@ -40,6 +40,33 @@ class Secret:
     def __repr__(self) -> str:
         """Its size, never a byte of it."""
         return f"Secret({len(self.data)} bytes)"
+
+
+class Sealer(Protocol):
+    """The user key that wraps data keys."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of the key; a rotation adds one."""
+        ...
+
+    @property
+    def secret(self) -> Secret:
+        """The key, 32 bytes."""
+        ...
+
+
+class Signer(Protocol):
+    """The device that writes."""
+
+    @property
+    def id(self) -> bytes:
+        """Its id, 16 bytes."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes."""
+        ...
 
 
 def sealed_size(plain: int) -> int:

@@ -111,3 +111,10 @@ class KeyRefused(AntefixError):
             "the sealed key does not open here: it is for another device, user or epoch, or was damaged",
             "add this device again from one that works, or use the recovery code",
         )
+
+
+class DeviceListRefused(AntefixError):
+    """A device list that is not the next one of the list before, or not signed by a device on it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the device list is refused: {why}", "ask another device of this user for its list")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -33,7 +33,7 @@ from antefix._record import (
     shape_of,
     signed,
 )
-from antefix._sealing import KEY_BYTES, Secret, decrypt, encrypt, sealed_size
+from antefix._sealing import KEY_BYTES, Sealer, Secret, Signer, decrypt, encrypt, sealed_size
 from antefix.errors import InvalidArgument, RecordMismatch, RecordRefused
 
 if TYPE_CHECKING:
@@ -54,33 +54,6 @@ __all__ = [  # noqa: RUF022 (plain order)
 
 _REFUSED = "the record does not open here: it was damaged, forged, or sealed for another place or key"
 _HINT = "fetch it again, or restore an earlier version"
-
-
-class Sealer(Protocol):
-    """The user key that wraps data keys."""
-
-    @property
-    def epoch(self) -> int:
-        """Number of the key; a rotation adds one."""
-        ...
-
-    @property
-    def secret(self) -> Secret:
-        """The key, 32 bytes."""
-        ...
-
-
-class Signer(Protocol):
-    """The device that writes."""
-
-    @property
-    def id(self) -> bytes:
-        """Its id, 16 bytes."""
-        ...
-
-    def sign(self, message: bytes) -> bytes:
-        """Ed25519 signature, 64 bytes."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from antefix.errors import InvalidArgument, KeyRefused
-from antefix.keys import DeviceKeys, DevicePublic, UserKey
+from antefix.keys import DeviceKeys, DevicePublic, RecoveryCode, UserKey
 from tests.sealed import some_bytes
 
 TENANT, USER = some_bytes("tenant", 16), some_bytes("user", 16)
@@ -75,3 +75,36 @@ def test_nothing_secret_is_shown() -> None:
     shown = repr(key) + repr(key.secret) + repr(PHONE)
     assert key.secret.data.hex() not in shown
     assert some_bytes("phone", 64).hex()[:16] not in shown
+
+
+def test_a_recovery_code_survives_paper() -> None:
+    code = RecoveryCode.generate()
+    keys = code.keys(tenant=TENANT, user=USER)
+    typed = code.text().lower().replace("-", " ").replace("0", "o").replace("1", "l")
+    again = RecoveryCode.parse(typed).keys(tenant=TENANT, user=USER)
+    assert again.id == keys.id
+    assert RecoveryCode.parse(code.text()).keys(tenant=USER, user=USER).id != keys.id
+    assert len(code.text().split("-")) == 14
+    assert code.text() not in repr(code)
+
+
+def test_a_recovery_code_opens_the_user_key_of_any_epoch() -> None:
+    code, key = RecoveryCode.generate(), UserKey.generate().rotated()
+    public = code.keys(tenant=TENANT, user=USER).public  # kept in the device list; the code is not needed
+    sealed = key.seal_for(public, tenant=TENANT, user=USER)
+    lost = RecoveryCode.parse(code.text()).keys(tenant=TENANT, user=USER)
+    assert lost.open_user_key(sealed, tenant=TENANT, user=USER, epoch=2).secret.data == key.secret.data
+
+
+def test_a_mistyped_recovery_code_is_noticed_and_not_repeated() -> None:
+    text = RecoveryCode.generate().text()
+    for at in range(0, len(text), 3):
+        if text[at] == "-":
+            continue
+        wrong = text[:at] + ("2" if text[at] != "2" else "3") + text[at + 1 :]
+        with pytest.raises(InvalidArgument, match="typing error") as caught:
+            RecoveryCode.parse(wrong)
+        assert wrong[:9] not in str(caught.value)
+    for other in ("", text[:-1], text + "0", text.replace(text[0], "U"), "é" * 56):
+        with pytest.raises(InvalidArgument, match="56 letters"):
+            RecoveryCode.parse(other)

@@ -1,0 +1,165 @@
+"""The user key, and the keys of one device: HPKE (RFC 9180) with X-Wing, and Ed25519."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import (
+    AEAD,
+    KDF,
+    KEM,
+    MLKEM768X25519PrivateKey,
+    MLKEM768X25519PublicKey,
+    Suite,
+)
+
+from antefix._sealing import KEY_BYTES, Secret
+from antefix.errors import InvalidArgument, KeyRefused
+
+_ID = 16
+_MLKEM, _X25519, _ED25519 = 1184, 32, 32
+_SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+class UserKey:
+    """The key that wraps a user's data keys. Private.
+
+    Attributes:
+        epoch: 1 for the first; each rotation adds one.
+        secret: 32 bytes, wiped by `wipe`.
+    """
+
+    def __init__(self, secret: Secret, epoch: int) -> None:
+        """Take over `secret`."""
+        if len(secret.data) != KEY_BYTES or not 1 <= epoch < 2**32:
+            raise InvalidArgument(f"a user key has {KEY_BYTES} bytes and an epoch of 1 or more")
+        self.secret, self.epoch = secret, epoch
+
+    @classmethod
+    def generate(cls) -> Self:
+        """The first key of a user."""
+        return cls(Secret(bytearray(os.urandom(KEY_BYTES))), 1)
+
+    def rotated(self) -> UserKey:
+        """A fresh key of the next epoch; it cannot be computed from this one, nor this one from it."""
+        return UserKey(Secret(bytearray(os.urandom(KEY_BYTES))), self.epoch + 1)
+
+    def wipe(self) -> None:
+        """Zero it."""
+        self.secret.wipe()
+
+    def seal_for(self, device: DevicePublic, *, tenant: bytes, user: bytes) -> bytes:
+        """The user key for one device alone (HPKE, RFC 9180, X-Wing); sign what you store it in."""
+        info = _key_info(tenant, user, self.epoch, device.id)
+        return _SUITE.encrypt(bytes(self.secret.data), device.kem, info=info)
+
+    def __repr__(self) -> str:
+        """Its epoch, never a byte of it."""
+        return f"UserKey(epoch={self.epoch})"
+
+
+@dataclass(frozen=True)
+class DevicePublic:
+    """Public keys of a device.
+
+    Attributes:
+        kem_bytes: 1,216 bytes, ML-KEM-768 and X25519.
+        signing_bytes: 32 bytes, Ed25519.
+    """
+
+    kem_bytes: bytes
+    signing_bytes: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse keys of another size."""
+        sizes = len(self.kem_bytes), len(self.signing_bytes)
+        if sizes != (_MLKEM + _X25519, _ED25519):
+            raise InvalidArgument(f"public keys of a device have {sizes} bytes, expected (1216, 32)")
+
+    @property
+    def id(self) -> bytes:
+        """16 bytes of a digest of both keys: no other device can have it."""
+        keys = self.kem_bytes + self.signing_bytes
+        return hashlib.sha256(b"antefix/v1/device\0" + keys).digest()[:_ID]
+
+    @property
+    def fingerprint(self) -> str:
+        """What a person compares on two screens: eight groups of four hex digits."""
+        text = self.id.hex()
+        return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+    @property
+    def kem(self) -> MLKEM768X25519PublicKey:
+        """For HPKE."""
+        return MLKEM768X25519PublicKey(
+            MLKEM768PublicKey.from_public_bytes(self.kem_bytes[:_MLKEM]),
+            X25519PublicKey.from_public_bytes(self.kem_bytes[_MLKEM:]),
+        )
+
+    @property
+    def signing(self) -> Ed25519PublicKey:
+        """For signatures."""
+        return Ed25519PublicKey.from_public_bytes(self.signing_bytes)
+
+
+class DeviceKeys:
+    """Private keys of one device; they stay on it."""
+
+    def __init__(self, seed: bytes | bytearray) -> None:
+        """Take the 64 bytes that `generate` made: a KEM seed (X-Wing) and an Ed25519 seed."""
+        if len(seed) != 2 * KEY_BYTES:
+            raise InvalidArgument(f"a device seed has {len(seed)} bytes, expected {2 * KEY_BYTES}")
+        expanded = hashlib.shake_256(bytes(seed[:KEY_BYTES])).digest(96)  # draft-connolly-cfrg-xwing-kem, 5.2
+        mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+        x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
+        self._kem = MLKEM768X25519PrivateKey(mlkem, x25519)
+        self._signing = Ed25519PrivateKey.from_private_bytes(bytes(seed[KEY_BYTES:]))
+        self.public = DevicePublic(
+            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
+            self._signing.public_key().public_bytes_raw(),
+        )
+        self.id = self.public.id
+
+    @staticmethod
+    def new_seed() -> Secret:
+        """64 random bytes to keep where the device keeps its secrets, and to make `DeviceKeys` of."""
+        return Secret(bytearray(os.urandom(2 * KEY_BYTES)))
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes."""
+        return self._signing.sign(message)
+
+    def open_user_key(self, sealed: bytes, *, tenant: bytes, user: bytes, epoch: int) -> UserKey:
+        """The user key that was sealed for this device.
+
+        Raises:
+            KeyRefused: for another device, user, tenant or epoch, or damaged.
+        """
+        try:
+            secret = Secret(
+                bytearray(_SUITE.decrypt(sealed, self._kem, info=_key_info(tenant, user, epoch, self.id)))
+            )
+        except (InvalidTag, ValueError):
+            raise KeyRefused() from None
+        if len(secret.data) != KEY_BYTES:  # a key of another size would allow guessing it by parts
+            secret.wipe()
+            raise KeyRefused()
+        return UserKey(secret, epoch)
+
+    def __repr__(self) -> str:
+        """Its public id."""
+        return f"DeviceKeys({self.id.hex()})"
+
+
+def _key_info(tenant: bytes, user: bytes, epoch: int, device: bytes) -> bytes:
+    """What a sealed user key is bound to; all parts have a fixed size."""
+    if len(tenant) != _ID or len(user) != _ID:
+        raise InvalidArgument(f"tenant and user have {len(tenant)} and {len(user)} bytes, expected {_ID}")
+    return b"antefix/v1/user key\0" + tenant + user + epoch.to_bytes(4, "big") + device
