@@ -1,0 +1,81 @@
+"""Each check of a record is taken out in turn: some test must notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = ["tests/sdk/test_vectors.py", "tests/sdk/test_records.py", "tests/attacks/test_record_forged.py"]
+STEPS = {
+    "1, too short or too long": ("if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:", "if False:"),
+    "2, magic and suite": ("if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):", "if False:"),
+    "3, body length": ("if parts.core.body_bytes != len(parts.body):", "if False:"),
+    **{
+        f"4, {name}": (
+            '("tenant", "user", "prefix", "base", "shape")',
+            str(tuple(n for n in ("tenant", "user", "prefix", "base", "shape") if n != name)),
+        )
+        for name in ("tenant", "user", "prefix", "base", "shape")
+    },
+    "5, version": ("if core.version < known.min_version:", "if False:"),
+    "6, digest": (
+        "if known.digest is not None and core.version == known.min_version and parts.digest != known.digest:",
+        "if False:",
+    ),
+    "6, previous": ("if known.previous is not None and core.previous != known.previous:", "if False:"),
+    "7, epoch": ("if wrap.epoch != key.epoch:", "if False:"),
+    "7, writer": ("if wrap.writer not in writers:", "if False:"),
+    "8, signature": ("writer.verify(parts.signature, signed(parts.header, parts.body))", "pass"),
+    "9, data key": ("if data_key is None:", "if False:"),
+    "10, body": ("if content is None:", "if False:"),
+    "11, length": ("if not 0 <= rest < BUCKET or any(", "if any("),
+    "11, padding": (" or any(content.data[4 + size :])", ""),
+    "12, base": ("if bytes.fromhex(found.base_fingerprint) != base:", "if False:"),
+    "12, shape": ("if shape_of(found.layout.digest, prefix.length, found.dtype) != shape:", "if False:"),
+    "the context binds the version": ("self.version, at.base", "0, at.base"),
+    "the context names its purpose": ("label + b", "b"),
+}
+
+
+def copied(repository: Path, folder: Path, old: str, new: str) -> None:
+    """Copy the package with one line changed."""
+    shutil.copytree(repository / "sdk", folder / "sdk")
+    changed = 0
+    for name in ("records.py", "_prefix.py", "_record.py"):
+        path = folder / "sdk" / "antefix" / name
+        text = path.read_text()
+        if old in text and not changed:
+            path.write_text(text.replace(old, new, 1))
+            changed += 1
+    assert changed == 1, f"no such line any more: {old}"
+
+
+def noticed(repository: Path, sdk: Path) -> bool:
+    """Whether the tests fail with the package in `sdk`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *TESTS],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(sdk)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_is_taken_out_is_missed(step: str, repository: Path, tmp_path: Path) -> None:
+    copied(repository, tmp_path, *STEPS[step])
+    assert noticed(repository, tmp_path / "sdk")
+
+
+@pytest.mark.slow
+def test_nothing_is_missed_where_nothing_is_taken_out(repository: Path, tmp_path: Path) -> None:
+    copied(repository, tmp_path, "SUITE):  # 2", "SUITE):  # 2 as it was")
+    assert not noticed(repository, tmp_path / "sdk")
