@@ -259,7 +259,7 @@ def _decrypted(parts: Parts, address: Address, key: Sealer, writer: Ed25519Publi
 
 
 def _data_key(parts: Parts, edition: Edition, key: Sealer) -> Secret:
-    """Step 9; its field has room for 32 bytes alone: another size would allow guessing by parts (age's rule)."""
+    """Step 9; the field has room for 32 bytes alone, for other sizes allow guessing by parts (age's rule)."""
     context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
     data_key = decrypt(key.secret.data, context, parts.wrap.wrapped)
     if data_key is None:
