@@ -175,15 +175,24 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrained
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(folder, **here)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **here)
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model = auto.from_pretrained(folder, config=config, dtype=dtype, use_safetensors=True, **here)
-            return model, AutoTokenizer.from_pretrained(folder, **here)
-    except (SafetensorError, OSError) as error:
+            here |= {"use_safetensors": True, "output_loading_info": True}
+            loaded: Any = auto.from_pretrained(folder, config=config, dtype=dtype, **here)
+    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: weights of another shape
         raise BaseDamaged(f"the files in {folder} cannot be read ({error})", "fetch them again") from error
     except (ValueError, KeyError) as error:  # an architecture that transformers does not know
         raise BaseUnsuitable(
             f"{folder} holds no text model that transformers can run: {error}", "choose another base"
         ) from error
+    model, found = loaded
+    if found["missing_keys"]:  # transformers would go on with random numbers in their place
+        missing = sorted(found["missing_keys"])
+        raise BaseDamaged(
+            f"the files in {folder} lack {len(missing)} of the model's weights, {missing[0]} first",
+            "fetch them again",
+        )
+    return model, tokenizer
 
 
 def _remove_dropout(model: PreTrainedModel) -> None:

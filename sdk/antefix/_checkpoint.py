@@ -65,9 +65,9 @@ class Checkpoint:
         run.adam = Adam(tensors["trained"], tensors["mean"], tensors["square"], int(fields["step"]))
 
     def save(self, run: UserRun) -> None:
-        """Write one user's state. Call at a step boundary."""
+        """Write one user's state; within a step, as an interrupt may find it, the last file stays."""
         path = self._path(run)
-        if path is None:
+        if path is None or not run.settled:
             return
         tensors = {"trained": run.adam.trained, "mean": run.adam.mean, "square": run.adam.square}
         state = {key: value for key, value in vars(run.progress).items() if key != "best"}

@@ -128,13 +128,19 @@ class Prefix:
             raise refused
         return prefix
 
-    def require_base(self, fingerprint: str) -> None:
-        """Refuse use with any base but its own."""
+    def require_base(self, fingerprint: str, layout: Layout | None = None) -> None:
+        """Refuse use with any base but its own; with `layout`, also a file that lies about its shapes."""
         if fingerprint != self.base_fingerprint:
             raise PrefixMismatch(
                 f"this prefix was trained on base {self.base_fingerprint[:16]}…, "
                 f"the base in use is {fingerprint[:16]}…",
                 "load the base it was trained on, or train a new prefix",
+            )
+        if layout is not None and layout != self.layout:
+            raise PrefixMismatch(
+                f"this prefix has shapes {self.layout.digest[:16]}…, the base in use {layout.digest[:16]}…, "
+                "though it names that base",
+                "its file was tampered with: train a new prefix",
             )
 
     def __eq__(self, other: object) -> bool:

@@ -65,11 +65,12 @@ def _checked(fields: dict[str, str], count: int, expected_format: str) -> Layout
     if set(fields) != _FIELDS:
         raise Unreadable(f"its metadata must have exactly {sorted(_FIELDS)}")
     if fields["format"] != expected_format:
-        raise Unreadable(f"its format is {fields['format']!r}, this version reads {expected_format!r}")
+        raise Unreadable(f"its format is {fields['format'][:40]!r}, this version reads {expected_format!r}")
     layout = _layout(fields)
-    length = int(fields["length"]) if fields["length"].isascii() and fields["length"].isdigit() else 0
+    digits = fields["length"]
+    length = int(digits) if len(digits) < 10 and digits.isascii() and digits.isdigit() else 0
     if length < 1 or layout.size(length) != count:
-        raise Unreadable(f"{count} values do not make a prefix of length {fields['length']!r}")
+        raise Unreadable(f"{count} values do not make a prefix of length {digits[:20]!r}")
     if len(fields["base"]) != 64 or set(fields["base"]) - set(string.hexdigits.lower()):
         raise Unreadable("its base fingerprint is not 64 hex digits")
     return layout

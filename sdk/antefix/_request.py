@@ -155,7 +155,7 @@ def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the reque
             "write GenerationRequest(prompt=…, prefix=…)",
         )
     if request.prefix is not None:
-        request.prefix.require_base(base.fingerprint)
+        request.prefix.require_base(base.fingerprint, base.layout)
     tokens = tuple(_chat_tokens(base, request) if request.chat else _tokens(base, request))
     ends = frozenset[int]() if request.ignore_eos else _ends(base)
     new = request.max_new_tokens

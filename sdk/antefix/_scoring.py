@@ -123,7 +123,7 @@ def _encode(
     max_prompt_tokens: int | None,
 ) -> list[Row]:
     if prefix is not None:
-        prefix.require_base(base.fingerprint)
+        prefix.require_base(base.fingerprint, base.layout)
     length = 0 if prefix is None else prefix.length
     return encode_user(base, user, texts, length=length, max_prompt_tokens=max_prompt_tokens)
 

@@ -110,7 +110,7 @@ class TrainingPlan(Settings):
     evaluate_every: int | None = Field(default=None, ge=1)
     evaluate: bool = True
     patience: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     batching: Literal["stacked", "alone"] = "stacked"
     micro_batch_tokens: int = Field(default=512, ge=64, multiple_of=64)

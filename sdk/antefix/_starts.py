@@ -129,7 +129,7 @@ class _Capture(PackedRows):
 
 
 def _given(base: FrozenBase, spec: PrefixSpec, given: Prefix) -> Tensor:
-    given.require_base(base.fingerprint)
+    given.require_base(base.fingerprint, base.layout)
     if given.length != spec.length:
         raise PrefixMismatch(
             f"the prefix to start from has length {given.length}, the spec says {spec.length}",

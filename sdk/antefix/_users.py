@@ -73,6 +73,7 @@ class UserRun:
         adam: optimizer state and trained numbers.
         start_digest: hex digest of the flat start, by which a checkpoint knows the run.
         progress: the rest of the state.
+        settled: no step is half done, so that the state may be saved.
     """
 
     name: str
@@ -84,6 +85,7 @@ class UserRun:
     adam: Adam
     start_digest: str
     progress: Progress = field(default_factory=Progress)
+    settled: bool = True
     _losses: dict[int, float] = field(default_factory=dict)
     _gradients: dict[int, Tensor] = field(default_factory=dict)
     _waiting: list[Job] = field(default_factory=list)
@@ -121,10 +123,12 @@ class UserRun:
             self._gradients[job.place] = gradient
         if len(self._losses) < len(self._waiting):
             return False
+        self.settled = False
         if gradient is None:
             self._judge()
         else:
             self._step()
+        self.settled = True
         self._losses, self._gradients, self._waiting = {}, {}, []
         return True
 

@@ -54,7 +54,7 @@ def export_peft(prefix: Prefix, base: FrozenBase, folder: str | Path) -> Path:
         PrefixMismatch: of another base.
         InvalidArgument: PEFT cannot hold a prefix for this base.
     """
-    prefix.require_base(base.fingerprint)
+    prefix.require_base(base.fingerprint, base.layout)
     slot = _uniform_slot(base)
     parts = base.layout.split(prefix.values)  # each [2, heads, P, head_dim]
     rows = torch.cat([part.permute(2, 0, 1, 3).flatten(1) for part in parts], 1)  # [P, width]

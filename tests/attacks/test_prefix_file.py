@@ -11,8 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antefix import Prefix
-from antefix.errors import PrefixError, PrefixFileRefused
+from antefix import (
+    Example,
+    GenerationRequest,
+    Prefix,
+    PrefixSpec,
+    TrainingPlan,
+    generate,
+    score,
+    train,
+)
+from antefix.errors import PrefixError, PrefixFileRefused, PrefixMismatch
 from tests import tiny
 
 Change = Callable[[dict[str, Any]], None]
@@ -79,6 +88,7 @@ def test_a_truncated_file_is_refused(size: int, tmp_path: Path) -> None:
         (meta(length="4"), "do not make a prefix of length"),
         (meta(length="-1"), "do not make a prefix"),
         (meta(length="³"), "do not make a prefix"),
+        (meta(length="9" * 5000), "do not make a prefix"),
         (meta(base="../../etc"), "64 hex digits"),
         (meta(layout="0" * 64), "does not match the digest"),
         (meta(slots='[["decoder",1000000000,2,16]]'), "cannot be read"),
@@ -144,3 +154,16 @@ def test_no_flipped_bit_of_the_header_passes_unnoticed(at: int, bit: int) -> Non
     # JSON may spell the same header in another way (a blank, a number); nothing else may pass.
     assert prefix.layout == base.layout
     assert torch.equal(prefix.values, torch.linspace(-1, 1, base.layout.size(3)))
+
+
+def test_a_file_that_lies_about_its_shapes_breaks_nobody() -> None:
+    base, other = tiny.base("llama"), tiny.base("gpt2")
+    liar = Prefix(torch.zeros(other.layout.size(3)), other.layout, base.fingerprint)
+    honest = Prefix(torch.zeros(base.layout.size(3)), base.layout, base.fingerprint)
+    text = [Example("a text")]
+    with pytest.raises(PrefixMismatch, match="tampered"):
+        score(base, {"a": text, "b": text}, {"a": honest, "b": liar})
+    with pytest.raises(PrefixMismatch, match="tampered"):
+        generate(base, [GenerationRequest(prompt="a", prefix=liar)])
+    with pytest.raises(PrefixMismatch, match="tampered"):
+        train(base, {"b": text}, PrefixSpec(length=3), TrainingPlan(max_steps=1), start=liar, progress=False)

@@ -1,6 +1,8 @@
 """Per-user training against a plain loop, and everything a user may set."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from antefix import (
     Prefix,
     PrefixSpec,
     TrainingPlan,
+    _adam,
     _steps,
     _training,
     score,
@@ -178,6 +181,26 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: object, monkeypatch: p
     assert again["a"] == whole["a"]
     with pytest.raises(CheckpointMismatch, match="belongs to another run"):
         train(base, {"a": TEXTS[1:]}, spec, PLAN, checkpoint=str(tmp_path), progress=False)
+
+
+def test_an_interrupt_within_a_step_leaves_no_half_step_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, spec = tiny.base("llama"), PrefixSpec(length=3)
+    whole = train(base, {"a": TEXTS}, spec, PLAN, progress=False)
+    calls, real = [0], _adam.learning_rate
+
+    def interrupted(*args: Any) -> float:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(_adam, "learning_rate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, {"a": TEXTS}, spec, PLAN, checkpoint=tmp_path, progress=False)
+    monkeypatch.setattr(_adam, "learning_rate", real)
+    assert train(base, {"a": TEXTS}, spec, PLAN, checkpoint=tmp_path, progress=False) == whole
 
 
 @pytest.mark.parametrize(
