@@ -21,7 +21,7 @@ from antefix._adam import Adam
 from antefix._files import write_whole
 from antefix._spec import PrefixSpec
 from antefix._users import Progress, UserRun
-from antefix.errors import CheckpointMismatch
+from antefix.errors import CheckpointMismatch, InvalidArgument
 
 _SECONDS_BETWEEN_SAVES = 30.0
 
@@ -30,7 +30,16 @@ class Checkpoint:
     """Saves and restores users of one run; without a folder it does nothing."""
 
     def __init__(self, folder: Path | None, base_fingerprint: str, spec: PrefixSpec) -> None:
-        """Take the folder and what all users of the run have in common."""
+        """Take the folder and what all users of the run have in common.
+
+        Raises:
+            InvalidArgument: the folder cannot be made; said now, not after hours of training.
+        """
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidArgument(f"checkpoint is {folder}: {error.strerror}", "choose a folder") from error
         self._folder = folder
         self._common = f"{base_fingerprint}\n{spec.model_dump_json()}"
         self._saved_at = time.monotonic()

@@ -89,7 +89,7 @@ def _score_all(
         return run_rows(base, batch.shape, texts, values, None).losses
 
     waiting = _batches(rows, prefixes)
-    with large_blocks_kept(), workers_of(run, min(worker_count(base), len(waiting))) as workers:
+    with large_blocks_kept(), workers_of(run, max(1, min(worker_count(base), len(waiting)))) as workers:
         while waiting or workers.busy:
             while waiting and not workers.full:
                 workers.submit(waiting.pop(0))

@@ -27,3 +27,7 @@ def test_scores_do_not_depend_on_the_number_of_workers(threads: int) -> None:
         torch.set_num_threads(before)
     assert list(found) == users
     assert found == alone == {user: score(base, examples[user]) for user in users}
+
+
+def test_nobody_has_no_scores() -> None:
+    assert score(tiny.base("llama"), {}) == {}

@@ -183,6 +183,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: object, monkeypatch: p
         train(base, {"a": TEXTS[1:]}, spec, PLAN, checkpoint=str(tmp_path), progress=False)
 
 
+def test_a_checkpoint_that_is_no_folder_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidArgument, match=r"checkpoint is .*file: File exists"):
+        train(tiny.base("llama"), {"a": TEXTS}, checkpoint=tmp_path / "file", progress=False)
+
+
 def test_an_interrupt_within_a_step_leaves_no_half_step_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
