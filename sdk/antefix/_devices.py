@@ -39,7 +39,10 @@ class UserKey:
     def __init__(self, secret: Secret, epoch: int) -> None:
         """Take over `secret`."""
         if len(secret.data) != KEY_BYTES or not 1 <= epoch < 2**32:
-            raise InvalidArgument(f"a user key has {KEY_BYTES} bytes and an epoch of 1 or more")
+            raise InvalidArgument(
+                f"a user key has {len(secret.data)} bytes and epoch {epoch}, "
+                f"expected {KEY_BYTES} and 1 or more"
+            )
         self.secret, self.epoch = secret, epoch
 
     @classmethod

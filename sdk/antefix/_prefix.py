@@ -116,16 +116,15 @@ class Prefix:
         Raises:
             RecordRefused: not a prefix file, or of another base or shape.
         """
-        refused = RecordRefused("the record holds no prefix of the base and shape that it was sealed for")
         try:
             found = parse(payload, FORMAT)
         except Unreadable:
-            raise refused from None
+            raise RecordRefused() from None
         prefix = cls(found.values, found.layout, found.base_fingerprint)
         if bytes.fromhex(found.base_fingerprint) != base:
-            raise refused
+            raise RecordRefused()
         if shape_of(found.layout.digest, prefix.length, found.dtype) != shape:
-            raise refused
+            raise RecordRefused()
         return prefix
 
     def require_base(self, fingerprint: str, layout: Layout | None = None) -> None:

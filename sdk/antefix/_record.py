@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple, Self
 
 from antefix.errors import InvalidArgument
@@ -19,6 +20,7 @@ _WRAP = struct.Struct(f">I{_ID}s{_WRAPPED}s")
 _PLACE = struct.Struct(f">H{_ID}s{_ID}s{_ID}sQ{_DIGEST}s{_DIGEST}s{_DIGEST}s")
 HEADER_BYTES = _CORE.size + _WRAP.size
 BODY_AT = HEADER_BYTES + SIGNATURE_BYTES
+_STORED = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 FIRST = bytes(_DIGEST)
 """`previous` of version 1."""
 
@@ -78,7 +80,8 @@ class Wrap(NamedTuple):
     wrapped: bytes
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
     """A record taken apart; nothing in it is checked."""
 
     core: Core
@@ -94,10 +97,15 @@ class Parts(NamedTuple):
         core, wrap = Core(*_CORE.unpack_from(view)), Wrap(*_WRAP.unpack_from(view, _CORE.size))
         return cls(core, wrap, record[:HEADER_BYTES], record[HEADER_BYTES:BODY_AT], view[BODY_AT:])
 
+    @cached_property
+    def body_hash(self) -> bytes:
+        """SHA-256 of the body."""
+        return hashlib.sha256(self.body).digest()
+
     @property
     def digest(self) -> bytes:
         """What a device remembers of a record, and the next one names as `previous`."""
-        return _hash(b"record", self.header[: _CORE.size] + hashlib.sha256(self.body).digest())
+        return _hash(b"record", self.header[: _CORE.size] + self.body_hash)
 
 
 @dataclass(frozen=True)
@@ -126,14 +134,20 @@ def header_of(core: bytes, wrap: Wrap) -> bytes:
     return core + _WRAP.pack(*wrap)
 
 
-def signed(header: bytes, body: bytes | memoryview) -> bytes:
+def signed(header: bytes, body_hash: bytes) -> bytes:
     """What the signature is over."""
-    return b"antefix/v1/signature\0" + header + hashlib.sha256(body).digest()
+    return b"antefix/v1/signature\0" + header + body_hash
 
 
 def shape_of(layout_digest: str, length: int, dtype: str) -> bytes:
-    """Shape of a prefix: its base's `layout.digest`, positions, and stored type `fp32`, `fp16` or `bf16`."""
-    stored = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}.get(dtype, dtype)
+    """Shape of a prefix: its base's `layout.digest`, positions, and stored type `fp32`, `fp16` or `bf16`.
+
+    Raises:
+        InvalidArgument: unknown dtype.
+    """
+    stored = _STORED.get(dtype, dtype)
+    if stored not in _STORED.values():
+        raise InvalidArgument(f"dtype is {dtype!r}", f"use one of {', '.join(_STORED)}")
     return _hash(b"shape", f"{stored}\n{length}\n{layout_digest}".encode())
 
 

@@ -102,6 +102,12 @@ class RecordMismatch(RecordError):
 class RecordRefused(RecordError):
     """A record that does not open. The message is the same whatever the reason."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "the record does not open here: it was damaged, forged, or sealed for another place or key",
+            "fetch it again, or restore an earlier version",
+        )
+
 
 class KeyRefused(AntefixError):
     """A sealed key that does not open here. The message is the same whatever the reason."""

@@ -4,12 +4,13 @@ The format, and why each field is there: `docs/format.md`. Nothing here trusts a
 comes from the caller, is compared first, and is what the decryption is bound to.
 
     record = seal(prefix.to_bytes(), Edition(address, version=1, previous=FIRST), key=user_key, device=device)
-    with open_record(record, address, min_version=1, key=user_key, writers=devices) as opened:
+    with open_record(record, address, key=user_key, writers=devices.writers) as opened:
         prefix = opened.prefix()
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,9 +52,6 @@ __all__ = [  # noqa: RUF022 (plain order)
     "seal",
     "shape_of",
 ]
-
-_REFUSED = "the record does not open here: it was damaged, forged, or sealed for another place or key"
-_HINT = "fetch it again, or restore an earlier version"
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,8 @@ def seal(payload: bytes, edition: Edition, *, key: Sealer, device: Signer) -> by
     if sealed_size(padded_bytes) > BODY_LIMIT:
         raise InvalidArgument(f"a payload of {len(payload):,} bytes makes a body above {BODY_LIMIT:,}")
     with Secret(bytearray(padded_bytes)) as padded:
-        padded.data[: 4 + len(payload)] = len(payload).to_bytes(4, "big") + payload
+        padded.data[:4] = len(payload).to_bytes(4, "big")
+        padded.data[4 : 4 + len(payload)] = payload
         with Secret(bytearray(os.urandom(KEY_BYTES))) as data_key:
             body = encrypt(data_key.data, edition.context(b"body"), padded.data)
             wrap = _wrapped(data_key, edition, key, device)
@@ -169,14 +168,15 @@ def open_record(
         RecordMismatch: a public field is not the expected one; shows both. No key was used.
         RecordRefused: everything after that, with one message.
     """
-    parts = _compared(record, address, key, writers, known or Known())
-    content = _decrypted(parts, address, key, writers[parts.wrap.writer])
+    parts, edition = _compared(record, address, key, writers, known or Known())
+    _verify(parts, writers[parts.wrap.writer])
+    with _data_key(parts, edition, key) as data_key:
+        content = _content(parts, edition, data_key)
     size = int.from_bytes(content.data[:4], "big")
     rest = len(content.data) - 4 - size
     if not 0 <= rest < BUCKET or any(content.data[4 + size :]):  # 11
         content.wipe()
-        raise RecordRefused(_REFUSED, _HINT)
-    edition = Edition(address, parts.core.version, parts.core.previous)
+        raise RecordRefused()
     return OpenedRecord(edition, parts.digest, parts.wrap.writer, content, size)
 
 
@@ -194,11 +194,11 @@ def rewrap(
     Raises:
         RecordMismatch, RecordRefused: as `open_record`.
     """
-    parts = _compared(record, address, old, writers, Known())
-    with _decrypted(parts, address, old, writers[parts.wrap.writer]):
-        edition = Edition(address, parts.core.version, parts.core.previous)
-        with _data_key(parts, edition, old) as data_key:
-            wrap = _wrapped(data_key, edition, new, device)
+    parts, edition = _compared(record, address, old, writers, Known())
+    _verify(parts, writers[parts.wrap.writer])
+    with _data_key(parts, edition, old) as data_key:
+        _content(parts, edition, data_key).wipe()  # no device signs what does not open
+        wrap = _wrapped(data_key, edition, new, device)
     return _put_together(edition.core(parts.core.body_bytes), wrap, bytes(parts.body), device)
 
 
@@ -224,7 +224,7 @@ def _taken_apart(record: bytes) -> Parts:
 
 def _compared(
     record: bytes, address: Address, key: Sealer, writers: Mapping[bytes, object], known: Known
-) -> Parts:
+) -> tuple[Parts, Edition]:
     """Steps 1 to 7: public fields, before any key is used."""
     parts = _taken_apart(record)
     core, wrap = parts.core, parts.wrap
@@ -241,21 +241,15 @@ def _compared(
         _differs("epoch", str(wrap.epoch), str(key.epoch))
     if wrap.writer not in writers:
         _differs("writer", wrap.writer.hex(), f"one of {len(writers)} devices")
-    return parts
+    return parts, Edition(address, core.version, core.previous)
 
 
-def _decrypted(parts: Parts, address: Address, key: Sealer, writer: Ed25519PublicKey) -> Secret:
-    """Steps 8 to 10."""
+def _verify(parts: Parts, writer: Ed25519PublicKey) -> None:
+    """Step 8."""
     try:
-        writer.verify(parts.signature, signed(parts.header, parts.body))  # 8
+        writer.verify(parts.signature, signed(parts.header, parts.body_hash))  # 8
     except InvalidSignature:
-        raise RecordRefused(_REFUSED, _HINT) from None
-    edition = Edition(address, parts.core.version, parts.core.previous)
-    with _data_key(parts, edition, key) as data_key:
-        content = decrypt(data_key.data, edition.context(b"body"), parts.body)  # 10
-    if content is None:
-        raise RecordRefused(_REFUSED, _HINT)
-    return content
+        raise RecordRefused() from None
 
 
 def _data_key(parts: Parts, edition: Edition, key: Sealer) -> Secret:
@@ -263,8 +257,16 @@ def _data_key(parts: Parts, edition: Edition, key: Sealer) -> Secret:
     context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
     data_key = decrypt(key.secret.data, context, parts.wrap.wrapped)
     if data_key is None:
-        raise RecordRefused(_REFUSED, _HINT)
+        raise RecordRefused()
     return data_key
+
+
+def _content(parts: Parts, edition: Edition, data_key: Secret) -> Secret:
+    """Step 10."""
+    content = decrypt(data_key.data, edition.context(b"body"), parts.body)
+    if content is None:
+        raise RecordRefused()
+    return content
 
 
 def _wrapped(data_key: Secret, edition: Edition, key: Sealer, device: Signer) -> Wrap:
@@ -274,7 +276,7 @@ def _wrapped(data_key: Secret, edition: Edition, key: Sealer, device: Signer) ->
 
 def _put_together(core: bytes, wrap: Wrap, body: bytes, device: Signer) -> bytes:
     header = header_of(core, wrap)
-    return header + device.sign(signed(header, body)) + body
+    return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body
 
 
 def _differs(what: str, theirs: str, ours: str) -> NoReturn:

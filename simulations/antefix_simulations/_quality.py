@@ -133,7 +133,7 @@ class _Study:
         trained = seeds * (asked.shared_passes * shared + private)
         reads = 1 + seeds * (2 + asked.others + asked.lone)
         read = held * reads + sum(len(front.tokens) for front in self._in_context.values())
-        minutes = (trained / 400 + read / 1000) / 60
+        minutes = (trained / 330 + read / 900) / 60
         return (
             f"{trained:,.0f} tokens to train on and {read:,.0f} to read, about {minutes:,.0f} min "
             f"on two CPU cores; interrupted, the same command goes on"

@@ -1,5 +1,6 @@
 """Every flipped bit, every cut, every move to another place: nothing opens, and only two kinds of error."""
 
+import hashlib
 import random
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ from antefix._record import BODY_AT, HEADER_BYTES, MAGIC, signed
 from antefix._sealing import encrypt, sealed_size
 from antefix.errors import RecordError, RecordMismatch, RecordRefused
 from antefix.keys import DeviceKeys
-from antefix.records import Edition, digest_of
+from antefix.records import Edition, Known, _compared, _data_key, digest_of
 from tests.sealed import Owner, address_of, some_bytes
 
 ANN, BOB = Owner.named("ann"), Owner.named("bob")
@@ -28,7 +29,7 @@ def opens(record: bytes, owner: Owner = ANN) -> bool:
 def signed_again(record: bytes, device: DeviceKeys = ANN.device) -> bytes:
     """What an attacker makes who stole a device's signing key, but not the user key."""
     header, body = record[:HEADER_BYTES], record[BODY_AT:]
-    return header + device.sign(signed(header, body)) + body
+    return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body
 
 
 def test_the_untouched_record_opens() -> None:
@@ -71,12 +72,15 @@ def mutants(count: int, seed: int) -> Iterator[bytes]:
                 changed[at:at] = dice.randbytes(dice.randrange(1, 64))
         if len(changed) >= BODY_AT and dice.randrange(2):  # let the body's length agree again
             changed[162:166] = (len(changed) - BODY_AT).to_bytes(4, "big")
-        if changed[:BODY_AT] + changed[BODY_AT:] != RECORD:
+        if changed != RECORD:
             yield signed_again(bytes(changed)) if number % 2 and len(changed) > BODY_AT else bytes(changed)
 
 
 def test_no_mutant_opens() -> None:
-    tried = sum(1 for forged in mutants(20_000, seed=1) if not opens(forged) or forged == RECORD)
+    tried = 0
+    for forged in mutants(20_000, seed=1):
+        assert not opens(forged) or forged == RECORD  # a new signature may mend a damaged one
+        tried += 1
     assert tried > 19_900
 
 
@@ -132,17 +136,13 @@ def test_all_refusals_behind_the_public_fields_say_the_same() -> None:
 def test_another_device_cannot_write() -> None:
     with pytest.raises(RecordMismatch, match="writer of the record"):
         ANN.open(Owner("ann", ANN.address, ANN.key, BOB.device).seal(b"x"))
-    forged = RECORD[:170] + RECORD[170:186] + RECORD[186:]
     with pytest.raises(RecordRefused):
-        ANN.open(signed_again(forged, BOB.device))
+        ANN.open(signed_again(RECORD, BOB.device))
 
 
 def test_who_was_given_a_data_key_cannot_forge() -> None:
     """A server with a data key writes another body under it: the signature does not fit."""
-    edition = Edition(ANN.address, 1, bytes(32))
-    from antefix.records import Known, _compared, _data_key
-
-    parts = _compared(RECORD, ANN.address, ANN.key, ANN.writers, Known())
+    parts, edition = _compared(RECORD, ANN.address, ANN.key, ANN.writers, Known())
     with _data_key(parts, edition, ANN.key) as data_key:
         plain = (2000).to_bytes(4, "big") + bytes(len(RECORD) - BODY_AT - 56 - 16 - 4)
         body = encrypt(data_key.data, edition.context(b"body"), plain)

@@ -28,7 +28,7 @@ STEPS = {
     "6, previous": ("if known.previous is not None and core.previous != known.previous:", "if False:"),
     "7, epoch": ("if wrap.epoch != key.epoch:", "if False:"),
     "7, writer": ("if wrap.writer not in writers:", "if False:"),
-    "8, signature": ("writer.verify(parts.signature, signed(parts.header, parts.body))", "pass"),
+    "8, signature": ("writer.verify(parts.signature, signed(parts.header, parts.body_hash))", "pass"),
     "9, data key": ("if data_key is None:", "if False:"),
     "10, body": ("if content is None:", "if False:"),
     "11, length": ("if not 0 <= rest < BUCKET or any(", "if any("),
