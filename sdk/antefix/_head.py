@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK_TOKENS = 64
+GPU_CHUNK_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Head:
             losses [n] in fp32, and the gradient [n, hidden] in fp32 or None.
         """
         count = len(targets)
-        short = -count % CHUNK_TOKENS
+        size = CHUNK_TOKENS if hidden.device.type == "cpu" else GPU_CHUNK_TOKENS
+        short = -count % size
         hidden = F.pad(hidden, (0, 0, 0, short))
         targets = F.pad(targets, (0, short))
         weights = None if weights is None else F.pad(weights, (0, short))
         losses, gradients = [], []
-        for start in range(0, len(targets), CHUNK_TOKENS):
-            part = slice(start, start + CHUNK_TOKENS)
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
             weight = None if weights is None else weights[part]
             loss, gradient = self._chunk(hidden[part], targets[part], weight)
             losses.append(loss)
