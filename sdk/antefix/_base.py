@@ -24,6 +24,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from antefix import _attention
+from antefix._norm import replace_norms
 from antefix._probe import find_head, find_layout
 from antefix._source import model_fingerprint, resolve
 from antefix.errors import BaseDamaged, BaseUnsuitable, InvalidArgument
@@ -50,6 +51,7 @@ class FrozenBase:
         model.requires_grad_(False)
         model.eval()
         _remove_dropout(model)
+        replace_norms(model)
         model.set_attn_implementation(_attention.NAME)
         self.model = model
         self.tokenizer = tokenizer
