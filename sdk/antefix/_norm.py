@@ -17,13 +17,12 @@ _KNOWN = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 
 
 def replace_norms(model: nn.Module) -> None:
-    """Let the known norms of a frozen fp32 model compute themselves this way."""
+    """Let the known norms of a frozen model compute themselves this way."""
     for module in model.modules():
         kind = type(module)
         if kind.__name__ in _KNOWN and kind.__module__.startswith("transformers.models."):
             norm: Any = module
-            if norm.weight.dtype == torch.float32:  # shorter types are computed in fp32 and cast in between
-                norm.forward = partial(_normed, norm)
+            norm.forward = partial(_normed, norm)
 
 
 def restore_norms(model: nn.Module) -> None:
@@ -45,17 +44,16 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """Keep the input and one number per row."""
-        size = hidden.shape[-1]
-        scale = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        scale = scale.square_().div_(size).add_(epsilon).rsqrt_()
+        """Keep the input and one number per row. Whatever the type, the norm itself is fp32."""
+        scale = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = scale.square_().div_(hidden.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(hidden, weight, scale)
-        return torch.mul(hidden, scale).mul_(weight)
+        return torch.mul(hidden, scale).to(hidden.dtype).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """`s * g - hidden * s**3 * mean(g * hidden)` with `g` the gradient times the weight."""
         hidden, weight, scale = ctx.saved_tensors
-        slope = gradients[0] * weight
+        slope = (gradients[0] * weight).float()
         along = (slope * hidden).sum(-1, keepdim=True).mul_(scale**3).div_(-hidden.shape[-1])
-        return slope.mul_(scale).addcmul_(hidden, along), None, None
+        return slope.mul_(scale).addcmul_(hidden, along).to(hidden.dtype), None, None
