@@ -32,6 +32,7 @@ class Quality(PanelSize):
         learning_rate: Adam's, of every prefix.
         passes: over a user's texts, for a private prefix.
         shared_passes: over the contributors' texts, for the shared prefix.
+        shared_batch_size: texts per step of the shared prefix.
         max_prompt_tokens: cut prompts to their first tokens.
         others: other users' prefixes that each user's texts are read under.
         context: tokens of a row with in-context examples; None for all that the base sees.
@@ -48,6 +49,7 @@ class Quality(PanelSize):
     learning_rate: float = Field(default=5e-3, gt=0)
     passes: float = Field(default=3, gt=0)
     shared_passes: float = Field(default=2, gt=0)
+    shared_batch_size: int = Field(default=8, ge=1)
     max_prompt_tokens: int = Field(default=64, ge=1)
     others: int = Field(default=3, ge=1)
     context: int | None = Field(default=None, ge=64)
@@ -154,7 +156,7 @@ class _Study:
             return
         folder = self._out / f"seed-{seed}"
         self._say(f"seed {seed}: training the shared prefix on {len(self._panel.contributors)} other users")
-        plan = self._plan(seed, self._settings.shared_passes, batch_size=16)
+        plan = self._plan(seed, self._settings.shared_passes, self._settings.shared_batch_size)
         shared = train_shared(
             self._base,
             self._panel.contributors,

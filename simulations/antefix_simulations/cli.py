@@ -115,6 +115,7 @@ def quality(
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-3,
     passes: Annotated[float, typer.Option(help="Over a user's texts.")] = 3,
     shared_passes: Annotated[float, typer.Option(help="Over the texts for the shared prefix.")] = 2,
+    shared_batch_size: Annotated[int, typer.Option(min=1, help="Texts per step of the shared prefix.")] = 8,
     max_prompt_tokens: Annotated[int, typer.Option(min=1, help="Cut prompts to that many.")] = 64,
     context: SomeTokens = None,
     in_context_users: SomeUsers = None,
