@@ -59,7 +59,11 @@ class UserKey:
         self.secret.wipe()
 
     def seal_for(self, device: DevicePublic, *, tenant: bytes, user: bytes) -> bytes:
-        """The user key for one device alone (HPKE, RFC 9180, X-Wing); sign what you store it in."""
+        """The user key for one device alone (HPKE, RFC 9180, X-Wing); sign what you store it in.
+
+        Raises:
+            InvalidArgument: ids of another size, or a device whose public key is none.
+        """
         info = _key_info(tenant, user, self.epoch, device.id)
         return _SUITE.encrypt(bytes(self.secret.data), device.kem, info=info)
 
@@ -100,11 +104,16 @@ class DevicePublic:
 
     @property
     def kem(self) -> MLKEM768X25519PublicKey:
-        """For HPKE."""
-        return MLKEM768X25519PublicKey(
-            MLKEM768PublicKey.from_public_bytes(self.kem_bytes[:_MLKEM]),
-            X25519PublicKey.from_public_bytes(self.kem_bytes[_MLKEM:]),
-        )
+        """For HPKE.
+
+        Raises:
+            InvalidArgument: bytes that are no such key (FIPS 203 section 7.2 refuses numbers out of range).
+        """
+        try:
+            mlkem = MLKEM768PublicKey.from_public_bytes(self.kem_bytes[:_MLKEM])
+        except ValueError:
+            raise InvalidArgument(f"device {self.id.hex()} has a public key that is none") from None
+        return MLKEM768X25519PublicKey(mlkem, X25519PublicKey.from_public_bytes(self.kem_bytes[_MLKEM:]))
 
     @property
     def signing(self) -> Ed25519PublicKey:

@@ -70,6 +70,13 @@ def test_keys_of_another_size_are_refused() -> None:
         UserKey.generate().seal_for(PHONE.public, tenant=b"abc", user=USER)
 
 
+def test_a_public_key_that_is_none_is_refused() -> None:
+    good = DeviceKeys(some_bytes("device", 64)).public
+    none = DevicePublic(b"\xff" * 1216, good.signing_bytes)
+    with pytest.raises(InvalidArgument, match="a public key that is none"):
+        UserKey.generate().seal_for(none, tenant=bytes(16), user=bytes(16))
+
+
 def test_nothing_secret_is_shown() -> None:
     key = UserKey.generate()
     shown = repr(key) + repr(key.secret) + repr(PHONE)
