@@ -21,6 +21,7 @@ from antefix import (
     train,
     train_shared,
 )
+from antefix._examples import check_rows_fit, encode_user, prompt_tokens
 from antefix._spec import Settings
 from antefix_simulations._data import DataRefused, cut_prompts
 from antefix_simulations._losses import Losses, measure
@@ -147,6 +148,8 @@ def run_demo(
     """
     settings, started = settings or Demo(), time.monotonic()
     cut = {user: _cut(base, writer, settings) for user, writer in writers.items()}
+    for user, writer in cut.items():
+        _check(base, user, writer, settings)
     half = {user: writer.training for user, writer in cut.items() if writer.in_shared}
     spec = PrefixSpec(length=settings.length)
     say(f"training a shared prefix on texts of {len(half)} of the {len(cut)} users")
@@ -178,6 +181,16 @@ def _cut(base: FrozenBase, writer: Writer, settings: Demo) -> Writer:
         return cut_prompts(texts, base.tokenizer, settings.max_prompt_tokens)
 
     return Writer(cut(writer.training), cut(writer.held_out), writer.in_shared)
+
+
+def _check(base: FrozenBase, user: str, writer: Writer, settings: Demo) -> None:
+    """Refuse texts that do not fit, and prompts with their answer: better now than after training."""
+    for texts in (writer.training, writer.held_out):
+        encode_user(base, user, texts, length=settings.length, max_prompt_tokens=None)
+    for example in writer.held_out:
+        read, new = len(prompt_tokens(base, example.prompt)), settings.new_tokens
+        tokens = max(read, new) if base.is_encoder_decoder else read + new
+        check_rows_fit(base, tokens, settings.length, f"a prompt of user {user!r} with its answer")
 
 
 def _plan(settings: Demo, passes: float, batch_size: int) -> TrainingPlan:
