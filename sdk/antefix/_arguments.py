@@ -22,8 +22,7 @@ def refuse_unknown(function: str, unknown: Mapping[str, object]) -> None:
 def require(value: object, kind: type[object], what: str, hint: str = "") -> None:
     """Raise `InvalidArgument` if `value`, called `what`, is not a `kind`."""
     if not isinstance(value, kind):
-        article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise InvalidArgument(f"{what} is a {type(value).__name__}, not {article} {kind.__name__}", hint)
+        raise InvalidArgument(f"{what} is {_a(type(value))}, not {_a(kind)}", hint)
 
 
 def require_text(value: object, what: str) -> None:
@@ -53,13 +52,15 @@ def path_of(value: object, what: str) -> Path:
     Raises:
         InvalidArgument: it names none.
     """
-    try:
-        text = os.fspath(value)  # type: ignore[call-overload]  # what is no path is refused here
-    except TypeError:
-        text = None
+    hint = "give a str or a pathlib.Path"
+    if not isinstance(value, str | os.PathLike):
+        raise InvalidArgument(f"{what} is {_a(type(value))}, not a path", hint)
+    text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
-        why = (
-            "it is empty or has a zero in it" if isinstance(text, str) else f"it is a {type(value).__name__}"
-        )
-        raise InvalidArgument(f"{what} is not a path: {why}", "give a str or a pathlib.Path")
+        raise InvalidArgument(f"{what} is empty, in bytes, or has a zero in it", hint)
     return Path(text)
+
+
+def _a(kind: type[object]) -> str:
+    """Its name with an article."""
+    return f"{'an' if kind.__name__[0] in 'AEIOaeio' else 'a'} {kind.__name__}"

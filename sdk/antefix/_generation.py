@@ -59,6 +59,8 @@ def generate(
     require(max_rows, int, "max_rows")
     if max_rows < 1:
         raise InvalidArgument(f"max_rows is {max_rows}", "use 1 or more")
+    if max_rows > 2**31:
+        raise InvalidArgument("max_rows is above 2,147,483,648", "use as many as there is memory for")
     prepared = [prepare(base, request, f"request {n}") for n, request in enumerate(requests)]
     results: dict[int, Generated] = {}
     with tqdm(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:

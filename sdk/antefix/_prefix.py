@@ -120,6 +120,8 @@ class Prefix:
             PrefixMismatch: of another base.
             InvalidArgument: what is no path.
         """
+        if base_fingerprint is not None:
+            require(base_fingerprint, str, "base_fingerprint")
         found = read(path_of(path, "path"), FORMAT)
         prefix = cls(found.values, found.layout, found.base_fingerprint)
         if base_fingerprint is not None:

@@ -66,6 +66,7 @@ def score(
         if max_prompt_tokens < 1:
             raise InvalidArgument(f"max_prompt_tokens is {max_prompt_tokens}", "use 1 or more, or None")
     if not isinstance(examples, Mapping):
+        require(examples, Iterable, "examples", "give a list of Example(completion=…, prompt=…)")
         if isinstance(prefix, Mapping):
             raise InvalidArgument(
                 "several prefixes for one list of examples", "give the examples by user too"

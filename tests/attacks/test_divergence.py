@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from antefix import Example, Prefix, PrefixSpec, TrainingPlan, train, train_shared
+from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, train, train_shared
 from antefix.errors import InvalidArgument
 from tests import tiny
 
@@ -89,7 +89,7 @@ def test_a_start_that_overflows_is_refused_before_any_training() -> None:
     model = tiny.model("llama")
     with torch.no_grad():
         model.model.layers[0].self_attn.v_proj.weight.fill_(3e38)
-    base = tiny.FrozenBase.from_model(tiny.model("llama"), tiny.tokenizer())
+    base = FrozenBase.from_model(tiny.model("llama"), tiny.tokenizer())
     for layer, filled in zip(base.model.model.layers, model.model.layers, strict=True):
         layer.self_attn.v_proj.weight.data.copy_(filled.self_attn.v_proj.weight)
     with pytest.raises(
