@@ -27,6 +27,7 @@ from antefix_simulations._data import DataRefused, cut_prompts
 from antefix_simulations._losses import Losses, measure
 from antefix_simulations._terminal import printable
 
+LEARNING_RATE = 1e-2
 _FEWEST_TEXTS = 8  # two of them are held out
 
 
@@ -199,7 +200,7 @@ def _plan(settings: Demo, passes: float, batch_size: int) -> TrainingPlan:
         passes=passes,
         max_steps=settings.steps,
         batch_size=batch_size,
-        learning_rate=1e-2,
+        learning_rate=LEARNING_RATE,
         validation_fraction=0,
         evaluate=False,
         seed=settings.seed,

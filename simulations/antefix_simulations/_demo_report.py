@@ -20,7 +20,7 @@ from typing import Any
 from antefix import TrainedUser
 from antefix._files import write_whole
 from antefix.errors import InvalidArgument
-from antefix_simulations._demo import DemoResult
+from antefix_simulations._demo import LEARNING_RATE, DemoResult
 from antefix_simulations._output import METRICS, file_stem, json_lines
 from antefix_simulations._terminal import aligned, printable
 
@@ -178,10 +178,9 @@ def _verdict(result: DemoResult) -> list[str]:
 def _diverged(result: DemoResult) -> list[str]:
     """Whose training came to nothing, which the table alone would not tell."""
     trained = {"(shared)": result.shared, **result.private}
-    lost = [printable(name, 24) for name, each in trained.items() if each.diverged]
-    if not lost:
-        return []
-    return [f"Training diverged, and the start was kept, for {', '.join(lost)}: try a lower learning rate."]
+    lost = ", ".join(printable(name, 24) for name, each in trained.items() if each.diverged)
+    told = f"Training at learning rate {LEARNING_RATE:g} diverged, and the start was kept, for {lost}."
+    return [told] if lost else []
 
 
 def _answers(result: DemoResult) -> list[str]:
