@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ from antefix._users import UserRun, split_rows
 from antefix._workers import worker_count, workers_of
 from antefix.errors import InvalidArgument, NoExamples
 
-_log = logging.getLogger("antefix")
 SHARED_WORDS = "Write the next text the way its author would write it."
 
 
@@ -105,14 +103,6 @@ def train(
     def finish(run: UserRun) -> None:
         folder.save(run)
         results[run.name] = _result(base, run)
-        if run.progress.diverged:
-            _log.warning(
-                "training of %r diverged at learning rate %g, step %d: its best prefix before that is kept; "
-                "try a lower rate",
-                run.name,
-                run.plan.learning_rate,
-                run.adam.step,
-            )
         if on_finished is not None:
             on_finished(run.name, results[run.name])
 
@@ -157,15 +147,20 @@ def train_shared(
     plan = TrainingPlan(batch_size=16) if plan is None else plan
     require(plan, TrainingPlan, "plan")
     plan = plan.model_copy(update={"batching": "alone"})
-    everybody: list[Example] = []
+    everybody = {"shared": _joined(base, examples_by_user, spec, plan)}
+    return train(base, everybody, spec, plan, start=start, checkpoint=checkpoint, progress=progress)["shared"]
+
+
+def _joined(
+    base: FrozenBase, examples_by_user: Mapping[str, Iterable[Example]], spec: PrefixSpec, plan: TrainingPlan
+) -> list[Example]:
+    """Everybody's texts, checked here too: `train` could not tell in its refusal whose text it was."""
+    found: list[Example] = []
     for user, texts in examples_by_user.items():
         own = texts_of(user, texts)
-        # Here too, since train() cannot tell in its refusal whose text it was.
         encode_user(base, user, own, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
-        everybody += own
-    return train(
-        base, {"shared": everybody}, spec, plan, start=start, checkpoint=checkpoint, progress=progress
-    )["shared"]
+        found += own
+    return found
 
 
 class _Cohort:

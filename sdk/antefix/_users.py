@@ -7,6 +7,7 @@ its own batch.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from antefix._examples import Row
 from antefix._reparam import Reparametrisation
 from antefix._spec import TrainingPlan
 
+_log = logging.getLogger("antefix")
 _FEW_TEXTS = 4  # below this no text is spared for validation
 
 
@@ -197,6 +199,13 @@ class UserRun:
         self.adam.step, self._flat = steps, None
         state.last_loss = None if state.best is None else state.best_loss
         state.diverged = state.finished = True
+        _log.warning(
+            "training of %r diverged at learning rate %g, step %d: its best prefix before that is kept; "
+            "try a lower rate",
+            self.name,
+            self.plan.learning_rate,
+            steps,
+        )
 
 
 def split_rows(rows: list[Row], plan: TrainingPlan) -> tuple[list[Row], list[Row], bool]:

@@ -149,8 +149,7 @@ def run_demo(
     """
     settings, started = settings or Demo(), time.monotonic()
     cut = {user: _cut(base, writer, settings) for user, writer in writers.items()}
-    for user, writer in cut.items():
-        _check(base, user, writer, settings)
+    _check(base, cut, settings)
     half = {user: writer.training for user, writer in cut.items() if writer.in_shared}
     spec = PrefixSpec(length=settings.length)
     say(f"training a shared prefix on texts of {len(half)} of the {len(cut)} users")
@@ -184,14 +183,15 @@ def _cut(base: FrozenBase, writer: Writer, settings: Demo) -> Writer:
     return Writer(cut(writer.training), cut(writer.held_out), writer.in_shared)
 
 
-def _check(base: FrozenBase, user: str, writer: Writer, settings: Demo) -> None:
+def _check(base: FrozenBase, writers: Mapping[str, Writer], settings: Demo) -> None:
     """Refuse texts that do not fit, and prompts with their answer: better now than after training."""
-    for texts in (writer.training, writer.held_out):
-        encode_user(base, user, texts, length=settings.length, max_prompt_tokens=None)
-    for example in writer.held_out:
-        read, new = len(prompt_tokens(base, example.prompt)), settings.new_tokens
-        tokens = max(read, new) if base.is_encoder_decoder else read + new
-        check_rows_fit(base, tokens, settings.length, f"a prompt of user {user!r} with its answer")
+    for user, writer in writers.items():
+        for texts in (writer.training, writer.held_out):
+            encode_user(base, user, texts, length=settings.length, max_prompt_tokens=None)
+        for example in writer.held_out:
+            read, new = len(prompt_tokens(base, example.prompt)), settings.new_tokens
+            tokens = max(read, new) if base.is_encoder_decoder else read + new
+            check_rows_fit(base, tokens, settings.length, f"a prompt of user {user!r} with its answer")
 
 
 def _plan(settings: Demo, passes: float, batch_size: int) -> TrainingPlan:
