@@ -26,6 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from antefix import _attention
 from antefix._arguments import require
 from antefix._folder import weight_files
+from antefix._norm import replace_norms
 from antefix._probe import find_head, find_layout
 from antefix._source import model_fingerprint, resolve
 from antefix._vocabulary import refuse_foreign_ids
@@ -55,6 +56,7 @@ class FrozenBase:
         model.requires_grad_(False)
         model.eval()
         _remove_dropout(model)
+        replace_norms(model)
         self.model = model
         self.tokenizer = tokenizer
         self.name = name

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK_TOKENS = 64
+GPU_CHUNK_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Head:
             losses [n] in fp32, and the gradient [n, hidden] in fp32 or None.
         """
         count = len(targets)
-        short = -count % CHUNK_TOKENS
+        size = CHUNK_TOKENS if hidden.device.type == "cpu" else GPU_CHUNK_TOKENS
+        short = -count % size
         hidden = F.pad(hidden, (0, 0, 0, short))
         targets = F.pad(targets, (0, short))
         weights = None if weights is None else F.pad(weights, (0, short))
         losses, gradients = [], []
-        for start in range(0, len(targets), CHUNK_TOKENS):
-            part = slice(start, start + CHUNK_TOKENS)
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
             weight = None if weights is None else weights[part]
             loss, gradient = self._chunk(hidden[part], targets[part], weight)
             losses.append(loss)
@@ -63,14 +65,15 @@ class Head:
         return torch.cat(losses)[:count], joined
 
     def _chunk(self, hidden: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        logits = self.logits(hidden).float()
-        picked = logits.gather(1, targets[:, None])
-        log_sum = logits.logsumexp(1, keepdim=True)
-        losses = (log_sum - picked)[:, 0]
+        logits = self.logits(hidden).float()  # the one large block: everything happens in it
+        top = logits.amax(1, keepdim=True)
+        picked = logits.gather(1, targets[:, None]) - top
+        shares = logits.sub_(top).exp_()
+        total = shares.sum(1, keepdim=True)
+        losses = (total.log() - picked)[:, 0]
         if weights is None:
             return losses, None
-        # d loss / d logits = softmax - one-hot
-        slope = logits.sub_(log_sum).exp_()
-        slope.scatter_add_(1, targets[:, None], torch.full_like(picked, -1.0))
-        slope.mul_(weights[:, None] * self.scale)
-        return losses, (slope.to(self.weight.dtype) @ self.weight).float()
+        # d loss / d logits = softmax - one-hot; what is the same along a row waits until the row is short
+        shares.scatter_add_(1, targets[:, None], -total)
+        gradient = (shares.to(self.weight.dtype) @ self.weight).float()
+        return losses, gradient.mul_(weights[:, None] * self.scale / total)

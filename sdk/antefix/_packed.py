@@ -33,11 +33,18 @@ class PackedRows:
     _tables: dict[Kind, nn.Module] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, base: FrozenBase, inputs: Sequence[int], sources: Sequence[int], parts: list[Tensor]) -> Self:
+    def of(
+        cls,
+        base: FrozenBase,
+        inputs: Sequence[int],
+        sources: Sequence[int],
+        parts: list[Tensor],
+        **more: Any,
+    ) -> Self:
         """Take the rows' lengths in decoder and encoder (0 for causal models)."""
         asks: dict[Kind, list[int]] = {"decoder": [*inputs], "encoder": [*sources], "cross": [*inputs]}
         seen: dict[Kind, list[int]] = {"decoder": [*inputs], "encoder": [*sources], "cross": [*sources]}
-        return cls(base, parts, asks, seen)
+        return cls(base, parts, asks, seen, **more)
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, extra: Any

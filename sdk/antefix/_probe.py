@@ -76,7 +76,7 @@ def find_head(model: PreTrainedModel) -> Head:
     layer: Any = model.get_output_embeddings()
     bias = getattr(model, "final_logits_bias", None)  # BART
     bias = getattr(layer, "bias", None) if bias is None else bias[0]
-    hidden = run_body(model, _Seen()).float()
+    hidden = run_body(model, None).float()  # the way of `_logits`, rounded alike
     ours = hidden @ layer.weight.float().T
     theirs = _logits(model).float() - (0 if bias is None else bias.float())
     scale = ((ours * theirs).sum() / (ours * ours).sum()).item()

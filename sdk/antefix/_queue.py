@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from antefix._examples import Row
+from antefix._base import FrozenBase
+from antefix._shapes import Shape, Sizes, first_fit
 from antefix._spec import TrainingPlan
-from antefix._steps import Shape
 from antefix._users import Job
 
 
@@ -36,25 +36,24 @@ class RowQueue(Protocol):
         ...
 
 
-def row_queue(plan: TrainingPlan) -> RowQueue:
+def row_queue(base: FrozenBase, plan: TrainingPlan) -> RowQueue:
     """The queue that the plan asks for."""
-    if plan.batching == "alone":
-        return AloneQueue(plan.micro_batch_tokens)
-    return StackedQueue(plan.micro_batch_tokens)
+    sizes = Sizes.of(base, plan.micro_batch_tokens)
+    return AloneQueue(sizes) if plan.batching == "alone" else StackedQueue(sizes)
 
 
 class StackedQueue:
     """Rows of all users in micro-batches of constant size."""
 
-    def __init__(self, tokens: int) -> None:
-        """Take the tokens of a micro-batch."""
-        self._tokens = tokens
+    def __init__(self, sizes: Sizes) -> None:
+        """Take the sizes of micro-batches."""
+        self._sizes = sizes
         self._waiting: dict[tuple[bool, Shape], list[Job]] = {}
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Put each row with those of its size class."""
         for job in jobs:
-            key = (job.weight is None, shape_class(job.row, self._tokens))
+            key = (job.weight is None, self._sizes.shape_for(job.row))
             self._waiting.setdefault(key, []).append(job)
 
     def pop(self) -> MicroBatch | None:
@@ -75,41 +74,21 @@ class AloneQueue:
     The shape depends on that user's own rows alone, which keeps the promise without dummies.
     """
 
-    def __init__(self, tokens: int) -> None:
-        """Take the tokens of a micro-batch at most."""
-        self._tokens = tokens
+    def __init__(self, sizes: Sizes) -> None:
+        """Take the largest sizes of micro-batches."""
+        self._sizes = sizes
         self._ready: list[MicroBatch] = []
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Cut one user's rows into micro-batches."""
         left = list(jobs)
         while left:
-            most = shape_class(left[0].row, self._tokens)
+            most = self._sizes.shape_for(left[0].row)
             chosen, rest = first_fit([job.row for job in left], most)
             group = [left[i] for i in chosen]
-            tokens, source = sum(len(j.row.inputs) for j in group), sum(len(j.row.source) for j in group)
-            self._ready.append(MicroBatch(Shape(tokens, source), group))
+            self._ready.append(MicroBatch(self._sizes.shape_around([job.row for job in group]), group))
             left = [left[i] for i in rest]
 
     def pop(self) -> MicroBatch | None:
         """The oldest."""
         return self._ready.pop(0) if self._ready else None
-
-
-def shape_class(row: Row, tokens: int) -> Shape:
-    """Size of the micro-batches that a row takes part in: a function of that row alone."""
-    times = max(1, -(-len(row.inputs) // tokens), -(-len(row.source) // tokens))
-    return Shape(times * tokens, times * tokens if row.source else 0)
-
-
-def first_fit(rows: list[Row], shape: Shape) -> tuple[list[int], list[int]]:
-    """Numbers of the rows that go into `shape` in order, and of those that do not."""
-    tokens, source = shape.tokens, shape.source_tokens
-    chosen, left = [], []
-    for number, row in enumerate(rows):
-        if len(row.inputs) <= tokens and len(row.source) <= source:
-            tokens, source = tokens - len(row.inputs), source - len(row.source)
-            chosen.append(number)
-        else:
-            left.append(number)
-    return chosen, left

@@ -7,6 +7,7 @@ exactly, because it adds to them and its last layer starts at zero.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -41,12 +42,22 @@ def reparametrisation(
     return Mlp(layout, start, spec.freeze_sink, hidden, spec.mlp_width, seed)
 
 
+@cache
+def sink_places(layout: Layout, length: int, device: torch.device) -> Tensor:
+    """Where row 0 lies in a flat prefix; one tensor for all users."""
+    flat = torch.zeros(layout.size(length), dtype=torch.bool)
+    for part in layout.split(flat):
+        part[:, :, 0] = True
+    return flat.nonzero()[:, 0].to(device)
+
+
 class Direct:
     """The trained numbers are the prefix; the sink row gets no gradient."""
 
     def __init__(self, layout: Layout, start: Tensor, freeze_sink: bool) -> None:
         """Start at `start` [size(P)]."""
-        self._layout, self._start, self._freeze = layout, start, freeze_sink
+        self._start = start
+        self._sink = sink_places(layout, start.numel() // layout.width, start.device) if freeze_sink else None
 
     def initial(self) -> Tensor:
         """The start itself."""
@@ -58,12 +69,7 @@ class Direct:
 
     def gradient(self, trained: Tensor, of_prefix: Tensor) -> Tensor:
         """The same gradient, zero at the sink row."""
-        if not self._freeze:
-            return of_prefix
-        kept = of_prefix.clone()
-        for part in self._layout.split(kept):
-            part[:, :, 0] = 0.0
-        return kept
+        return of_prefix if self._sink is None else of_prefix.index_fill(0, self._sink, 0.0)
 
 
 class Mlp:

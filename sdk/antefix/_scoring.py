@@ -13,13 +13,12 @@ from antefix._arguments import refuse_unknown, require, require_users
 from antefix._base import FrozenBase
 from antefix._examples import Example, Row, encode_user
 from antefix._prefix import Prefix
-from antefix._queue import first_fit, shape_class
-from antefix._steps import Shape
+from antefix._shapes import Shape, Sizes, first_fit
 from antefix._steps import run as run_rows
 from antefix._workers import worker_count, workers_of
 from antefix.errors import InvalidArgument
 
-_MICRO_BATCH_TOKENS = 256
+_CPU_TOKENS = 256
 
 
 @overload
@@ -95,7 +94,7 @@ def _score_all(
         texts = [rows[place.user][place.number] for place in batch.places]
         return run_rows(base, batch.shape, texts, values, None).losses
 
-    waiting = _batches(rows, prefixes)
+    waiting = _batches(rows, prefixes, Sizes.of(base, _CPU_TOKENS if base.device.type == "cpu" else None))
     with large_blocks_kept(), workers_of(run, max(1, min(worker_count(base), len(waiting)))) as workers:
         while waiting or workers.busy:
             while waiting and not workers.full:
@@ -136,7 +135,9 @@ def _encode(
     return encode_user(base, user, texts, length=length, max_prompt_tokens=max_prompt_tokens)
 
 
-def _batches(rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None]) -> list[_Batch]:
+def _batches(
+    rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None], sizes: Sizes
+) -> list[_Batch]:
     """All rows in micro-batches, those under prefixes of one length together."""
     groups: dict[int, list[_Place]] = {}
     for user, texts in rows.items():
@@ -148,8 +149,10 @@ def _batches(rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None
         left = group
         while left:
             texts = [rows[place.user][place.number] for place in left]
-            shape = shape_class(texts[0], _MICRO_BATCH_TOKENS)
+            shape = sizes.shape_for(texts[0])
             chosen, rest = first_fit(texts, shape)
+            if sizes.at_once:  # prefixes may be as long as a context: no dummies with such
+                shape = sizes.shape_around([texts[i] for i in chosen])
             batches.append(_Batch(shape, [left[i] for i in chosen]))
             left = [left[i] for i in rest]
     return batches

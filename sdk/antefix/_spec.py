@@ -108,7 +108,8 @@ class TrainingPlan(Settings):
         max_prompt_tokens: cut prompts to their first tokens; None for no cut.
         batching: `stacked` shares micro-batches between users at constant shapes; `alone` gives each
             user micro-batches of its own, at their natural size. Both keep users bit for bit apart.
-        micro_batch_tokens: tokens of one forward and backward pass, a multiple of 64.
+        micro_batch_tokens: tokens of one forward and backward pass, a multiple of 64; None is 512 on a
+            CPU and 8192 on a GPU.
         workers: micro-batches that run at once on a CPU, one thread each; None for one per core.
         users_in_flight: users that train at the same time; the rest wait.
         activation_checkpointing: recompute activations: less memory, a step half as long again.
@@ -130,7 +131,7 @@ class TrainingPlan(Settings):
     seed: int = Field(default=0, ge=0, lt=2**32)
     max_prompt_tokens: Count | None = None
     batching: Literal["stacked", "alone"] = "stacked"
-    micro_batch_tokens: int = Field(default=512, ge=64, le=2**20, multiple_of=64)
+    micro_batch_tokens: int | None = Field(default=None, ge=64, le=2**20, multiple_of=64)
     workers: int | None = Field(default=None, ge=1, le=1024)
     users_in_flight: Count = 64
     activation_checkpointing: bool = False

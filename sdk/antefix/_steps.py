@@ -2,8 +2,8 @@
 
 Rows are packed end to end without padding, `[1, tokens]`; only attention looks at rows, each at its own.
 The promise of bit-equality rests here: the number of tokens is constant (dummies fill the end), so every
-matrix product has one shape, in which a token's result does not depend on its place; and everything that
-runs over a row has the row's own shape.
+matrix product has one shape, in which a token's result does not depend on its place; and attention over a
+row has the row's own shape, or on a GPU that of a constant number of rows padded to a constant width.
 """
 
 from __future__ import annotations
@@ -18,14 +18,8 @@ from torch import Tensor
 from antefix._base import FrozenBase
 from antefix._examples import Row
 from antefix._packed import PackedRows
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Constant shape of a micro-batch: tokens of the decoder and of the encoder, dummies included."""
-
-    tokens: int
-    source_tokens: int = 0
+from antefix._padded import PaddedRows
+from antefix._shapes import Shape
 
 
 @dataclass
@@ -56,6 +50,8 @@ def run(
     """
     device = base.device
     flat = prefixes.to(device, base.dtype)
+    if len(rows) < shape.rows:
+        flat = torch.cat([flat, flat.new_zeros(shape.rows - len(rows), flat.shape[1])])
     with torch.set_grad_enabled(weights is not None):
         parts = [part.detach().requires_grad_(weights is not None) for part in base.layout.split(flat)]
         hidden = _forward(base, shape, rows, parts)[0]
@@ -67,13 +63,17 @@ def run(
         return Outcome(per_row, None)
     upstream = torch.zeros_like(hidden).index_copy(0, places, slopes.to(hidden.dtype))
     gradients = torch.autograd.grad(hidden, parts, upstream)
-    return Outcome(per_row, base.layout.join([gradient.float() for gradient in gradients]))
+    joined = base.layout.join([gradient[: len(rows)].float() for gradient in gradients])
+    return Outcome(per_row, joined)
 
 
 def _forward(base: FrozenBase, shape: Shape, rows: Sequence[Row], parts: list[Tensor]) -> Tensor:
     """Last hidden state [1, tokens, hidden] of packed rows."""
     length = parts[0].shape[-2]
-    watcher = PackedRows.of(base, [len(row.inputs) for row in rows], [len(row.source) for row in rows], parts)
+    inputs, sources = [len(row.inputs) for row in rows], [len(row.source) for row in rows]
+    watcher = PackedRows.of(base, inputs, sources, parts)
+    if shape.rows:
+        watcher = PaddedRows.of(base, inputs, sources, parts, width=shape.width)
     ids, positions = _packed([row.inputs for row in rows], shape.tokens, length, base.device)
     if not base.is_encoder_decoder:
         return base.decode(ids, positions, watcher)

@@ -173,7 +173,7 @@ class _Cohort:
         self._todo = list(reversed(runs))
         self._active: list[UserRun] = []
         self._plan = runs[0].plan
-        self._queue = row_queue(self._plan)
+        self._queue = row_queue(base, self._plan)
 
     def run(self, progress: bool) -> None:
         steps = sum(run.total_steps - run.adam.step for run in self._todo if not run.progress.finished)

@@ -21,12 +21,13 @@ from transformers import PreTrainedModel
 
 from antefix import FrozenBase, Prefix
 from antefix._examples import Row
+from antefix._norm import restore_norms
 from antefix.errors import InvalidArgument
 from antefix.peft import export_peft
 
 
 def own_copy(base: FrozenBase) -> PreTrainedModel:
-    """The base's modules once more, over the same weights, with transformers' own attention.
+    """The base's modules once more, over the same weights, all as transformers has them.
 
     Raises:
         InvalidArgument: an encoder-decoder, whose prefixes PEFT does not have.
@@ -39,6 +40,7 @@ def own_copy(base: FrozenBase) -> PreTrainedModel:
     shared = {id(parameter): parameter for parameter in base.model.parameters()}
     model: PreTrainedModel = copy.deepcopy(base.model, shared)
     model.set_attn_implementation("sdpa")
+    restore_norms(model)
     settings: Any = model.generation_config
     settings.eos_token_id, settings.pad_token_id = None, 0  # every arm makes the same number of tokens
     return model

@@ -29,9 +29,10 @@ class Quality(PanelSize):
         held_out: newest texts of each user, scored and never trained on.
         seeds: runs, seeded 0, 1, …
         length: positions of each prefix.
-        learning_rate: Adam's, of every prefix.
+        learning_rate: Adam's, of private prefixes.
         passes: over a user's texts, for a private prefix.
         shared_passes: over the contributors' texts, for the shared prefix.
+        shared_batch_size, shared_learning_rate: of the shared prefix.
         max_prompt_tokens: cut prompts to their first tokens.
         others: other users' prefixes that each user's texts are read under.
         context: tokens of a row with in-context examples; None for all that the base sees.
@@ -48,6 +49,8 @@ class Quality(PanelSize):
     learning_rate: float = Field(default=5e-3, gt=0)
     passes: float = Field(default=3, gt=0)
     shared_passes: float = Field(default=2, gt=0)
+    shared_batch_size: int = Field(default=8, ge=1)
+    shared_learning_rate: float = Field(default=1e-2, gt=0)
     max_prompt_tokens: int = Field(default=64, ge=1)
     others: int = Field(default=3, ge=1)
     context: int | None = Field(default=None, ge=64)
@@ -128,8 +131,12 @@ class _Study:
 
     def _check(self) -> None:
         """Refuse texts and settings that would fail later."""
-        for passes in (self._settings.passes, self._settings.shared_passes):
-            self._plan(0, passes, batch_size=1)
+        asked = self._settings
+        for passes, rate in (
+            (asked.passes, asked.learning_rate),
+            (asked.shared_passes, asked.shared_learning_rate),
+        ):
+            self._plan(0, passes, asked.shared_batch_size, rate)
         for users in (self._held_out, self._training, self._panel.contributors):
             for user, texts in users.items():
                 encode_user(self._base, user, texts, length=self._spec.length, max_prompt_tokens=None)
@@ -165,7 +172,8 @@ class _Study:
             return
         folder = self._out / f"seed-{seed}"
         self._say(f"seed {seed}: training the shared prefix on {len(self._panel.contributors)} other users")
-        plan = self._plan(seed, self._settings.shared_passes, batch_size=16)
+        asked = self._settings
+        plan = self._plan(seed, asked.shared_passes, asked.shared_batch_size, asked.shared_learning_rate)
         shared = train_shared(
             self._base,
             self._panel.contributors,
@@ -193,7 +201,7 @@ class _Study:
             self._base,
             self._training,
             self._spec,
-            self._plan(seed, self._settings.passes, batch_size=4),
+            self._plan(seed, self._settings.passes, 4, self._settings.learning_rate),
             start=start,
             checkpoint=checkpoint,
             progress=self._progress,
@@ -203,12 +211,12 @@ class _Study:
             self._say(f"seed {seed}: {lost} of {len(trained)} prefixes diverged, and count as their start")
         return {user: result.prefix for user, result in trained.items()}
 
-    def _plan(self, seed: int, passes: float, batch_size: int) -> TrainingPlan:
+    def _plan(self, seed: int, passes: float, batch_size: int, learning_rate: float) -> TrainingPlan:
         """Every text trains and the last step counts: nothing is chosen by looking."""
         return TrainingPlan(
             passes=passes,
             batch_size=batch_size,
-            learning_rate=self._settings.learning_rate,
+            learning_rate=learning_rate,
             validation_fraction=0,
             evaluate=False,
             seed=seed,

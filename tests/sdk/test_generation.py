@@ -18,7 +18,7 @@ from antefix._batch import RunningBatch
 from antefix._examples import Row
 from antefix._generation import generate, run
 from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
-from antefix._steps import Shape
+from antefix._shapes import Shape
 from antefix._steps import run as score_rows
 from antefix.errors import InvalidArgument, PrefixMismatch, TextTooLong
 from tests import tiny

@@ -95,7 +95,8 @@ def test_the_probe_finds_every_layers_shape(family: str, slots: list[tuple[str, 
 @pytest.mark.parametrize("family", tiny.CAUSAL)
 def test_a_prefix_is_what_transformers_calls_a_cache(family: str) -> None:
     """Same logits as the library's own way, so prefixes exchange with tools that use it."""
-    from antefix._steps import Shape, _forward
+    from antefix._shapes import Shape
+    from antefix._steps import _forward
 
     base = tiny.base(family)
     (row,) = rows_for(base, [(11, 11)])

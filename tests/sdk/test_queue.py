@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antefix._examples import Row
-from antefix._queue import AloneQueue, StackedQueue, first_fit, shape_class
-from antefix._steps import Shape
+from antefix._queue import AloneQueue, StackedQueue
+from antefix._shapes import Shape, Sizes, first_fit
 from antefix._users import Job
 
 
@@ -31,9 +31,11 @@ def drain(queue: Any) -> list[Any]:
 sizes = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=40)
 
 
-@given(sizes=sizes)
-def test_every_row_runs_once_at_a_shape_that_it_alone_names(sizes: list[tuple[int, int]]) -> None:
-    queue = StackedQueue(64)
+@given(sizes=sizes, at_once=st.booleans())
+def test_every_row_runs_once_at_a_shape_that_it_alone_names(
+    sizes: list[tuple[int, int]], at_once: bool
+) -> None:
+    queue = StackedQueue(Sizes(64, at_once))
     waiting = jobs(sizes)
     queue.add(waiting)
     batches = drain(queue)
@@ -41,19 +43,23 @@ def test_every_row_runs_once_at_a_shape_that_it_alone_names(sizes: list[tuple[in
     for batch in batches:
         assert sum(len(job.row.inputs) for job in batch.jobs) <= batch.shape.tokens
         assert sum(len(job.row.source) for job in batch.jobs) <= batch.shape.source_tokens
-        assert all(shape_class(job.row, 64) == batch.shape for job in batch.jobs)
+        assert not at_once or len(batch.jobs) <= batch.shape.rows
+        assert not at_once or max(max(len(j.row.inputs), len(j.row.source)) for j in batch.jobs) <= (
+            batch.shape.width
+        )
+        assert all(Sizes(64, at_once).shape_for(job.row) == batch.shape for job in batch.jobs)
 
 
 @given(sizes=sizes)
 def test_alone_there_are_no_dummies(sizes: list[tuple[int, int]]) -> None:
-    queue = AloneQueue(64)
+    queue = AloneQueue(Sizes(64, at_once=False))
     queue.add(jobs(sizes))
     for batch in drain(queue):
         assert batch.shape.tokens == sum(len(job.row.inputs) for job in batch.jobs)
 
 
 def test_evaluations_and_steps_do_not_mix() -> None:
-    queue = StackedQueue(64)
+    queue = StackedQueue(Sizes(64, at_once=False))
     queue.add(jobs([(5, 0)]))
     queue.add(jobs([(5, 0)], weight=None))
     assert [len(batch.jobs) for batch in drain(queue)] == [1, 1]

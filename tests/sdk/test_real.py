@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, score, train
-from antefix._steps import Shape, run
+from antefix._shapes import Shape
+from antefix._steps import run
 from tests.sdk.reference import row_loss
 from tests.sdk.test_steps import rows_for
 

@@ -5,7 +5,8 @@ import torch
 
 from antefix import FrozenBase
 from antefix._examples import Row
-from antefix._steps import Shape, run
+from antefix._shapes import Shape
+from antefix._steps import run
 from tests import tiny
 from tests.sdk.reference import row_loss
 
@@ -23,13 +24,18 @@ def rows_for(base: FrozenBase, sizes: list[tuple[int, int]], seed: int = 0) -> l
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("length", [1, 5])
-def test_packed_losses_and_gradients_equal_the_sequential_ones(family: str, length: int) -> None:
+@pytest.mark.parametrize("at_once", [{}, {"rows": 6, "width": 32}], ids=["row by row", "at once"])
+def test_packed_losses_and_gradients_equal_the_sequential_ones(
+    family: str, length: int, at_once: dict[str, int]
+) -> None:
     base = tiny.base(family)
     rows = rows_for(base, [(9, 4), (3, 1), (17, 17), (9, 2)])
     prefixes = torch.randn(len(rows), base.layout.size(length)) * 0.3
     weights = [0.5, 2.0, 0.1, 1.0]
-    outcome = run(base, Shape(64, 64 if base.is_encoder_decoder else 0), rows, prefixes, weights)
+    shape = Shape(64, 64 if base.is_encoder_decoder else 0, **at_once)
+    outcome = run(base, shape, rows, prefixes, weights)
     assert outcome.gradients is not None
+    assert outcome.gradients.shape == prefixes.shape
     for number, row in enumerate(rows):
         leaf = prefixes[number].clone().requires_grad_()
         loss = row_loss(base, row, leaf)
@@ -39,10 +45,12 @@ def test_packed_losses_and_gradients_equal_the_sequential_ones(family: str, leng
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_no_prefix_is_the_plain_model(family: str) -> None:
+@pytest.mark.parametrize("at_once", [{}, {"rows": 3, "width": 16}], ids=["row by row", "at once"])
+def test_no_prefix_is_the_plain_model(family: str, at_once: dict[str, int]) -> None:
     base = tiny.base(family)
     row = rows_for(base, [(7, 7)])[0]
-    (loss,) = run(base, Shape(64, 64 if row.source else 0), [row], torch.zeros(1, 0), None).losses
+    shape = Shape(64, 64 if row.source else 0, **at_once)
+    (loss,) = run(base, shape, [row], torch.zeros(1, 0), None).losses
     ids = torch.tensor([row.inputs])
     with torch.no_grad():
         if base.is_encoder_decoder:

@@ -46,6 +46,7 @@ def test_help_comes_without_torch(words: list[str]) -> None:
     assert f"Usage: {' '.join(['antefix-sim', *words])}" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "antefix_simulations", "demo", "--data", "/no/such/file"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

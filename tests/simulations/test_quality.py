@@ -286,6 +286,7 @@ def test_seeds_are_averaged_within_a_user_first(tmp_path: Path) -> None:
         ({"others": 9}, InvalidArgument),
         ({"length": 254}, TextTooLong),
         ({"passes": 1e300}, InvalidArgument),
+        ({"shared_batch_size": 2**40}, InvalidArgument),
     ],
 )
 def test_settings_that_do_not_work_leave_no_run_behind(
@@ -310,6 +311,6 @@ def test_a_ledger_of_something_else_is_refused(content: bytes, tmp_path: Path) -
 
 def test_prefixes_that_diverged_are_told(tmp_path: Path) -> None:
     said: list[str] = []
-    settings = Quality(**{**SMALL.model_dump(), "learning_rate": 1e38, "seeds": 1, "in_context_users": 0})
+    settings = Quality(**{**SMALL.model_dump(), "learning_rate": 1e38, "passes": 4, "seeds": 1})
     run_quality(tiny.base("llama"), small_panel(), settings, tmp_path, say=said.append, progress=False)
     assert "seed 0: 5 of 5 prefixes diverged, and count as their start" in said
