@@ -44,7 +44,6 @@ class Adam:
         self.square.mul_(plan.beta2).add_(gradient.square().mul_(1 - plan.beta2))
         spread = self.square.div(1 - plan.beta2**self.step).sqrt_().add_(plan.epsilon)
         rate = learning_rate(plan, self.step, total_steps) / (1 - plan.beta1**self.step)
-        rate = min(rate, torch.finfo(torch.float32).max)  # torch raises for a larger factor
         self.trained.sub_(self.mean.mul(rate).div_(spread))
 
 
