@@ -1,6 +1,5 @@
 """Writes `docs/commands.md`: the help text of every command. `make docs` calls it."""
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -28,8 +27,9 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 def help_of(words: tuple[str, ...]) -> str:
     """Its help text, 100 columns wide."""
-    os.environ["TERMINAL_WIDTH"] = "100"
-    shown = CliRunner().invoke(app, [*words[1:], "--help"], prog_name="antefix-sim", color=False)
+    # Not TERMINAL_WIDTH, which typer reads once, when whoever comes first imports it.
+    wide = {"COLUMNS": "100"}
+    shown = CliRunner().invoke(app, [*words[1:], "--help"], prog_name="antefix-sim", color=False, env=wide)
     assert shown.exit_code == 0, shown.output
     return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
 

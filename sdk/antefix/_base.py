@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -24,10 +24,13 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from antefix import _attention
+from antefix._arguments import require
+from antefix._folder import weight_files
 from antefix._norm import replace_norms
 from antefix._probe import find_head, find_layout
 from antefix._source import model_fingerprint, resolve
-from antefix.errors import BaseDamaged, BaseUnsuitable, InvalidArgument
+from antefix._vocabulary import refuse_foreign_ids
+from antefix.errors import AntefixError, BaseDamaged, BaseUnsuitable, InvalidArgument
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,19 +51,28 @@ class FrozenBase:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str, fingerprint: str
     ) -> None:
         """Freeze `model` and probe it. Most users call `load` or `from_model`."""
+        require(model, PreTrainedModel, "model")
+        require(tokenizer, PreTrainedTokenizerBase, "tokenizer")
         model.requires_grad_(False)
         model.eval()
         _remove_dropout(model)
         replace_norms(model)
-        model.set_attn_implementation(_attention.NAME)
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self.fingerprint = fingerprint
-        self.layout, self.slot_of = find_layout(model)
-        self.head = find_head(model)
-        limit = getattr(model.config, "max_position_embeddings", None)
-        self.context: int | None = int(limit) if limit else None
+        try:
+            model.set_attn_implementation(_attention.NAME)
+            self.layout, self.slot_of = find_layout(model)
+            self.head = find_head(model)
+            refuse_foreign_ids(model, tokenizer)
+        except AntefixError:
+            raise
+        except Exception as error:  # odd settings fail in as many ways as a model has lines
+            raise BaseUnsuitable(
+                f"base {name!r} does not run on a few tokens: {_reason(error)}", "choose another base"
+            ) from error
+        self.context = _context(model)
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
         self._positions = _Positions()
         if self.is_encoder_decoder:
@@ -82,6 +94,7 @@ class FrozenBase:
         Raises:
             BaseNotFound, BaseUnavailable, BaseDamaged, BaseUnsuitable, InvalidArgument.
         """
+        require(dtype, str, "dtype")
         if dtype not in _DTYPES:
             raise InvalidArgument(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
         where = _device(device)
@@ -94,7 +107,13 @@ class FrozenBase:
     def from_model(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "in memory"
     ) -> Self:
-        """Take a model that is already in memory; its tensors as they are now are its fingerprint."""
+        """Take a model that is already in memory; its tensors as they are now are its fingerprint.
+
+        Raises:
+            BaseUnsuitable, InvalidArgument.
+        """
+        require(model, PreTrainedModel, "model")
+        require(tokenizer, PreTrainedTokenizerBase, "tokenizer")
         tensors = {key: value for key, value in model.state_dict().items()}
         words = "\n".join(f"{token}\t{number}" for token, number in sorted(tokenizer.get_vocab().items()))
         fingerprint = model_fingerprint(tensors, model.config.to_diff_dict(), words.encode())
@@ -164,10 +183,16 @@ class FrozenBase:
 def _device(device: str | torch.device) -> torch.device:
     try:
         where = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InvalidArgument(f"device is {device!r}", "use 'cpu' or 'cuda'") from error
+    if where.type not in ("cpu", "cuda"):
+        raise InvalidArgument(f"device is {device!r}, which nothing here was tried on", "use 'cpu' or 'cuda'")
     if where.type == "cuda" and not torch.cuda.is_available():
         raise InvalidArgument(f"device is {device!r} but this machine offers no CUDA", "use 'cpu'")
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise InvalidArgument(
+            f"device is {device!r} but this machine has {torch.cuda.device_count()} of them", "use 'cuda:0'"
+        )
     return where
 
 
@@ -177,15 +202,20 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrained
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(folder, **here)
+            _refuse_settings(folder, config)
             tokenizer = AutoTokenizer.from_pretrained(folder, **here)
             auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             here |= {"use_safetensors": True, "output_loading_info": True}
             loaded: Any = auto.from_pretrained(folder, config=config, dtype=dtype, **here)
+    except AntefixError:
+        raise
     except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: weights of another shape
-        raise BaseDamaged(f"the files in {folder} cannot be read ({error})", "fetch them again") from error
-    except (ValueError, KeyError) as error:  # an architecture that transformers does not know
+        raise BaseDamaged(
+            f"the files in {folder} cannot be read ({_reason(error)})", "fetch them again"
+        ) from error
+    except Exception as error:  # an architecture that it does not know, or any odd setting
         raise BaseUnsuitable(
-            f"{folder} holds no text model that transformers can run: {error}", "choose another base"
+            f"{folder} holds no text model that transformers can run: {_reason(error)}", "choose another base"
         ) from error
     model, found = loaded
     if found["missing_keys"]:  # transformers would go on with random numbers in their place
@@ -197,13 +227,50 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrained
     return model, tokenizer
 
 
+def _refuse_settings(folder: Path, config: Any) -> None:
+    """Refuse what would fail late or never end, before transformers acts on it."""
+    if getattr(config, "quantization_config", None) is not None:
+        raise BaseUnsuitable(
+            f"{folder} is quantised (its config.json has a quantization_config)",
+            "use the model's full-precision files",
+        )
+    names = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+    most = max((n for name in names if isinstance(n := getattr(config, name, None), int)), default=0)
+    tensors = 0
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            tensors += len(list(file.keys()))
+    if most > tensors:  # a number with nine zeros would be built layer by layer until memory ends
+        raise BaseDamaged(
+            f"config.json in {folder} has {most:,} layers, its weights {tensors:,} tensors",
+            "fetch them again",
+        )
+
+
+def _context(model: PreTrainedModel) -> int | None:
+    """Positions that the model's settings allow; None where they set no limit."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or limit == 0:
+        return None
+    if type(limit) is not int or limit < 0:
+        raise BaseUnsuitable(
+            f"its settings have max_position_embeddings {str(limit)[:20]}", "correct config.json"
+        )
+    return limit
+
+
+def _reason(error: Exception) -> str:
+    """What a library says went wrong, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def _remove_dropout(model: PreTrainedModel) -> None:
     """Set every dropout to 0: the base must compute the same in training and in use, in any mode."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for word in ("dropout", "attention_dropout", "activation_dropout", "layerdrop"):
-            if isinstance(getattr(module, word, None), float):
+            if isinstance(getattr(module, word, None), int | float):
                 setattr(module, word, 0.0)
 
 

@@ -62,7 +62,13 @@ class RunningBatch:
         self.watch: Callable[[int, Tensor], None] | None = None
         self._base, self._exact, self._streaming = base, exact, streaming
         self._size = size.rounded if exact else size
-        self._arena = Arena(base, rows, capacity_for(self._size))
+        try:
+            self._arena = Arena(base, rows, capacity_for(self._size))
+        except (RuntimeError, TypeError) as error:  # no memory, and sizes beyond 64 bits, in torch's words
+            raise InvalidArgument(
+                f"there is no memory for {rows} rows of {self._size.decoder} positions",
+                "use a smaller max_rows",
+            ) from error
         self._rows: list[_Row | None] = [None] * rows
         self._waiting: deque[_Row] = deque()
         self._tickets = 0

@@ -1,29 +1,52 @@
 """A training run's folder: an interrupted run goes on from it, bit for bit.
 
 One safetensors file per user, replaced whole at step boundaries. It holds the user's prefix in the
-clear, as private as the prefix itself; delete the folder when the run is done.
+clear, as private as the prefix itself; delete the folder when the run is done. A file has one tensor
+`state` [3 or 4, n]: trained numbers, Adam's two moments, and the best trained numbers if there are any; its
+metadata are `run` (JSON of `_Saved`) and `digest` (SHA-256 of that text and the tensor's bytes).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
 from antefix._adam import Adam
 from antefix._files import write_whole
 from antefix._spec import PrefixSpec
+from antefix._tensorfile import HEADER_LIMIT, Unreadable, content_of, read_tensor
 from antefix._users import Progress, UserRun
 from antefix.errors import CheckpointMismatch, InvalidArgument
 
 _SECONDS_BETWEEN_SAVES = 30.0
+_log = logging.getLogger("antefix")
+
+
+class _Saved(BaseModel):
+    """What a file says beside its numbers; of other types or beyond these bounds it is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    identity: str
+    step: int = Field(ge=0)
+    tokens: int = Field(ge=0)
+    first_loss: float | None
+    last_loss: float | None
+    best_loss: float | None
+    misses: int = Field(ge=0)
+    evaluated_at: int = Field(ge=-1)
+    finished: bool
+    diverged: bool
 
 
 class Checkpoint:
@@ -43,6 +66,7 @@ class Checkpoint:
         self._folder = folder
         self._common = f"{base_fingerprint}\n{spec.model_dump_json()}"
         self._saved_at = time.monotonic()
+        self._failed = False
 
     def restore(self, run: UserRun) -> None:
         """Put a user where an earlier run left it, if there is one.
@@ -51,43 +75,64 @@ class Checkpoint:
             CheckpointMismatch: the file is of other texts, settings or another base, or is damaged.
         """
         path = self._path(run)
-        if path is None or not path.exists():
+        if path is None or not os.path.lexists(path):
             return
         try:
-            with safe_open(path, framework="pt") as file:
-                fields = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
+            saved, numbers = _read(path, run.adam.trained.numel())
+        except Unreadable as error:
             raise CheckpointMismatch(
-                f"{path} is damaged ({error})", "delete it to start that user anew"
+                f"{path} cannot be used: {error}", "delete it to start that user anew"
             ) from error
-        if fields.get("identity") != self._identity(run) or not _fits(tensors, run):
-            theirs, ours = fields.get("identity", "nothing")[:12], self._identity(run)[:12]
+        if saved.identity != self._identity(run):
+            theirs, ours = saved.identity[:12], self._identity(run)[:12]
             raise CheckpointMismatch(
-                f"{path} belongs to another run of user {run.name!r}: it was made for {theirs}…, "
+                f"{path} belongs to another run: it was made for {theirs}…, "
                 f"this run is {ours}… (texts, start, spec, plan and base must be the same)",
                 "use another checkpoint folder, or delete this one",
             )
-        state = json.loads(fields["progress"])
-        tensors = {name: tensor.to(run.adam.trained.device) for name, tensor in tensors.items()}
-        run.progress = Progress(**state, best=tensors.get("best"))
-        run.adam = Adam(tensors["trained"], tensors["mean"], tensors["square"], int(fields["step"]))
+        if saved.step > run.total_steps or saved.evaluated_at > saved.step:
+            raise CheckpointMismatch(
+                f"{path} cannot be used: it is at step {saved.step:.3g} of {run.total_steps}",
+                "delete it to start that user anew",
+            )
+        trained, mean, square, *best = numbers.to(run.adam.trained.device).unbind()
+        run.adam = Adam(trained.clone(), mean.clone(), square.clone(), saved.step)
+        run.progress = Progress(
+            **saved.model_dump(exclude={"identity", "step", "best_loss"}),
+            best=best[0].clone() if best else None,
+            best_loss=float("inf") if saved.best_loss is None else saved.best_loss,
+        )
 
     def save(self, run: UserRun) -> None:
-        """Write one user's state; within a step, as an interrupt may find it, the last file stays."""
+        """Write one user's state; within a step, as an interrupt may find it, the last file stays.
+
+        Where it cannot be written (a full disk) training goes on, and a log line says so once: the
+        results of all users are worth more than the way back.
+        """
         path = self._path(run)
         if path is None or not run.settled:
             return
-        tensors = {"trained": run.adam.trained, "mean": run.adam.mean, "square": run.adam.square}
-        state = {key: value for key, value in vars(run.progress).items() if key != "best"}
-        if run.progress.best is not None:
-            tensors["best"] = run.progress.best
-        fields = {
-            "identity": self._identity(run),
-            "step": str(run.adam.step),
-            "progress": json.dumps(state),
-        }
-        write_whole(path, save({name: t.cpu() for name, t in tensors.items()}, metadata=fields))
+        state = vars(run.progress).copy()
+        best = state.pop("best")
+        rows = [run.adam.trained, run.adam.mean, run.adam.square, *([] if best is None else [best])]
+        numbers = torch.stack(rows).cpu()
+        saved = _Saved(
+            **{**state, "best_loss": None if best is None else run.progress.best_loss},
+            identity=self._identity(run),
+            step=run.adam.step,
+        ).model_dump_json()
+        fields = {"run": saved, "digest": _digest(saved, numbers)}
+        try:
+            write_whole(path, save({"state": numbers}, metadata=fields))
+        except OSError as error:
+            if not self._failed:
+                _log.warning(
+                    "checkpoint %s cannot be written (%s): training goes on, but an interrupted run "
+                    "will start at its last save",
+                    self._folder,
+                    error.strerror or error,
+                )
+            self._failed = True
 
     def save_now_and_then(self, runs: list[UserRun]) -> None:
         """Save all `runs` if the last time was a while ago."""
@@ -99,7 +144,10 @@ class Checkpoint:
     def _path(self, run: UserRun) -> Path | None:
         if self._folder is None:
             return None
-        return self._folder / f"{hashlib.sha256(run.name.encode()).hexdigest()[:32]}.safetensors"
+        return (
+            self._folder
+            / f"{hashlib.sha256(run.name.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
+        )
 
     def _identity(self, run: UserRun) -> str:
         """Digest of everything that this user's result is a function of."""
@@ -110,9 +158,29 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def _fits(tensors: dict[str, Tensor], run: UserRun) -> bool:
-    shape = run.adam.trained.shape
-    names = {"trained", "mean", "square"}
-    return names <= set(tensors) <= names | {"best"} and all(
-        t.shape == shape and t.dtype == torch.float32 for t in tensors.values()
-    )
+def _read(path: Path, size: int) -> tuple[_Saved, Tensor]:
+    """What a file holds [3 or 4, size], read as if an attacker had written it.
+
+    Raises:
+        Unreadable: anything unexpected; the message names the first difference.
+    """
+    found = read_tensor(content_of(path, 4 * 4 * size + 8 + HEADER_LIMIT), "state", 2)
+    if found.dtype != "F32" or found.metadata.keys() != {"run", "digest"}:
+        raise Unreadable("it is not of the kind that this version writes")
+    if found.metadata["digest"] != _digest(found.metadata["run"], found.values):
+        raise Unreadable("its digest is not that of what it holds")
+    try:
+        saved = _Saved.model_validate_json(found.metadata["run"])
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise Unreadable(f"its field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+    rows = 3 if saved.best_loss is None else 4
+    if list(found.values.shape) != [rows, size] or found.values[2].min() < 0:
+        raise Unreadable(f"its numbers are not the [{rows}, {size}] of this run")
+    return saved, found.values
+
+
+def _digest(saved: str, numbers: Tensor) -> str:
+    digest = hashlib.sha256(saved.encode(errors="surrogatepass"))
+    digest.update(numbers.numpy().tobytes())
+    return digest.hexdigest()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from antefix._arguments import require, require_text
 from antefix._base import FrozenBase
-from antefix.errors import EmptyText, InvalidArgument, NoExamples, TextTooLong
+from antefix.errors import EmptyText, NoExamples, TextTooLong
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Example:
-    """One training text of a user. Private.
+    """One training text of a user. Private: its `repr` shows lengths.
 
     The model sees prompt and completion joined exactly as they are: end the prompt with a newline or a
     space where one belongs. The loss counts the completion and the end-of-text token after it.
@@ -19,10 +20,22 @@ class Example:
     Attributes:
         completion: what the user wrote.
         prompt: what it answers; may be empty.
+
+    Raises:
+        InvalidArgument: a field that is no text.
     """
 
     completion: str
     prompt: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no tokenizer takes, where it is written down."""
+        require_text(self.completion, "Example.completion")
+        require_text(self.prompt, "Example.prompt")
+
+    def __repr__(self) -> str:
+        """Lengths; tracebacks and logs show it."""
+        return f"Example(completion: {len(self.completion)} characters, prompt: {len(self.prompt)})"
 
 
 @dataclass(frozen=True)
@@ -61,12 +74,7 @@ def encode_user(
         NoExamples, EmptyText, TextTooLong, InvalidArgument.
     """
     rows = []
-    for number, example in enumerate(examples):
-        if not isinstance(example, Example):
-            raise InvalidArgument(
-                f"example {number} of user {user!r} is a {type(example).__name__}, not an Example",
-                "write Example(completion=…, prompt=…)",
-            )
+    for number, example in enumerate(texts_of(user, examples)):
         if not example.completion.strip():
             raise EmptyText(f"example {number} of user {user!r} has an empty completion", "leave it out")
         row = encode(base, example, max_prompt_tokens)
@@ -75,6 +83,20 @@ def encode_user(
     if not rows:
         raise NoExamples(f"user {user!r} has no examples", "give at least one, or leave the user out")
     return rows
+
+
+def texts_of(user: str, examples: object) -> list[Example]:
+    """All texts of one user.
+
+    Raises:
+        InvalidArgument: no list, or something in it is no Example.
+    """
+    hint = "write a list of Example(completion=…, prompt=…)"
+    require(examples, Iterable, f"examples[{user!r}]", hint)
+    found = list(examples) if isinstance(examples, Iterable) else []
+    for number, example in enumerate(found):
+        require(example, Example, f"example {number} of user {user!r}", hint)
+    return found
 
 
 def encode(base: FrozenBase, example: Example, max_prompt_tokens: int | None) -> Row:
@@ -110,6 +132,11 @@ def _special(base: FrozenBase) -> tuple[list[int], list[int]]:
 
 def check_rows_fit(base: FrozenBase, tokens: int, length: int, what: str) -> None:
     """Refuse a text that does not fit the base's context beside a prefix of `length`."""
+    if base.context is not None and length >= base.context:
+        raise TextTooLong(
+            f"a prefix of {length} leaves no room for {what}: the base sees {base.context} tokens in all",
+            "use a shorter prefix",
+        )
     if base.context is not None and length + tokens > base.context:
         raise TextTooLong(
             f"{what} has {tokens} tokens; with a prefix of {length} the base sees {base.context - length}",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Never
 
 from torch import Tensor
 from tqdm import tqdm
 
 from antefix._allocator import large_blocks_kept
+from antefix._arguments import refuse_unknown, require
 from antefix._base import FrozenBase
 from antefix._batch import RunningBatch
 from antefix._beams import search
-from antefix._keywords import refuse_unknown
 from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
 from antefix.errors import InvalidArgument
 
@@ -52,10 +52,15 @@ def generate(
         InvalidArgument, PrefixMismatch, TextTooLong: before anything is generated.
     """
     refuse_unknown("generate", unknown)
+    require(base, FrozenBase, "base")
     if isinstance(requests, GenerationRequest):
         raise InvalidArgument("requests is one GenerationRequest", "put it in a list")
+    require(requests, Iterable, "requests", "give a list of GenerationRequest(prompt=…, prefix=…)")
+    require(max_rows, int, "max_rows")
     if max_rows < 1:
         raise InvalidArgument(f"max_rows is {max_rows}", "use 1 or more")
+    if max_rows > 2**31:
+        raise InvalidArgument("max_rows is above 2,147,483,648", "use as many as there is memory for")
     prepared = [prepare(base, request, f"request {n}") for n, request in enumerate(requests)]
     results: dict[int, Generated] = {}
     with tqdm(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from antefix._arguments import path_of, require
 from antefix._files import write_whole
 from antefix._layout import Kind, Layout
 from antefix._prefixfile import parse, read
@@ -35,7 +36,15 @@ class Prefix:
     """
 
     def __init__(self, values: Tensor, layout: Layout, base_fingerprint: str) -> None:
-        """Take `values` [layout.size(P)], fp32; they are copied."""
+        """Take `values` [layout.size(P)], fp32; they are copied.
+
+        Raises:
+            PrefixMismatch: a wrong number of values.
+            InvalidArgument: NaN or infinite values, or arguments of another type.
+        """
+        require(values, Tensor, "values")
+        require(layout, Layout, "layout")
+        require(base_fingerprint, str, "base_fingerprint")
         length, rest = divmod(values.numel(), layout.width)
         if values.dim() != 1 or rest or length < 1:
             raise PrefixMismatch(
@@ -43,6 +52,12 @@ class Prefix:
                 f"the given tensor has shape {list(values.shape)}"
             )
         self._values = values.detach().to("cpu", torch.float32, copy=True)
+        broken = length * layout.width - int(torch.isfinite(self._values).sum())
+        if broken:
+            raise InvalidArgument(
+                f"{broken:,} of the {values.numel():,} values of this prefix are NaN or infinite",
+                "train it again with a lower learning rate",
+            )
         self.layout = layout
         self.length = length
         self.base_fingerprint = base_fingerprint
@@ -65,9 +80,9 @@ class Prefix:
             dtype: stored type, `"fp32"`, `"fp16"` or `"bf16"`.
 
         Raises:
-            InvalidArgument: unknown dtype, or values too large for it.
+            InvalidArgument: unknown dtype, values too large for it, or what is no path.
         """
-        target = Path(path)
+        target = path_of(path, "path")
         write_whole(target, self.to_bytes(dtype=dtype))
         return target
 
@@ -77,6 +92,7 @@ class Prefix:
         Raises:
             InvalidArgument: unknown dtype, or values too large for it.
         """
+        require(dtype, str, "dtype")
         if dtype not in _DTYPES:
             raise InvalidArgument(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
         stored = self._values.to(_DTYPES[dtype])
@@ -102,8 +118,11 @@ class Prefix:
         Raises:
             PrefixFileRefused: truncated, pickled, or with anything but the expected content.
             PrefixMismatch: of another base.
+            InvalidArgument: what is no path.
         """
-        found = read(Path(path), FORMAT)
+        if base_fingerprint is not None:
+            require(base_fingerprint, str, "base_fingerprint")
+        found = read(path_of(path, "path"), FORMAT)
         prefix = cls(found.values, found.layout, found.base_fingerprint)
         if base_fingerprint is not None:
             prefix.require_base(base_fingerprint)

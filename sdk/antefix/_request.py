@@ -7,11 +7,12 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from antefix._arguments import require, require_text
 from antefix._base import FrozenBase
 from antefix._examples import check_rows_fit, prompt_tokens
 from antefix._prefix import Prefix
-from antefix._spec import Settings
-from antefix.errors import InvalidArgument
+from antefix._spec import Count, Settings
+from antefix.errors import BaseUnsuitable, InvalidArgument
 
 Finish = Literal["stop", "end", "length"]
 
@@ -24,7 +25,8 @@ class GenerationRequest(Settings):
         prefix: whose prefix it reads it under; None for none.
         chat: put the prompt into the tokenizer's chat template, as one turn of the user.
         max_new_tokens: tokens at most.
-        temperature: 0 takes the most likely token; above, tokens are drawn, more evenly the higher.
+        temperature: 0 takes the most likely token; above (from 1e-6), tokens are drawn, more evenly the
+            higher.
         top_k: draw among that many most likely tokens.
         top_p: draw among the most likely tokens that together have this probability.
         seed: of the draws; the same request gives the same text.
@@ -39,34 +41,36 @@ class GenerationRequest(Settings):
     prompt: str = Field(repr=False)
     prefix: Prefix | None = None
     chat: bool = False
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1, le=2**20)
     temperature: float = Field(default=0.0, ge=0)
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: Count | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     stop: tuple[str, ...] = Field(default=(), repr=False)
-    num_beams: int = Field(default=1, ge=1)
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    num_beams: int = Field(default=1, ge=1, le=1024)
+    max_prompt_tokens: Count | None = None
     ignore_eos: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _hide(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Check what is private here: the message of a field's own check would quote it."""
-        wanted: list[tuple[str, type[object], bool]] = [("prompt", str, False), ("prefix", Prefix, True)]
-        for word, kind, optional in wanted:
-            if word not in values and not optional:
-                raise ValueError(f"{word} is missing")
-            given = values.get(word)
-            if not isinstance(given, kind) and not (optional and given is None):
-                raise ValueError(f"{word} is a {type(given).__name__}, not a {kind.__name__}")
+        if "prompt" not in values:
+            raise ValueError("prompt is missing")
+        require_text(values["prompt"], "GenerationRequest.prompt")
+        if values.get("prefix") is not None:
+            require(values["prefix"], Prefix, "GenerationRequest.prefix")
         stop = values.get("stop", ())
         if not isinstance(stop, tuple | list) or not all(isinstance(text, str) and text for text in stop):
             raise ValueError("stop is not a tuple of texts with at least one character each")
+        for text in stop:
+            require_text(text, "a text of GenerationRequest.stop")
         return values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if 0 < self.temperature < 1e-6:  # the numbers drawn from would overflow
+            raise ValueError(f"temperature is {self.temperature}; use 0, or 1e-6 and more")
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ValueError("top_k and top_p choose what is drawn from, and temperature 0 draws nothing")
         if self.num_beams > 1 and (self.temperature > 0 or self.stop):
@@ -146,6 +150,7 @@ def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the reque
 
     Raises:
         InvalidArgument: not a request, or `chat` with a base that has no chat template.
+        BaseUnsuitable: `chat` with a template that fails.
         PrefixMismatch: a prefix of another base.
         TextTooLong: more than the base can see.
     """
@@ -182,7 +187,13 @@ def _chat_tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
         cut = tokenizer(prompt, add_special_tokens=False)["input_ids"][: request.max_prompt_tokens]
         prompt = tokenizer.decode(cut, clean_up_tokenization_spaces=False)
     turns = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # the base's makers wrote the template; its complaint may quote the prompt
+        raise BaseUnsuitable(
+            f"the chat template of base {base.name!r} fails with {type(error).__name__}",
+            "leave out chat=True",
+        ) from None
     if base.is_encoder_decoder:
         return prompt_tokens(base, text)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) or prompt_tokens(base, "")

@@ -9,9 +9,9 @@ from typing import Never, overload
 import torch
 
 from antefix._allocator import large_blocks_kept
+from antefix._arguments import refuse_unknown, require, require_users
 from antefix._base import FrozenBase
 from antefix._examples import Example, Row, encode_user
-from antefix._keywords import refuse_unknown
 from antefix._prefix import Prefix
 from antefix._shapes import Shape, Sizes, first_fit
 from antefix._steps import run as run_rows
@@ -59,12 +59,19 @@ def score(
         NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch.
     """
     refuse_unknown("score", unknown)
+    require(base, FrozenBase, "base")
+    if max_prompt_tokens is not None:
+        require(max_prompt_tokens, int, "max_prompt_tokens")
+        if max_prompt_tokens < 1:
+            raise InvalidArgument(f"max_prompt_tokens is {max_prompt_tokens}", "use 1 or more, or None")
     if not isinstance(examples, Mapping):
+        require(examples, Iterable, "examples", "give a list of Example(completion=…, prompt=…)")
         if isinstance(prefix, Mapping):
             raise InvalidArgument(
                 "several prefixes for one list of examples", "give the examples by user too"
             )
         return _score_all(base, {"": examples}, {"": prefix}, max_prompt_tokens)[""]
+    require_users(examples, "examples")
     if not isinstance(prefix, Mapping):
         return _score_all(base, examples, dict.fromkeys(examples, prefix), max_prompt_tokens)
     missing = [user for user in examples if user not in prefix]
@@ -122,6 +129,7 @@ def _encode(
     max_prompt_tokens: int | None,
 ) -> list[Row]:
     if prefix is not None:
+        require(prefix, Prefix, "prefix")
         prefix.require_base(base.fingerprint, base.layout)
     length = 0 if prefix is None else prefix.length
     return encode_user(base, user, texts, length=length, max_prompt_tokens=max_prompt_tokens)

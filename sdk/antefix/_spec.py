@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from antefix._arguments import require_text
 from antefix.errors import InvalidArgument
 
 Start = Literal["prefix", "examples", "words", "zeros", "random"]
+Count = Annotated[int, Field(ge=1, le=2**31)]
 
 
 class Settings(BaseModel):
     """Frozen settings; a wrong value or an unknown keyword raises `InvalidArgument`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, *positional: object, **values: Any) -> None:
         """Check all values at once."""
+        kind = type(self)
+        if positional:
+            names = ", ".join(kind.model_fields)
+            raise InvalidArgument(f"{kind.__name__}() takes keywords only", f"name what you set: {names}")
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _explain(type(self), error) from None
+            raise _explain(kind, error) from None
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> InvalidArgument:
@@ -36,7 +42,14 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> InvalidArgument:
     said = first["msg"].removeprefix("Value error, ")
     if not word:
         return InvalidArgument(f"{kind.__name__}: {said}")
-    return InvalidArgument(f"{kind.__name__}.{word} is {first['input']!r}: {said.lower()}")
+    return InvalidArgument(f"{kind.__name__}.{word} is {_shown(first['input'])}: {said.lower()}")
+
+
+def _shown(given: object) -> str:
+    """A number as it is; the type of anything else, which may hold a user's text."""
+    if isinstance(given, int) and given.bit_length() > 64:  # Python refuses to write thousands of digits
+        return f"an int of {given.bit_length():,} bits"
+    return repr(given) if given is None or isinstance(given, int | float) else f"a {type(given).__name__}"
 
 
 class PrefixSpec(Settings):
@@ -54,8 +67,8 @@ class PrefixSpec(Settings):
         freeze_sink: keep row 0 (the base's BOS token, an attention sink) as the base computes it.
     """
 
-    length: int = Field(default=16, ge=1)
-    mlp_width: int | None = Field(default=None, ge=1)
+    length: int = Field(default=16, ge=1, le=2**16)
+    mlp_width: int | None = Field(default=None, ge=1, le=2**16)
     start: Start | None = None
     words: str | None = None
     freeze_sink: bool = True
@@ -65,7 +78,10 @@ class PrefixSpec(Settings):
         if self.freeze_sink and self.length < 2:
             raise ValueError("length 1 with freeze_sink=True leaves nothing to train; use length 2 or more")
         if (self.start == "words") != (self.words is not None):
-            raise ValueError(f"start is {self.start!r} and words is {self.words!r}; they go together")
+            given = "not given" if self.words is None else "given"
+            raise ValueError(f"start is {self.start!r} and words is {given}; they go together")
+        if self.words is not None:
+            require_text(self.words, "PrefixSpec.words")
         if self.words is not None and not self.words.strip():
             raise ValueError("words is empty; give a few words that name the task")
         return self
@@ -85,7 +101,8 @@ class TrainingPlan(Settings):
         beta1, beta2, epsilon: Adam's.
         validation_fraction: share of the user's own texts held out to judge the prefix; 0 for none.
         evaluate_every: steps between evaluations; None for start and end only.
-        evaluate: judge the prefix before and after; without it the last one is kept and losses are NaN.
+        evaluate: judge the prefix before and after; without it no text is held out, the last prefix is kept
+            and both losses are NaN.
         patience: evaluations without improvement before a user stops; None for never.
         seed: of the order of texts, the random start and the MLP.
         max_prompt_tokens: cut prompts to their first tokens; None for no cut.
@@ -98,29 +115,31 @@ class TrainingPlan(Settings):
         activation_checkpointing: recompute activations: less memory, a step half as long again.
     """
 
-    max_steps: int | None = Field(default=None, ge=1)
-    passes: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=4, ge=1)
+    max_steps: Count | None = None
+    passes: float | None = Field(default=None, gt=0, le=1e9)
+    batch_size: Count = 4
     learning_rate: float = Field(default=5e-3, gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=2**31)
     clip_norm: float = Field(default=1.0, gt=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
+    epsilon: float = Field(default=1e-8, ge=1e-30, le=1)
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    evaluate_every: int | None = Field(default=None, ge=1)
+    evaluate_every: Count | None = None
     evaluate: bool = True
-    patience: int | None = Field(default=None, ge=1)
+    patience: Count | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    max_prompt_tokens: Count | None = None
     batching: Literal["stacked", "alone"] = "stacked"
-    micro_batch_tokens: int | None = Field(default=None, ge=64, multiple_of=64)
-    workers: int | None = Field(default=None, ge=1)
-    users_in_flight: int = Field(default=64, ge=1)
+    micro_batch_tokens: int | None = Field(default=None, ge=64, le=2**20, multiple_of=64)
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    users_in_flight: Count = 64
     activation_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if not self.evaluate and (self.patience is not None or self.evaluate_every is not None):
+            raise ValueError("patience and evaluate_every need evaluate=True")
         if self.patience is not None and not (self.evaluate_every and self.validation_fraction):
             raise ValueError("patience needs evaluate_every and a validation_fraction above 0")
         return self

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from antefix._adam import Adam
 from antefix._allocator import large_blocks_kept
+from antefix._arguments import path_of, refuse_unknown, require, require_users
 from antefix._base import FrozenBase
 from antefix._checkpoint import Checkpoint
-from antefix._examples import Example, encode_user
-from antefix._keywords import refuse_unknown
+from antefix._examples import Example, encode_user, texts_of
 from antefix._prefix import Prefix
 from antefix._queue import MicroBatch, row_queue
 from antefix._reparam import reparametrisation
@@ -37,10 +37,13 @@ class TrainedUser:
 
     Attributes:
         prefix: the trained prefix: the better of start and end on the judging texts.
-        loss_before, loss_after: nats per token on the judging texts, with the start and with `prefix`.
+        loss_before, loss_after: nats per token on the judging texts, with the start and with `prefix`; NaN
+            where nothing judged it.
         validated: the judging texts were kept out of training (else they are training texts).
         steps: optimizer steps taken.
         tokens: real tokens computed in those steps, no padding.
+        diverged: a loss or a number of the prefix became NaN or infinite, which ended this user's training;
+            `prefix` is the best one before that, at least the start. Try a lower learning rate.
     """
 
     prefix: Prefix
@@ -49,6 +52,7 @@ class TrainedUser:
     validated: bool
     steps: int
     tokens: int
+    diverged: bool
 
 
 def train(
@@ -67,7 +71,7 @@ def train(
 
     Each user gets exactly its own gradient, and the bytes of its prefix are a function of its own texts,
     start, plan and seed (and of base, spec, hardware, thread count and library versions): not of who else
-    is trained beside it.
+    is trained beside it. A user whose training diverges ends alone: see `TrainedUser.diverged`.
 
     Args:
         base: the frozen base.
@@ -76,6 +80,7 @@ def train(
         plan: one plan for all, or one per user (micro-batch settings must agree).
         start: prefix to go on from, one for all (the shared prefix, say) or one per user.
         checkpoint: folder by which an interrupted run goes on where it was. Holds prefixes in the clear.
+            Where it cannot be written the run goes on without, and a line in the log "antefix" says so.
         on_finished: called with each user's result as soon as it is there.
         progress: show a bar on stderr.
 
@@ -83,10 +88,13 @@ def train(
         NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch.
     """
     refuse_unknown("train", unknown)
-    spec = spec or PrefixSpec()
+    require(base, FrozenBase, "base")
+    require_users(examples, "examples")
+    spec = _spec(spec)
     plans = _plans(examples, plan)
     starts = _starts(examples, start)
-    folder = Checkpoint(Path(checkpoint) if checkpoint else None, base.fingerprint, spec)
+    where = None if checkpoint is None else path_of(checkpoint, "checkpoint")
+    folder = Checkpoint(where, base.fingerprint, spec)
     runs = _user_runs(base, examples, spec, plans, starts)
     for run in runs:
         folder.restore(run)
@@ -124,7 +132,9 @@ def train_shared(
         As `train`; InvalidArgument for `start="examples"`.
     """
     refuse_unknown("train_shared", unknown)
-    spec = spec or PrefixSpec()
+    require(base, FrozenBase, "base")
+    require_users(examples_by_user, "examples_by_user")
+    spec = _spec(spec)
     if spec.start == "examples":
         raise InvalidArgument(
             "start is 'examples' for a shared prefix, which would hand one user's text to everybody",
@@ -134,11 +144,23 @@ def train_shared(
         spec = PrefixSpec(**{**spec.model_dump(), "start": "words", "words": SHARED_WORDS})
     if not examples_by_user:
         raise NoExamples("no users to train a shared prefix on", "give at least one user's texts")
-    everybody = [example for texts in examples_by_user.values() for example in texts]
-    plan = (plan or TrainingPlan(batch_size=16)).model_copy(update={"batching": "alone"})
-    return train(
-        base, {"shared": everybody}, spec, plan, start=start, checkpoint=checkpoint, progress=progress
-    )["shared"]
+    plan = TrainingPlan(batch_size=16) if plan is None else plan
+    require(plan, TrainingPlan, "plan")
+    plan = plan.model_copy(update={"batching": "alone"})
+    everybody = {"shared": _joined(base, examples_by_user, spec, plan)}
+    return train(base, everybody, spec, plan, start=start, checkpoint=checkpoint, progress=progress)["shared"]
+
+
+def _joined(
+    base: FrozenBase, examples_by_user: Mapping[str, Iterable[Example]], spec: PrefixSpec, plan: TrainingPlan
+) -> list[Example]:
+    """Everybody's texts, checked here too: `train` could not tell in its refusal whose text it was."""
+    found: list[Example] = []
+    for user, texts in examples_by_user.items():
+        own = texts_of(user, texts)
+        encode_user(base, user, own, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
+        found += own
+    return found
 
 
 class _Cohort:
@@ -226,6 +248,11 @@ def _user_runs(
     hidden = base.head.weight.shape[1]
     runs = []
     for user, start in zip(examples, start_values(base, spec, beginners), strict=True):
+        if not torch.isfinite(start).all():
+            raise InvalidArgument(
+                f"the start of user {user!r} has NaN or infinite values in {base.dtype}",
+                "load the base with dtype='fp32', or choose another start",
+            )
         reparam = reparametrisation(spec, base.layout, start.to(base.device), hidden, plans[user].seed)
         adam = Adam.of(reparam.initial().to(base.device))
         digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
@@ -235,7 +262,7 @@ def _user_runs(
 
 def _result(base: FrozenBase, run: UserRun) -> TrainedUser:
     state = run.progress
-    after = state.best_loss if run.validated else state.last_loss
+    after = state.best_loss if run.validated and state.best is not None else state.last_loss
     return TrainedUser(
         prefix=Prefix(run.final_prefix(), base.layout, base.fingerprint),
         loss_before=float("nan") if state.first_loss is None else state.first_loss,
@@ -243,7 +270,14 @@ def _result(base: FrozenBase, run: UserRun) -> TrainedUser:
         validated=run.validated,
         steps=run.adam.step,
         tokens=state.tokens,
+        diverged=state.diverged,
     )
+
+
+def _spec(spec: PrefixSpec | None) -> PrefixSpec:
+    spec = PrefixSpec() if spec is None else spec
+    require(spec, PrefixSpec, "spec")
+    return spec
 
 
 def _plans(
@@ -252,6 +286,9 @@ def _plans(
     """One plan per user, all of one micro-batch shape."""
     if plan is None or isinstance(plan, TrainingPlan):
         return dict.fromkeys(users, plan or TrainingPlan())
+    require_users(plan, "plan")
+    for user, given in plan.items():
+        require(given, TrainingPlan, f"plan[{user!r}]")
     missing = [user for user in users if user not in plan]
     if missing:
         raise InvalidArgument(f"no plan for user {missing[0]!r}", "give one plan per user, or one for all")
@@ -269,6 +306,9 @@ def _starts(users: Iterable[str], start: Prefix | Mapping[str, Prefix] | None) -
         return {}
     if isinstance(start, Prefix):
         return dict.fromkeys(users, start)
+    require_users(start, "start")
+    for user, given in start.items():
+        require(given, Prefix, f"start[{user!r}]")
     unknown = set(start) - set(users)
     if unknown:
         raise InvalidArgument(f"a start is given for {sorted(unknown)[0]!r}, who has no examples")

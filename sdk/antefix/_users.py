@@ -7,6 +7,8 @@ its own batch.
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +19,7 @@ from antefix._examples import Row
 from antefix._reparam import Reparametrisation
 from antefix._spec import TrainingPlan
 
+_log = logging.getLogger("antefix")
 _FEW_TEXTS = 4  # below this no text is spared for validation
 
 
@@ -47,6 +50,7 @@ class Progress:
         best_loss, best: lowest such loss, and the trained numbers that gave it.
         misses: evaluations in a row without improvement.
         finished: nothing is left to do.
+        diverged: a loss or a trained number became NaN or infinite, which ended this user's training.
     """
 
     tokens: int = 0
@@ -57,6 +61,7 @@ class Progress:
     misses: int = 0
     evaluated_at: int = -1
     finished: bool = False
+    diverged: bool = False
 
 
 @dataclass(eq=False)
@@ -66,7 +71,7 @@ class UserRun:
     Attributes:
         name: the user.
         rows: texts to train on.
-        judging: texts that judge the prefix: the validation slice, or the first training texts.
+        judging: texts that judge the prefix: the validation slice, the first training texts, or none.
         validated: whether `judging` was kept out of training.
         plan: this user's plan.
         reparam: from trained numbers to the prefix.
@@ -161,11 +166,16 @@ class UserRun:
         self.adam.update(self.reparam.gradient(self.adam.trained, summed), self.plan, self.total_steps)
         self._flat = None
         self.progress.finished = not self.plan.evaluate and self.adam.step >= self.total_steps
+        if not (all(map(math.isfinite, self._losses.values())) and self._finite()):
+            self._give_up()
 
     def _judge(self) -> None:
         state = self.progress
         targets = sum(len(row.targets) for row in self.judging)
         loss = sum(self._losses[place] for place in range(len(self.judging))) / targets
+        if not math.isfinite(loss):
+            self._give_up()
+            return
         state.first_loss = loss if state.first_loss is None else state.first_loss
         state.last_loss, state.evaluated_at = loss, self.adam.step
         if loss < state.best_loss:
@@ -176,9 +186,35 @@ class UserRun:
         patient = self.plan.patience is None or state.misses < self.plan.patience
         state.finished = self.adam.step >= self.total_steps or not (patient or self.adam.step == 0)
 
+    def _finite(self) -> bool:
+        """Whether everything that a checkpoint and a prefix are made of is finite."""
+        parts = (self.adam.trained, self.adam.mean, self.adam.square, self.prefix)
+        return bool(torch.stack([part.isfinite().all() for part in parts]).all())
+
+    def _give_up(self) -> None:
+        """End this user's training at the best numbers so far, at least at the start."""
+        state, steps = self.progress, self.adam.step
+        kept = self.reparam.initial() if state.best is None else state.best
+        self.adam = Adam.of(kept.to(self.adam.trained.device, copy=True))
+        self.adam.step, self._flat = steps, None
+        state.last_loss = None if state.best is None else state.best_loss
+        state.diverged = state.finished = True
+        _log.warning(
+            "training of %r diverged at learning rate %g, step %d: its best prefix before that is kept; "
+            "try a lower rate",
+            self.name,
+            self.plan.learning_rate,
+            steps,
+        )
+
 
 def split_rows(rows: list[Row], plan: TrainingPlan) -> tuple[list[Row], list[Row], bool]:
-    """Training rows, judging rows, and whether those are apart: every n-th text, spread over the whole."""
+    """Training rows, judging rows, and whether those are apart: every n-th text, spread over the whole.
+
+    Without evaluation nothing judges, and every text trains.
+    """
+    if not plan.evaluate:
+        return rows, [], False
     held = round(len(rows) * plan.validation_fraction)
     if plan.validation_fraction and len(rows) >= _FEW_TEXTS:
         held = max(1, held)

@@ -6,7 +6,7 @@ AntefixError
 │   ├── BaseNotFound       no base of that name, folder or hub id
 │   ├── BaseUnavailable    known, but its files could not be fetched
 │   ├── BaseDamaged        its files are not the pinned ones
-│   └── BaseUnsuitable     a layer cannot take a prefix exactly
+│   └── BaseUnsuitable     it cannot take a prefix exactly, or its settings are odd
 ├── PrefixError            about a prefix or its file
 │   ├── PrefixFileRefused  truncated, pickled, wrong names, shapes, NaN …
 │   └── PrefixMismatch     trained on another base, or of another shape
@@ -14,7 +14,7 @@ AntefixError
 │   ├── NoExamples         a user without any text
 │   ├── EmptyText          a completion with no characters in it
 │   └── TextTooLong        more tokens than the base can see
-└── CheckpointMismatch     a checkpoint of another run
+└── CheckpointMismatch     a checkpoint of another run, or damaged
 
 A message says what failed, both values, and the next step. It never holds a user's text or a
 prefix's values: messages end up in logs.
@@ -56,7 +56,7 @@ class BaseDamaged(BaseError):
 
 
 class BaseUnsuitable(BaseError):
-    """A base with a layer that cannot take a prefix exactly; the message names the layer."""
+    """A base with a layer that cannot take a prefix exactly, or with settings that nothing can run."""
 
 
 class PrefixError(AntefixError):
@@ -88,7 +88,7 @@ class TextTooLong(ExampleError):
 
 
 class CheckpointMismatch(AntefixError):
-    """A checkpoint that belongs to another run."""
+    """A checkpoint that belongs to another run, or is not what a run has written."""
 
 
 class RecordError(AntefixError):

@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from antefix._arguments import path_of, require
 from antefix._base import FrozenBase
 from antefix._files import write_whole
 from antefix._layout import Slot
@@ -54,6 +55,9 @@ def export_peft(prefix: Prefix, base: FrozenBase, folder: str | Path) -> Path:
         PrefixMismatch: of another base.
         InvalidArgument: PEFT cannot hold a prefix for this base.
     """
+    target = path_of(folder, "folder")
+    require(prefix, Prefix, "prefix")
+    require(base, FrozenBase, "base")
     prefix.require_base(base.fingerprint, base.layout)
     slot = _uniform_slot(base)
     parts = base.layout.split(prefix.values)  # each [2, heads, P, head_dim]
@@ -71,7 +75,6 @@ def export_peft(prefix: Prefix, base: FrozenBase, folder: str | Path) -> Path:
         "task_type": "CAUSAL_LM",
         "token_dim": slot.heads * slot.head_dim,
     }
-    target = Path(folder)
     write_whole(target / _PIN, _json({"base": base.name, "base_fingerprint": base.fingerprint}))
     write_whole(target / _CONFIG, _json(config))
     write_whole(target / _WEIGHTS, save({_TENSOR: rows.contiguous()}, metadata={"format": "pt"}))
@@ -93,13 +96,20 @@ def import_peft(folder: str | Path, base: FrozenBase) -> Prefix:
         PrefixMismatch: of another base or other shapes.
         InvalidArgument: PEFT cannot hold a prefix for this base.
     """
-    source = Path(folder)
+    source = path_of(folder, "folder")
+    require(base, FrozenBase, "base")
     slot = _uniform_slot(base)
     config = _object(source / _CONFIG, _HINT)
     kind = config.get("peft_type")
     if kind != "PREFIX_TUNING":
         raise PrefixFileRefused(
             f"{source / _CONFIG} is of type {_shown(kind)}, expected 'PREFIX_TUNING'", _HINT
+        )
+    task = config.get("task_type")
+    if task not in (None, "CAUSAL_LM"):
+        raise PrefixMismatch(
+            f"{source / _CONFIG} has task_type {_shown(task)}, base {base.name!r} needs 'CAUSAL_LM'",
+            "load the base it was trained on",
         )
     _require_pinned_base(source, base)
     _refuse_pickle(source)
@@ -167,6 +177,7 @@ def _refuse_pickle(source: Path) -> None:
 
 def _require_shapes(source: Path, config: dict[str, Any], rows: Tensor, base: FrozenBase, slot: Slot) -> None:
     """Compare what the folder says, what it holds and what the base needs."""
+    length = config.get("num_virtual_tokens")
     needed = {
         "num_layers": len(base.layout.slots),
         "num_attention_heads": slot.heads,
@@ -174,18 +185,22 @@ def _require_shapes(source: Path, config: dict[str, Any], rows: Tensor, base: Fr
         "num_transformer_submodules": 1,
     }
     for key, value in needed.items():
-        if config.get(key) != value:
+        if not _equal(config.get(key), value):
             raise PrefixMismatch(
                 f"{source / _CONFIG} has {key} {_shown(config.get(key))}, base {base.name!r} needs {value}",
                 "load the base it was trained on",
             )
-    length = config.get("num_virtual_tokens")
-    if list(rows.shape) != [length, base.layout.width]:
+    if not _equal(length, rows.shape[0]) or rows.shape[1] != base.layout.width:
         raise PrefixMismatch(
             f"{_TENSOR} in {source} has shape {list(rows.shape)}, expected "
             f"[{_shown(length)}, {base.layout.width}] by its num_virtual_tokens and base {base.name!r}",
             "load the base it was trained on",
         )
+
+
+def _equal(found: object, wanted: int) -> bool:
+    """Whether JSON's `found` is that whole number; 3.0 and true are none."""
+    return type(found) is int and found == wanted
 
 
 def _shown(value: object) -> str:

@@ -85,7 +85,7 @@ def choose_users(
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines that are not blank."""
     try:
-        with _open(path) as file:
+        with open_lines(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line
@@ -96,10 +96,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataRefused(f"{path} cannot be read: {why}", "check the path and the file") from error
 
 
-def _open(path: Path) -> IO[str]:
+def open_lines(path: Path) -> IO[str]:
+    """The file as text, unpacked."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")  # a byte order mark may begin it
+    return path.open(encoding="utf-8-sig")
 
 
 def _example(where: str, line: str) -> tuple[str, Example]:
@@ -124,8 +125,19 @@ def _text(where: str, row: dict[str, Any], *names: str) -> str:
         if row.get(name) is not None:
             if not isinstance(row[name], str):
                 raise DataRefused(f"{name!r} in {where} is a {type(row[name]).__name__}", "write it as text")
-            return str(row[name])
+            return _characters(where, name, row[name])
     return ""
+
+
+def _characters(where: str, name: str, text: str) -> str:
+    """The same text; JSON can hold half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # the error keeps the whole text, so it is not chained
+        raise DataRefused(
+            f"{name!r} in {where} holds half of a surrogate pair", "replace or leave out that half"
+        ) from None
+    return text
 
 
 def _files(where: str, row: dict[str, Any]) -> str:
@@ -134,7 +146,7 @@ def _files(where: str, row: dict[str, Any]) -> str:
         raise DataRefused(
             f"'files' in {where} is not a list of names", "write a list of text, or leave it out"
         )
-    return " ".join(files)
+    return _characters(where, "files", " ".join(files))
 
 
 def _cut(prompt: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:

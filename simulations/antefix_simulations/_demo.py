@@ -21,11 +21,13 @@ from antefix import (
     train,
     train_shared,
 )
+from antefix._examples import check_rows_fit, encode_user, prompt_tokens
 from antefix._spec import Settings
 from antefix_simulations._data import DataRefused, cut_prompts
 from antefix_simulations._losses import Losses, measure
 from antefix_simulations._terminal import printable
 
+LEARNING_RATE = 1e-2
 _FEWEST_TEXTS = 8  # two of them are held out
 
 
@@ -147,6 +149,7 @@ def run_demo(
     """
     settings, started = settings or Demo(), time.monotonic()
     cut = {user: _cut(base, writer, settings) for user, writer in writers.items()}
+    _check(base, cut, settings)
     half = {user: writer.training for user, writer in cut.items() if writer.in_shared}
     spec = PrefixSpec(length=settings.length)
     say(f"training a shared prefix on texts of {len(half)} of the {len(cut)} users")
@@ -180,13 +183,24 @@ def _cut(base: FrozenBase, writer: Writer, settings: Demo) -> Writer:
     return Writer(cut(writer.training), cut(writer.held_out), writer.in_shared)
 
 
+def _check(base: FrozenBase, writers: Mapping[str, Writer], settings: Demo) -> None:
+    """Refuse texts that do not fit, and prompts with their answer: better now than after training."""
+    for user, writer in writers.items():
+        for texts in (writer.training, writer.held_out):
+            encode_user(base, user, texts, length=settings.length, max_prompt_tokens=None)
+        for example in writer.held_out:
+            read, new = len(prompt_tokens(base, example.prompt)), settings.new_tokens
+            tokens = max(read, new) if base.is_encoder_decoder else read + new
+            check_rows_fit(base, tokens, settings.length, f"a prompt of user {user!r} with its answer")
+
+
 def _plan(settings: Demo, passes: float, batch_size: int) -> TrainingPlan:
     """No text is spared for validation: there are few, and the held-out ones judge."""
     return TrainingPlan(
         passes=passes,
         max_steps=settings.steps,
         batch_size=batch_size,
-        learning_rate=1e-2,
+        learning_rate=LEARNING_RATE,
         validation_fraction=0,
         evaluate=False,
         seed=settings.seed,

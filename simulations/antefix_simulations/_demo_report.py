@@ -5,7 +5,7 @@
 * `run` (`"demo"`, the first line): `base`, `fingerprint`, `settings`, `users`, `shared_users` (whose training
   texts the shared prefix has seen), `seconds`.
 * `prefix` (file name): `user` (null for the shared one), `bytes` of the file, `length`, `steps`, `tokens`
-  (real ones, computed in training), `training_texts`.
+  (real ones, computed in training), `training_texts`, `diverged` (ended by NaN: the start is what is there).
 * `user`: `held_out_texts`, and held-out loss in nats per token: `none`, `shared`, `own`, `others` (mean over
   the other users' prefixes), `by_prefix` (by the user whose private prefix it is).
 * `prompt`: the answers of one batch: `none`, `shared`, and `private` by user.
@@ -20,7 +20,7 @@ from typing import Any
 from antefix import TrainedUser
 from antefix._files import write_whole
 from antefix.errors import InvalidArgument
-from antefix_simulations._demo import DemoResult
+from antefix_simulations._demo import LEARNING_RATE, DemoResult
 from antefix_simulations._output import METRICS, file_stem, json_lines
 from antefix_simulations._terminal import aligned, printable
 
@@ -112,6 +112,7 @@ def _prefix_record(
         "steps": trained.steps,
         "tokens": trained.tokens,
         "training_texts": texts,
+        "diverged": trained.diverged,
     }
 
 
@@ -170,7 +171,16 @@ def _verdict(result: DemoResult) -> list[str]:
         f"* The shared prefix was trained on the training texts of these {len(seen)} of {len(users)} users, "
         f"so it has seen their style.",
         f"  For the other {len(fresh)}, whom it has not, their own prefix gains {gain:.2f} over it.",
+        *_diverged(result),
     ]
+
+
+def _diverged(result: DemoResult) -> list[str]:
+    """Whose training came to nothing, which the table alone would not tell."""
+    trained = {"(shared)": result.shared, **result.private}
+    lost = ", ".join(printable(name, 24) for name, each in trained.items() if each.diverged)
+    told = f"Training at learning rate {LEARNING_RATE:g} diverged, and the start was kept, for {lost}."
+    return [told] if lost else []
 
 
 def _answers(result: DemoResult) -> list[str]:

@@ -53,11 +53,12 @@ class Ledger:
 
     def _read(self, identity: dict[str, Any]) -> list[dict[str, Any]]:
         """Results of an earlier run with the same identity; a half-written last line is left out."""
-        text = self._path.read_text(encoding="utf-8")
-        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         try:
+            text = self._path.read_text(encoding="utf-8")
+            whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
             first, *results = [json.loads(line) for line in whole] or [{}]
             for line in results:
+                float(line["nats_per_token"])
                 self.lines[line["arm"], line["seed"], line["user"]] = line
         except (ValueError, TypeError, KeyError):
             raise InvalidArgument(

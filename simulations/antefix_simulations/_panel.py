@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from antefix import Example
 from antefix._spec import Settings
-from antefix_simulations._data import DataRefused, cut_prompts, read_users
+from antefix_simulations._data import DataRefused, cut_prompts, open_lines, read_users
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,5 @@ def read_by_date(path: str | Path) -> dict[str, list[Example]]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """All lines once more; `read_users` has refused what is no object."""
-    packed = path.suffix == ".gz"
-    with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as file:
+    with open_lines(path) as file:
         yield from (json.loads(line) for line in file if line.strip())

@@ -10,7 +10,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train, train_shared
-from antefix._examples import encode
+from antefix._examples import encode, encode_user
 from antefix.errors import InvalidArgument
 from antefix_simulations._in_context import examples_that_fit
 from antefix_simulations._ledger import Ledger
@@ -119,12 +119,27 @@ class _Study:
         self._held_out = {user: split.held_out for user, split in panel.evaluated.items()}
         self._training = {user: split.training for user, split in panel.evaluated.items()}
         self._spec = PrefixSpec(length=settings.length)
-        self.ledger = Ledger(out, _identity(base, panel, settings))
         first = list(panel.evaluated)[: settings.in_context_users]
-        self._in_context = {
+        in_context = {
             user: examples_that_fit(base, self._training[user], self._held_out[user], settings.context)
-            for user in self.ledger.missing("in_context", None, first)
+            for user in first
         }
+        self._check()
+        # Last: a folder that was begun with settings that do not work would refuse the right ones.
+        self.ledger = Ledger(out, _identity(base, panel, settings))
+        self._in_context = {user: in_context[user] for user in self.ledger.missing("in_context", None, first)}
+
+    def _check(self) -> None:
+        """Refuse texts and settings that would fail later."""
+        asked = self._settings
+        for passes, rate in (
+            (asked.passes, asked.learning_rate),
+            (asked.shared_passes, asked.shared_learning_rate),
+        ):
+            self._plan(0, passes, asked.shared_batch_size, rate)
+        for users in (self._held_out, self._training, self._panel.contributors):
+            for user, texts in users.items():
+                encode_user(self._base, user, texts, length=self._spec.length, max_prompt_tokens=None)
 
     def cost(self) -> str:
         """Roughly what is ahead; a seed that was begun counts whole."""
@@ -191,6 +206,9 @@ class _Study:
             checkpoint=checkpoint,
             progress=self._progress,
         )
+        lost = sum(result.diverged for result in trained.values())
+        if lost:
+            self._say(f"seed {seed}: {lost} of {len(trained)} prefixes diverged, and count as their start")
         return {user: result.prefix for user, result in trained.items()}
 
     def _plan(self, seed: int, passes: float, batch_size: int, learning_rate: float) -> TrainingPlan:

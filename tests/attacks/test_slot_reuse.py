@@ -10,13 +10,14 @@ from antefix import FrozenBase, Prefix
 from antefix._batch import RunningBatch
 from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
 from tests import tiny
+from tests.poison import poisoned
 
 EXACT = pytest.mark.parametrize("exact", [False, True])
 FAMILY = pytest.mark.parametrize("family", ["llama", "bart", "t5"])
 
 
 def prefix(base: FrozenBase, value: float, length: int = 9) -> Prefix:
-    return Prefix(torch.full((base.layout.size(length),), value), base.layout, base.fingerprint)
+    return poisoned(base, torch.full((base.layout.size(length),), value))
 
 
 def finish(batch: RunningBatch, *joining: Prepared) -> list[tuple[Generated, Tensor]]:

@@ -22,6 +22,7 @@ from antefix._shapes import Shape
 from antefix._steps import run as score_rows
 from antefix.errors import InvalidArgument, PrefixMismatch, TextTooLong
 from tests import tiny
+from tests.poison import poisoned
 from tests.sdk.reference import OneRow
 
 TEXT = "The roof is frozen, every house has an ornament of its own. An antefix is one. "
@@ -190,7 +191,7 @@ NEIGHBOUR = st.fixed_dictionaries(
 def neighbour(base: FrozenBase, drawn: dict[str, float]) -> GenerationRequest:
     found = prefix_for(base, int(drawn["length"]), int(drawn["seed"]))
     if found is not None:
-        found = Prefix(found.values * drawn["spread"], base.layout, base.fingerprint)
+        found = poisoned(base, found.values * drawn["spread"])
     return GenerationRequest(
         prompt=TEXT[: int(drawn["prompt"])],
         prefix=found,

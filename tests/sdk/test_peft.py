@@ -264,3 +264,32 @@ def test_a_half_precision_adapter_is_read(tmp_path: Path) -> None:
     half = torch.frombuffer(bytearray(body), dtype=torch.float32).half()
     write_safetensors(tmp_path / WEIGHTS, {"prompt_embeddings": entry}, half.numpy().tobytes())
     assert torch.equal(import_peft(tmp_path, base).values, wide.values.half().float())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task_type": "SEQ_2_SEQ_LM"}, "has task_type 'SEQ_2_SEQ_LM', base 'tiny-llama' needs 'CAUSAL_LM'"),
+        ({"task_type": ["CAUSAL_LM"]}, "has task_type"),
+        ({"num_virtual_tokens": 5.0}, r"expected \[5\.0, 128\] by its num_virtual_tokens"),
+        ({"num_virtual_tokens": "5"}, r"expected \['5', 128\]"),
+        ({"num_layers": 2.0}, "has num_layers 2.0"),
+        ({"num_transformer_submodules": True}, "has num_transformer_submodules True"),
+    ],
+)
+def test_settings_that_are_almost_right_are_refused(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    base = tiny.base("llama")
+    export_peft(some_prefix(base), base, tmp_path)
+    change_json(tmp_path / "adapter_config.json", **change)
+    with pytest.raises(PrefixMismatch, match=said):
+        import_peft(tmp_path, base)
+
+
+def test_a_folder_without_a_task_is_read(tmp_path: Path) -> None:
+    base = tiny.base("llama")
+    prefix = some_prefix(base)
+    export_peft(prefix, base, tmp_path)
+    change_json(tmp_path / "adapter_config.json", task_type=None)
+    assert import_peft(tmp_path, base) == prefix

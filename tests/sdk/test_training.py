@@ -183,6 +183,32 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: object, monkeypatch: p
         train(base, {"a": TEXTS[1:]}, spec, PLAN, checkpoint=str(tmp_path), progress=False)
 
 
+def test_without_evaluation_every_text_trains_and_nothing_is_judged() -> None:
+    base, plan = tiny.base("llama"), TrainingPlan(**{**PLAN.model_dump(), "evaluate": False, "passes": 1})
+    rows, judging, validated = split_rows([encode(base, example, None) for example in TEXTS], plan)
+    assert (len(rows), judging, validated) == (len(TEXTS), [], False)
+    done = train(base, {"u": TEXTS}, PrefixSpec(length=3), plan, progress=False)["u"]
+    assert (done.validated, done.diverged, done.steps) == (False, False, 3)
+    assert done.tokens == sum(row.tokens for row in rows)
+    assert math.isnan(done.loss_before)
+    assert math.isnan(done.loss_after)
+
+
+def test_a_refusal_of_a_shared_prefix_names_whose_text_it_is() -> None:
+    users = {"ann": TEXTS, "bob": [TEXTS[0], Example("secret " * 200)]}
+    with pytest.raises(TextTooLong, match="example 1 of user 'bob'"):
+        train_shared(tiny.base("llama"), users, PrefixSpec(length=3), PLAN, progress=False)
+    with pytest.raises(InvalidArgument, match="example 0 of user 'bob' is a str"):
+        train_shared(tiny.base("llama"), {"ann": TEXTS, "bob": ["x"]}, progress=False)  # type: ignore[list-item]  # the mistake
+
+
+def test_a_shared_prefix_takes_texts_that_can_be_read_once() -> None:
+    base, spec = tiny.base("llama"), PrefixSpec(length=3)
+    lists = train_shared(base, {"a": TEXTS, "b": TEXTS[:3]}, spec, PLAN, progress=False)
+    once = {"a": iter(TEXTS), "b": (text for text in TEXTS[:3])}
+    assert train_shared(base, once, spec, PLAN, progress=False) == lists
+
+
 def test_a_checkpoint_that_is_no_folder_is_refused_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidArgument, match=r"checkpoint is .*file: File exists"):
@@ -216,7 +242,7 @@ def test_an_interrupt_within_a_step_leaves_no_half_step_behind(
         ({"ann": [Example(completion="  ")]}, 4, EmptyText, "example 0 of user 'ann'"),
         ({"ann": [Example(completion="secret " * 200)]}, 4, TextTooLong, "the base sees 252"),
         ({"ann": ["text"]}, 4, InvalidArgument, "is a str, not an Example"),
-        ({"ann": TEXTS}, 400, TextTooLong, "prefix of 400"),
+        ({"ann": TEXTS}, 400, TextTooLong, "prefix of 400 leaves no room .* the base sees 256 tokens in all"),
     ],
 )
 def test_bad_texts_are_refused_before_any_training(

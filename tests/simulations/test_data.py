@@ -1,3 +1,4 @@
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from antefix import Example
 from antefix.errors import ExampleError, InvalidArgument, NoExamples
 from antefix_simulations._data import SAMPLE, DataRefused, choose_users, cut_prompts, read_users
+from antefix_simulations._panel import read_by_date
 from tests import tiny
 
 
@@ -85,6 +87,24 @@ def test_a_file_that_is_no_text_is_refused(name: str, content: bytes, tmp_path: 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataRefused, match=r"not UTF-8|cannot be read"):
         read_users(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_byte_order_mark_at_the_start_is_no_part_of_the_text(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, {"user": "al", "text": "a", "date": "2024-01-01"}, name=name)
+    unpack, pack = (gzip.decompress, gzip.compress) if name.endswith("gz") else (bytes, bytes)
+    path.write_bytes(pack(codecs.BOM_UTF8 + unpack(path.read_bytes())))
+    assert read_users(path) == {"al": [Example("a")]}
+    assert read_by_date(path) == {"al": [Example("a")]}
+
+
+@pytest.mark.parametrize("field", ["user", "text", "prompt", "files"])
+def test_half_a_character_is_named_with_its_line(field: str, tmp_path: Path) -> None:
+    odd = "secret \ud800"
+    row: dict[str, object] = {"user": "al", "text": "a", field: [odd] if field == "files" else odd}
+    with pytest.raises(DataRefused, match=f"'{field}' in line 1 of .* half of a surrogate pair") as refused:
+        read_users(written(tmp_path, row))
+    assert "secret" not in str(refused.value)
 
 
 def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from antefix import Example, Prefix
-from antefix.errors import InvalidArgument
+from antefix.errors import EmptyText, InvalidArgument, TextTooLong
 from antefix_simulations import _demo, _demo_report
 from antefix_simulations._data import SAMPLE, DataRefused, read_users
 from antefix_simulations._demo import Demo, DemoResult, Writer, choose_writers, run_demo
@@ -137,6 +138,34 @@ def test_too_few_users_or_texts_are_refused() -> None:
         choose_writers({"a": texts("a")}, Demo(), "f")
     with pytest.raises(DataRefused, match="user 'b' in f has 7 texts, and the demo needs 8"):
         choose_writers({"a": texts("a"), "b": texts("b", 7)}, Demo(), "f")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        (Example("word " * 300), TextTooLong),
+        (Example(" "), EmptyText),
+        (Example("x", "ask " * 30), TextTooLong),
+    ],
+)
+def test_held_out_texts_are_checked_before_anything_is_trained(
+    held_out: Example, said: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_demo, "train_shared", lambda *_, **__: pytest.fail("something was trained"))
+    users = {"a": texts("a"), "b": [*texts("b", 7), held_out]}
+    settings = Demo(length=3, steps=1, new_tokens=240)
+    with pytest.raises(said, match="of user 'b'"):
+        run_demo(tiny.base("llama"), choose_writers(users, settings, "x"), settings, progress=False)
+
+
+def test_a_training_that_diverged_is_told(result: DemoResult, tmp_path: Path) -> None:
+    assert "diverged, and" not in _demo_report.as_text(result, dict.fromkeys(ODD, 1), tmp_path)
+    private = {**result.private, "otto": replace(result.private["otto"], diverged=True)}
+    lost = replace(result, private=private)
+    told = "Training at learning rate 0.01 diverged, and the start was kept, for otto."
+    assert told in _demo_report.as_text(lost, dict.fromkeys(ODD, 1), tmp_path)
+    lines = _demo_report.records(lost, dict.fromkeys(ODD, 1), 1)
+    assert [line["user"] for line in lines if line.get("diverged")] == ["otto"]
 
 
 def test_a_prompt_that_neither_was_trained_on_is_preferred() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from antefix import Example, score
 from antefix._examples import encode
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, TextTooLong
 from antefix_simulations import _quality
 from antefix_simulations._bootstrap import interval
 from antefix_simulations._data import DataRefused
@@ -277,3 +277,40 @@ def test_seeds_are_averaged_within_a_user_first(tmp_path: Path) -> None:
     assert found.losses["shared"] == {"a": 2.5, "b": 2.5, "c": 2.5}
     assert found.gains["shared", "own"].mean == pytest.approx(0.1)
     assert found.own_wins == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"context": 100_000}, InvalidArgument),
+        ({"others": 9}, InvalidArgument),
+        ({"length": 254}, TextTooLong),
+        ({"passes": 1e300}, InvalidArgument),
+        ({"shared_batch_size": 2**40}, InvalidArgument),
+    ],
+)
+def test_settings_that_do_not_work_leave_no_run_behind(
+    change: dict[str, Any], error: type[Exception], tmp_path: Path
+) -> None:
+    """Else the right ones would be refused in that folder, as another run."""
+    out = tmp_path / "run"
+    with pytest.raises(error):
+        study(out, Quality(**{**SMALL.model_dump(), **change}))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{}\n", b'{"run": "quality"}\n{"arm": "own", "seed": 0, "user": "a"}\n']
+)
+def test_a_ledger_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(InvalidArgument, match="is not the metrics of a quality run"):
+        study(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
+
+
+def test_prefixes_that_diverged_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = Quality(**{**SMALL.model_dump(), "learning_rate": 1e38, "passes": 4, "seeds": 1})
+    run_quality(tiny.base("llama"), small_panel(), settings, tmp_path, say=said.append, progress=False)
+    assert "seed 0: 5 of 5 prefixes diverged, and count as their start" in said
