@@ -7,7 +7,7 @@ beside a row never matters to it, so any order is right; this one is first come,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from antefix._base import FrozenBase
@@ -36,10 +36,10 @@ class RowQueue(Protocol):
         ...
 
 
-def row_queue(base: FrozenBase, plan: TrainingPlan, workers: int) -> RowQueue:
+def row_queue(base: FrozenBase, plan: TrainingPlan) -> RowQueue:
     """The queue that the plan asks for."""
     sizes = Sizes.of(base, plan.micro_batch_tokens)
-    return AloneQueue(sizes, workers) if plan.batching == "alone" else StackedQueue(sizes)
+    return AloneQueue(sizes) if plan.batching == "alone" else StackedQueue(sizes)
 
 
 class StackedQueue:
@@ -69,26 +69,22 @@ class StackedQueue:
 
 
 class AloneQueue:
-    """Rows of one user's step by themselves, in micro-batches of just their size, one per worker.
+    """Rows of one user's step by themselves, in micro-batches of just their size.
 
     The shape depends on that user's own rows alone, which keeps the promise without dummies.
     """
 
-    def __init__(self, sizes: Sizes, workers: int) -> None:
-        """Take the largest sizes of micro-batches, and how many run at once."""
-        self._sizes, self._workers = sizes, workers
+    def __init__(self, sizes: Sizes) -> None:
+        """Take the largest sizes of micro-batches."""
+        self._sizes = sizes
         self._ready: list[MicroBatch] = []
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Cut one user's rows into micro-batches."""
         left = list(jobs)
-        share = -(-sum(len(job.row.inputs) for job in left) // self._workers)
         while left:
             most = self._sizes.shape_for(left[0].row)
-            rows = [job.row for job in left]
-            chosen, rest = first_fit(
-                rows, replace(most, tokens=max(len(rows[0].inputs), min(most.tokens, share)))
-            )
+            chosen, rest = first_fit([job.row for job in left], most)
             group = [left[i] for i in chosen]
             self._ready.append(MicroBatch(self._sizes.shape_around([job.row for job in group]), group))
             left = [left[i] for i in rest]

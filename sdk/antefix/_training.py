@@ -173,8 +173,7 @@ class _Cohort:
         self._todo = list(reversed(runs))
         self._active: list[UserRun] = []
         self._plan = runs[0].plan
-        self._workers = _worker_count(base, self._plan)
-        self._queue = row_queue(base, self._plan, self._workers)
+        self._queue = row_queue(base, self._plan)
 
     def run(self, progress: bool) -> None:
         steps = sum(run.total_steps - run.adam.step for run in self._todo if not run.progress.finished)
@@ -191,7 +190,7 @@ class _Cohort:
                 raise
 
     def _loop(self, bar: tqdm[Never]) -> None:
-        with workers_of(self._run_batch, self._workers) as workers:
+        with workers_of(self._run_batch, _worker_count(self._base, self._plan)) as workers:
             self._admit()
             while self._active:
                 while not workers.full and (batch := self._queue.pop()):
@@ -316,5 +315,7 @@ def _starts(users: Iterable[str], start: Prefix | Mapping[str, Prefix] | None) -
 
 
 def _worker_count(base: FrozenBase, plan: TrainingPlan) -> int:
-    """Micro-batches at once."""
-    return 1 if base.device.type != "cpu" else plan.workers or worker_count(base)
+    """Micro-batches at once: one per core, but one where a user's rows share a single micro-batch."""
+    if base.device.type != "cpu":
+        return 1
+    return plan.workers or (1 if plan.batching == "alone" else worker_count(base))
