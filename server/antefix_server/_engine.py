@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from antefix.errors import InvalidArgument
@@ -53,6 +53,19 @@ class Database:
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
         return cls(engine, str(path), path)
+
+    @classmethod
+    def of_backup(cls, path: Path) -> Database:
+        """A SQLite file that nobody writes to, perhaps where nobody can.
+
+        Raises:
+            VaultUnavailable: it is not there.
+        """
+        if not path.is_file():
+            raise VaultUnavailable(f"{path} is not there", "check the path of the backup")
+        query = {"mode": "ro", "immutable": "1", "uri": "true"}
+        url = URL.create("sqlite", database=path.absolute().as_uri(), query=query)
+        return cls(create_engine(url, hide_parameters=True), str(path), path)
 
     @classmethod
     def of_url(cls, url: str, *, wait_s: float) -> Database:
@@ -117,6 +130,22 @@ class Database:
             busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise VaultBusy(f"somebody reads {self.name} and holds up its checkpoint", "try again")
+
+    def server_bytes(self) -> int:
+        """What PostgreSQL takes on its disk for this database; 0 for SQLite, whose files are the caller's."""
+        if self.is_file:
+            return 0
+        with self.reading() as connection:
+            query = text("SELECT pg_database_size(current_database())")
+            return int(connection.execute(query).scalar_one())
+
+    def seal(self) -> None:
+        """Close it as one file, complete without a WAL beside it."""
+        with database(self.name), self.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            raw.execute("PRAGMA journal_mode=DELETE").close()
+        self.close()
 
     def close(self) -> None:
         """Close every connection."""

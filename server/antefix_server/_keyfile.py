@@ -199,10 +199,17 @@ class KeyFile:
             self._write(self.slots, bytearray(SLOT * (slots - self.slots)))
             self.slots = slots
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return _HEAD_BYTES + self.slots * SLOT
+
     def copy(self) -> Iterator[bytes]:
-        """The file, block by block. Private."""
-        for at in range(0, _HEAD_BYTES + self.slots * SLOT, 2**20):
-            yield os.pread(self._file, min(2**20, _HEAD_BYTES + self.slots * SLOT - at), at)
+        """All of them, block by block. Private."""
+        for at in range(0, self.size, 2**20):
+            yield os.pread(self._file, min(2**20, self.size - at), at).ljust(
+                min(2**20, self.size - at), b"\0"
+            )
 
     def close(self) -> None:
         """Let the next writer in."""

@@ -13,6 +13,7 @@ from antefix.receipts import Checkpoint, LogKey, Receipt, Removal
 from antefix_server._logfile import Entry, LogFile
 from antefix_server.errors import VaultDamaged
 
+_WAIT_S = 5.0
 KEPT_DAYS = 8
 """As long as a backup of the keys may be restored, and a day."""
 
@@ -39,6 +40,13 @@ class RemovalLog:
             _reconcile(self._copies[0], self._here)
         self._signing = signing
         self.key = LogKey(origin, signing.public_key().public_bytes_raw())
+
+    @staticmethod
+    def size_of(path: Path) -> int:
+        """Removals in a copy."""
+        copy = LogFile(path, wait_s=_WAIT_S)
+        copy.database.close()
+        return copy.size
 
     @property
     def size(self) -> int:

@@ -44,14 +44,17 @@ class Shelf:
             VaultDamaged: it is another's.
         """
         with self.database.writing() as connection:
-            found = connection.execute(select(belongs.c.tenant)).scalars().all()
-            if not found:
+            if not self._compare(connection, tenant):
                 connection.execute(insert(belongs), {"tenant": tenant})
-            elif [bytes(one) for one in found] != [tenant]:
-                raise VaultDamaged(
-                    f"{self.database.name} has the records of vault {found[0].hex()}, not of {tenant.hex()}",
-                    "give the database that belongs to this folder",
-                )
+
+    def _compare(self, connection: Connection, tenant: bytes) -> bool:
+        found = [bytes(one) for one in connection.execute(select(belongs.c.tenant)).scalars()]
+        if found and found != [tenant]:
+            raise VaultDamaged(
+                f"{self.database.name} has the records of vault {found[0].hex()}, not of {tenant.hex()}",
+                "give the database that belongs to this folder",
+            )
+        return bool(found)
 
     def find(self, connection: Connection, place: bytes) -> Stored | None:
         """The record in a place."""
@@ -160,17 +163,36 @@ class Shelf:
                 )
         return None if content is None else bytes(content)
 
-    def all(self, after: int = 0) -> Iterator[list[tuple[Stored, list[bytes]]]]:
-        """Every record in the order of ids, a few in each transaction, so that nobody waits for the whole."""
+    def rows(self) -> Iterator[list[Stored]]:
+        """Every record in the order of ids, some at a time, each time in a short transaction."""
+        after = 0
         while True:
+            query = select(records).where(records.c.id > after, records.c.place.is_not(None))
             with self.database.reading() as connection:
-                query = select(records).where(records.c.id > after, records.c.place.is_not(None))
-                rows = connection.execute(query.order_by(records.c.id).limit(64)).all()
-                found = [(_stored(row), self.content(connection, row.id)) for row in rows]
+                found = connection.execute(query.order_by(records.c.id).limit(_BATCH)).all()
             if not found:
                 return
-            after = found[-1][0].id
-            yield found
+            after = found[-1].id
+            yield [_stored(row) for row in found]
+
+    def single_pieces(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """The content of those records that have one piece, by id."""
+        mine = pieces.c.record.in_(_many("ids"))
+        with self.database.reading() as connection:
+            several = select(pieces.c.record).where(mine, pieces.c.number == 1)
+            large = set(connection.execute(several, {"ids": list(ids)}).scalars())
+            first = select(pieces.c.record, pieces.c.content).where(mine, pieces.c.number == 0)
+            small = {"ids": [id for id in ids if id not in large]}
+            return {row.record: bytes(row.content) for row in connection.execute(first, small)}
+
+    def require(self, tenant: bytes) -> None:
+        """Refuse the database of another vault.
+
+        Raises:
+            VaultDamaged: it is.
+        """
+        with self.database.reading() as connection:
+            self._compare(connection, tenant)
 
     def count(self) -> int:
         """Records stored."""

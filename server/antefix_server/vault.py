@@ -98,6 +98,11 @@ class Vault:
         return self._keys.identity.tenant
 
     @property
+    def shelf(self) -> Shelf:
+        """The stored rows, for a backup of them."""
+        return self._shelf
+
+    @property
     def log_key(self) -> LogKey:
         """What receipts are verified with; publish it where users trust it."""
         return self._log.key
@@ -199,6 +204,12 @@ class Vault:
         """Proof that the log only grew since it had `first` leaves (RFC 9162, 2.1.4)."""
         with self._writing():
             return self._log.consistency(first)
+
+    @contextmanager
+    def paused(self) -> Iterator[KeyFile]:
+        """Nobody writes meanwhile; the keys, for a backup of them."""
+        with self._writing():
+            yield self._keys
 
     def close(self) -> None:
         """Close everything, and let the next writer in."""
