@@ -17,6 +17,12 @@ def new_vault(folder: Path, url: str | None = None, mirror: Path | None = None) 
     return Vault.create(folder, OPERATOR.public, Settings(origin="test/removals", url=url, mirror=mirror))
 
 
+def reopen(vault: Vault) -> None:
+    """Close a vault, and open it again in the same object, which a fixture closes."""
+    vault.close()
+    Vault.__init__(vault, vault.folder)
+
+
 @dataclass
 class Person:
     """A user of a vault with one device, and the record that was last put."""

@@ -116,6 +116,8 @@ class Checkpoint:
         lines = text.split("\n")
         if len(lines) < 6 or lines[3] or lines[-1] or len(lines) > 5 + _MOST_SIGNATURES:
             raise ReceiptRefused("its checkpoint has lines that no checkpoint has")
+        if not all(line.startswith(_DASH) for line in lines[4:-1]):
+            raise ReceiptRefused("its checkpoint has a line that is no signature")
         root = _decoded(lines[2])
         if root is None or len(root) != 32 or not lines[0]:
             raise ReceiptRefused("its checkpoint has no name or no root of 32 bytes")

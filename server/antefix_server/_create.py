@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 from antefix.keys import DevicePublic
@@ -37,8 +38,8 @@ def create(folder: Path, operator: DevicePublic, settings: Settings) -> None:
         database = Database.of_file(folder / RECORDS, wait_s=_WAIT_S, create=True)
     else:
         database = Database.of_url(settings.url, wait_s=_WAIT_S)
-    _tables.upgrade(database)
-    database.close()
+    with closing(database):
+        _tables.upgrade(database)
     for path in (folder / LOG, settings.mirror):
         if path is not None:
             with files(path):

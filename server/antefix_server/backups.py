@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,21 +153,21 @@ def _extracted(path: Path, code: RecoveryCode, building: Path) -> _keybackup.Mad
 
 
 def _rebuilt(building: Path, sources: Sources, made: _keybackup.Made, settings: Settings) -> int:
-    keys = KeyFile(building / KEYS)
-    target = Shelf(_empty(building, settings))
-    log = _log(building / LOG, sources, made, settings, keys)
-    source = Shelf(Database.of_backup(sources.records))
-    try:
+    with ExitStack() as opened:
+        keys = opened.enter_context(closing(KeyFile(building / KEYS)))
+        log = opened.enter_context(closing(_log(building / LOG, sources, made, settings, keys)))
+        source = Shelf(opened.enter_context(closing(Database.of_backup(sources.records))))
         source.require(keys.identity.tenant)
+        target = Shelf(opened.enter_context(closing(_database(building, settings))))
+        _tables.upgrade(target.database)
+        if (count := target.count()) > 0:
+            raise RestoreRefused(f"{target.database.name} has {count} records", "give an empty database")
         target.claim(keys.identity.tenant)
         remover = Remover(keys, target, log)
         remover.replay()
         remover.finish()
         living = _tags(keys)
         return copy_records(source, target, lambda row: row.owner in living)
-    finally:
-        for one in (source.database, target.database, log, keys):
-            one.close()
 
 
 def _log(
@@ -189,15 +189,10 @@ def _log(
     return RemovalLog(path, sources.mirror, settings.origin, signing, _WAIT_S)
 
 
-def _empty(building: Path, settings: Settings) -> Database:
+def _database(building: Path, settings: Settings) -> Database:
     if settings.url is None:
-        target = Database.of_file(building / RECORDS, wait_s=_WAIT_S, create=True)
-    else:
-        target = Database.of_url(settings.url, wait_s=_WAIT_S)
-    _tables.upgrade(target)
-    if (count := Shelf(target).count()) > 0:
-        raise RestoreRefused(f"{target.name} has {count} records already", "give an empty database")
-    return target
+        return Database.of_file(building / RECORDS, wait_s=_WAIT_S, create=True)
+    return Database.of_url(settings.url, wait_s=_WAIT_S)
 
 
 def _tags(keys: KeyFile) -> set[bytes]:

@@ -20,7 +20,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -55,12 +55,11 @@ class Vault:
         """Use `open`."""
         self.folder, self.settings = folder, Settings.read(folder)
         self._writes, self._lock = not read_only, threading.RLock()
-        self._keys = KeyFile(folder / KEYS, read_only=read_only)
-        try:
-            self._open(wait_s)
-        except BaseException:
-            self._keys.close()
-            raise
+        with ExitStack() as opened:
+            self._keys = KeyFile(folder / KEYS, read_only=read_only)
+            opened.callback(self._keys.close)
+            self._open(wait_s, opened)
+            self._close = opened.pop_all().close
 
     @classmethod
     def create(cls, folder: Path, operator: DevicePublic, settings: Settings | None = None) -> Self:
@@ -214,10 +213,7 @@ class Vault:
     def close(self) -> None:
         """Close everything, and let the next writer in."""
         with self._lock:
-            self._shelf.database.close()
-            if self._writes:
-                self._log.close()
-            self._keys.close()
+            self._close()
 
     def __enter__(self) -> Self:
         """The vault itself."""
@@ -227,19 +223,21 @@ class Vault:
         """Close it."""
         self.close()
 
-    def _open(self, wait_s: float) -> None:
+    def _open(self, wait_s: float, opened: ExitStack) -> None:
         url = self.settings.url
         database = (
             Database.of_file(self.folder / RECORDS, wait_s=wait_s)
             if url is None
             else Database.of_url(url, wait_s=wait_s)
         )
+        opened.callback(database.close)
         self._shelf = Shelf(database)
         if not self._writes:
             return
         signing = self._keys.identity.signing
         mirror, origin = self.settings.mirror, self.settings.origin
         self._log = RemovalLog(self.folder / LOG, mirror, origin, signing, wait_s)
+        opened.callback(self._log.close)
         self._remover = Remover(self._keys, self._shelf, self._log)
         self._writer = Writer(self._keys, self._shelf, self._lock)
         _tables.upgrade(database)

@@ -1,6 +1,7 @@
 """Records come back as they were put; of two writers one wins; readers never wait."""
 
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from antefix_server.errors import (
 )
 from antefix_server.vault import Head, Vault
 from tests.sealed import some_bytes
-from tests.vaults import Person, new_vault
+from tests.vaults import Person, new_vault, reopen
 
 
 def chunks(record: bytes, size: int = 100_000) -> Iterator[bytes]:
@@ -45,7 +46,7 @@ def test_everything_is_there_after_closing(vault: Vault) -> None:
     vault.close()
     with Vault.open(vault.folder) as again:
         assert [person.stored(again) for person in people] == [person.record for person in people]
-    vault.__init__(vault.folder)  # type: ignore[misc]  # the fixture closes it
+    reopen(vault)
 
 
 def test_large_records_go_in_and_out_piece_by_piece(vault: Vault) -> None:
@@ -207,8 +208,7 @@ def test_what_an_upload_left_in_a_crash_is_swept(vault: Vault) -> None:
     with vault._owner(ann.user) as owner:
         left = vault._shelf.begin_upload(owner.tag, b"head")
     vault._shelf.add_piece(left, 0, b"piece")
-    vault.close()
-    vault.__init__(vault.folder)  # type: ignore[misc]  # the fixture closes it
+    reopen(vault)
     with pytest.raises(RecordReplaced):
         vault._shelf.piece(left, 0)
 
@@ -262,9 +262,9 @@ def test_an_older_record_of_the_same_person_does_not_open_as_a_newer_one(vault: 
     )
 )
 def test_any_order_of_calls_does_what_a_dictionary_would(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, int]]
+    tmp_path: Path, calls: list[tuple[str, int]]
 ) -> None:
-    vault = new_vault(tmp_path_factory.mktemp("any") / "vault")
+    vault = new_vault(tmp_path / uuid.uuid4().hex)
     living: list[Person] = []
     gone: list[bytes] = []
     for number, (call, which) in enumerate(calls):
