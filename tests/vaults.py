@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from antefix.keys import DeviceKeys
+from antefix._sealing import Secret
+from antefix.keys import DeviceKeys, UserKey
 from antefix.records import digest_of, rewrap
 from antefix_server.settings import Settings
 from antefix_server.vault import Vault
@@ -65,7 +66,7 @@ class Person:
 
     def rotated(self) -> bytes:
         """The same record under the next user key, which the person has from now on."""
-        old, new = self.owner.key, self.owner.key.rotated()
+        old, new = self.owner.key, self.key_of(self.owner.key.epoch + 1)
         record = rewrap(
             self.record,
             self.owner.address,
@@ -76,6 +77,10 @@ class Person:
         )
         self.owner.key, self.record = new, record
         return record
+
+    def key_of(self, epoch: int) -> UserKey:
+        """The same key for the same epoch, in any process."""
+        return UserKey(Secret(bytearray(some_bytes(f"{self.owner.name} key {epoch}", 32))), epoch)
 
     def stored(self, vault: Vault) -> bytes:
         """What the vault has."""

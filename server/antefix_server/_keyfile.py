@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import hmac
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ SLOT = 64
 _HEAD_BYTES = 4096
 _HEAD = struct.Struct(">8s16s32s32s1216s32s")
 _MAGIC = b"ANTEFIXK"
-_NONCE, _SERIAL = 10, 6
+_NONCE, _SERIAL, _TAG = 10, 6, 16
 _NONCE_AT, _CHECK_AT = KEY_BYTES, 48  # key 32, nonce 10, zeros 6, check 16
 _BATCH = 4096
 
@@ -179,18 +180,32 @@ class KeyFile:
         """Those of `slots` that hold anything."""
         return [number for number in slots if number < self.slots and any(self._block(number, 1))]
 
-    def key_in(self, number: int) -> Secret | None:
-        """The key in a slot, or None where it is zero or torn."""
+    def tag_in(self, number: int) -> bytes | None:
+        """What stands in the database for whoever has or had a slot; None where it is zero or torn."""
         with Secret(self._block(number, 1)) as slot:
-            whole = slot.data[_CHECK_AT:] == _check(number, slot.data)
-            return Secret(slot.data[:KEY_BYTES]) if whole else None
+            if slot.data[_CHECK_AT:] == _check(number, slot.data, b"doomed"):
+                return bytes(slot.data[:_TAG])
+            if slot.data[_CHECK_AT:] == _check(number, slot.data):
+                return owner_tag(slot.data[:KEY_BYTES])
+            return None
+
+    def doom(self, slots: Sequence[int]) -> None:
+        """Overwrite keys with what is left to delete; durable on return."""
+        self._require_there()
+        with files(self._path):
+            for number in slots:
+                tag = self.tag_in(number)
+                if tag is not None:
+                    left = bytearray(tag.ljust(_CHECK_AT, b"\0"))
+                    self._overwrite(number, left + _check(number, left, b"doomed"))
+            os.fsync(self._file)
 
     def erase(self, slots: Sequence[int]) -> None:
         """Zero slots; durable on return."""
         self._require_there()
         with files(self._path):
             for number in slots:
-                os.pwrite(self._file, bytes(SLOT), _HEAD_BYTES + number * SLOT)
+                self._overwrite(number, bytes(SLOT))
             os.fsync(self._file)
 
     def reserve(self, slots: int) -> None:
@@ -230,6 +245,9 @@ class KeyFile:
             if os.stat(self._path).st_ino != os.fstat(self._file).st_ino:
                 raise VaultUnavailable(f"{self._path} was exchanged while in use", "restart the server")
 
+    def _overwrite(self, number: int, slot: bytes | bytearray) -> None:
+        os.pwrite(self._file, slot, _HEAD_BYTES + number * SLOT)
+
     def _write(self, first: int, content: bytearray) -> None:
         self._require_there()
         with files(self._path):
@@ -245,17 +263,26 @@ class KeyFile:
         return block
 
     def _read(self, number: int) -> Secret:
-        """A slot that is whole, or all zeros."""
+        """A living slot, or zeros."""
         slot = Secret(self._block(number, 1))
-        if any(slot.data) and slot.data[_CHECK_AT:] != _check(number, slot.data):
+        if not self._usable(number, slot):
             slot.wipe()
             slot = Secret(self._block(number, 1))  # a removal may just have been writing
-        if any(slot.data) and slot.data[_CHECK_AT:] != _check(number, slot.data):
+        if not self._usable(number, slot):
             slot.wipe()
             raise VaultDamaged(
                 f"slot {number} of {self._path} is damaged", "restore the keys from their backup"
             )
         return slot
+
+    def _usable(self, number: int, slot: Secret) -> bool:
+        """Whether a slot is living, doomed or zero, and so not damaged."""
+        check = slot.data[_CHECK_AT:]
+        if check == _check(number, slot.data, b"doomed"):
+            slot.wipe()
+            slot.data = bytearray(SLOT)
+            return True
+        return not any(slot.data) or check == _check(number, slot.data)
 
     def _id(self, number: int, nonce: bytes) -> bytes:
         encryptor = self._ids.encryptor()
@@ -266,8 +293,13 @@ class KeyFile:
         return int.from_bytes(plain[:_SERIAL], "big"), plain[_SERIAL:]
 
 
-def _check(number: int, slot: bytearray | memoryview) -> bytes:
-    """16 bytes that tell a whole slot from a torn one."""
-    digest = hashlib.sha256(b"antefix/v1/slot\0" + number.to_bytes(_SERIAL, "big"))
+def owner_tag(key: bytes | bytearray) -> bytes:
+    """What stands for a user in the database, 16 bytes; without the key it is anybody's."""
+    return hmac.digest(key, b"antefix/v1/vault owner\0", "sha256")[:_TAG]
+
+
+def _check(number: int, slot: bytearray | memoryview, state: bytes = b"living") -> bytes:
+    """16 bytes that tell a whole slot from a torn one, and a living user's from a doomed one's."""
+    digest = hashlib.sha256(b"antefix/v1/slot " + state + b"\0" + number.to_bytes(_SERIAL, "big"))
     digest.update(slot[:_CHECK_AT])
     return digest.digest()[:16]

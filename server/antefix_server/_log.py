@@ -60,19 +60,10 @@ class RemovalLog:
             copy.append(entries)
         return range(first, self.size)
 
-    def finish(self, indices: Sequence[int]) -> None:
-        """Nothing is left to delete of these."""
-        for copy in self._copies:
-            copy.finish(indices)
-
     def forget(self, today: int) -> None:
         """Erase what links old leaves to users."""
         for copy in self._copies:
             copy.forget(today - KEPT_DAYS)
-
-    def pending(self) -> list[tuple[int, Entry]]:
-        """Removals recorded and not finished."""
-        return self._here.pending()
 
     def of_slot(self, slot: int) -> Entry | None:
         """The removal of a slot."""
@@ -134,6 +125,3 @@ def _reconcile(mirror: LogFile, here: LogFile) -> None:
         )
     for batch in longer.entries(shorter.size):
         shorter.append([entry for _, entry in batch])
-    done = {index for index, _ in shorter.pending()} - {index for index, _ in longer.pending()}
-    if done:
-        shorter.finish(sorted(done))

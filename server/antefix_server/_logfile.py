@@ -17,7 +17,6 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    bindparam,
     func,
     insert,
     or_,
@@ -44,7 +43,6 @@ _removals = Table(
     Column("index", Integer, primary_key=True),
     Column("slot", Integer, nullable=False, unique=True),
     Column("day", Integer, nullable=False),
-    Column("owner", LargeBinary),
     Column("salt", LargeBinary),
     Column("heads", LargeBinary),
 )
@@ -53,19 +51,17 @@ _BATCH = 10_000
 
 @dataclass(frozen=True)
 class Entry:
-    """One removal. It stays; owner goes when it is finished, salt and heads a few days later.
+    """One removal. It stays; salt and heads go after a few days.
 
     Attributes:
         slot: whose key is destroyed.
         day: days since 1970, UTC.
-        owner: 16 bytes, what to delete; None when that is done.
         salt, heads: 32 bytes each, from which the receipt is made again; None later.
         leaf: hash in the tree.
     """
 
     slot: int
     day: int
-    owner: bytes | None
     salt: bytes | None
     heads: bytes | None
     leaf: bytes
@@ -126,23 +122,13 @@ class LogFile:
             highest = connection.execute(select(func.max(_removals.c.slot))).scalar()
         return 0 if highest is None else highest + 1
 
-    def pending(self) -> list[tuple[int, Entry]]:
-        """Removals that were recorded and not finished."""
-        return self._select(_removals.c.owner.is_not(None))
-
     def of_slot(self, slot: int) -> tuple[int, Entry] | None:
         """The removal of a slot, with its index."""
         return next(iter(self._select(_removals.c.slot == slot)), None)
 
-    def finish(self, indices: Sequence[int]) -> None:
-        """Forget what was to be deleted; where a power cut undoes that, a start deletes nothing once more."""
-        done = _removals.c.index.in_(bindparam("indices", expanding=True))
-        with self.database.writing(durable=False) as connection:
-            connection.execute(update(_removals).where(done).values(owner=None), {"indices": list(indices)})
-
     def forget(self, before_day: int) -> None:
         """Erase salts and heads of earlier removals: to who has no receipt, their leaves are noise."""
-        old = and_(_removals.c.day < before_day, _removals.c.salt.is_not(None), _removals.c.owner.is_(None))
+        old = and_(_removals.c.day < before_day, _removals.c.salt.is_not(None))
         with self.database.writing() as connection:
             changed = connection.execute(update(_removals).where(old).values(salt=None, heads=None)).rowcount
         if changed:
@@ -192,11 +178,10 @@ def _fields(entry: Entry) -> dict[str, object]:
     return {
         "slot": entry.slot,
         "day": entry.day,
-        "owner": entry.owner,
         "salt": entry.salt,
         "heads": entry.heads,
     }
 
 
 def _entry(row: Row[tuple[object, ...]]) -> tuple[int, Entry]:
-    return row.index, Entry(row.slot, row.day, row.owner, row.salt, row.heads, bytes(row.hash))  # type: ignore[return-value]  # `index` is also a method of tuples
+    return row.index, Entry(row.slot, row.day, row.salt, row.heads, bytes(row.hash))  # type: ignore[return-value]  # `index` is also a method of tuples

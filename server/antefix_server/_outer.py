@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 
 from antefix._sealing import Secret, decrypt, encrypt
 from antefix.records import Cover
+from antefix_server._keyfile import owner_tag
 from antefix_server.errors import VaultDamaged
 
 PIECE = 2**20
@@ -65,7 +66,7 @@ class Owner:
     @property
     def tag(self) -> bytes:
         """What stands for the user in the database, 16 bytes."""
-        return hmac.digest(self.key.data, b"antefix/v1/vault owner\0", "sha256")[:16]
+        return owner_tag(self.key.data)
 
     def place(self, prefix: bytes) -> bytes:
         """What stands for one of the user's prefixes, 16 bytes."""

@@ -1,12 +1,13 @@
 """Removal, in the order that survives a crash at any point.
 
 1. A row in the log, on the mirror and here: from now on the removal will happen.
-2. The shred key is overwritten: nothing of the user can be read any more, anywhere.
+2. The shred key is overwritten with what stands for its user in the database: nothing of the user can be
+   read any more, anywhere.
 3. The rows are deleted, and the file is left without their bytes.
-4. The row in the log forgets what was to be deleted; a checkpoint is signed and the receipt given.
+4. The slot is zeroed; a checkpoint is signed and the receipt given.
 
-A start does 2 to 4 for what is pending, and for every slot in the log that is not zero: a key file from an
-old copy brings nobody back.
+A start does 2 to 4 for every slot in the log that is not zero: what a crash cut off is finished, and a key file
+from an old copy brings nobody back.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Remover:
     def __init__(self, keys: KeyFile, shelf: Shelf, log: RemovalLog) -> None:
         """Use what the vault is made of."""
         self._keys, self._shelf, self._log = keys, shelf, log
+        self._pending: list[int] = []
 
     def remove(self, users: Sequence[bytes], day: int) -> list[Receipt]:
         """Remove users and give their receipts; who was removed in the last days gets the same again.
@@ -51,45 +53,34 @@ class Remover:
         new = [one.entry for one in stated.values() if not one.recorded]
         if new:
             self._log.append(new)  # 1
-        self.finish()
+            self._pending += [entry.slot for entry in new]
+        self._finish()
         checkpoint = self._log.checkpoint()
         indices = {one.entry.slot: self._log.index_of(one.entry.slot) for one in stated.values()}
         found = [stated[user] for user in users]
         return [self._log.receipt(indices[one.entry.slot], one.removal, checkpoint) for one in found]
 
-    def finish(self) -> None:
-        """Steps 2 to 4 for everything that is pending.
+    def replay(self) -> None:
+        """Finish what a crash cut off, and remove again whom an old key file brought back."""
+        self._keys.reserve(self._log.slots_used())
+        self._pending = [slot for slots in self._log.slots() for slot in self._keys.not_zero(slots)]
+        self._finish()
 
-        Raises:
-            RemovalUnfinished: the keys are destroyed, but the database does not let us delete.
-        """
-        pending = self._log.pending()
-        if not pending:
+    def _finish(self) -> None:
+        """Steps 2 to 4 for everything that is pending."""
+        if not self._pending:
             return
-        self._keys.erase([entry.slot for _, entry in pending])  # 2
+        self._keys.doom(self._pending)  # 2
+        tags = [tag for slot in self._pending if (tag := self._keys.tag_in(slot)) is not None]
         try:
-            self._shelf.drop_owners([entry.owner for _, entry in pending if entry.owner is not None])  # 3
+            self._shelf.drop_owners(tags)  # 3
         except VaultError as error:
             raise RemovalUnfinished(
-                f"{len(pending)} removals are recorded and their keys destroyed, but {error.message}",
+                f"{len(tags)} removals are recorded and their keys destroyed, but {error.message}",
                 "remove again when that is mended, for the receipt; a restart finishes them too",
             ) from error
-        self._log.finish([index for index, _ in pending])  # 4
-
-    def replay(self) -> None:
-        """Remove again whom an old key file brought back."""
-        self._keys.reserve(self._log.slots_used())
-        back = [slot for slots in self._log.slots() for slot in self._keys.not_zero(slots)]
-        if back:
-            self._shelf.drop_owners([tag for slot in back if (tag := self._tag(slot)) is not None])
-            self._keys.erase(back)
-
-    def _tag(self, slot: int) -> bytes | None:
-        key = self._keys.key_in(slot)
-        if key is None:
-            return None
-        with Owner(self._keys.identity.tenant, b"", key) as owner:
-            return owner.tag
+        self._keys.erase(self._pending)  # 4
+        self._pending = []
 
     def _known(self, user: bytes) -> _Statement | None:
         """An earlier removal of this user."""
@@ -110,7 +101,7 @@ class Remover:
             heads = self._heads(owner)
             removal = Removal.of(tenant=tenant, user=user, heads=heads, day=day)
             slot = self._keys.slot_of(user)
-            entry = Entry(slot, day, owner.tag, removal.salt, heads, removal.leaf)
+            entry = Entry(slot, day, removal.salt, heads, removal.leaf)
             return _Statement(removal, entry, recorded=False)
 
     def _heads(self, owner: Owner) -> bytes:

@@ -163,9 +163,7 @@ def _rebuilt(building: Path, sources: Sources, made: _keybackup.Made, settings: 
         if (count := target.count()) > 0:
             raise RestoreRefused(f"{target.database.name} has {count} records", "give an empty database")
         target.claim(keys.identity.tenant)
-        remover = Remover(keys, target, log)
-        remover.replay()
-        remover.finish()
+        Remover(keys, target, log).replay()
         living = _tags(keys)
         return copy_records(source, target, lambda row: row.owner in living)
 

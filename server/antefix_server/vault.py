@@ -243,7 +243,6 @@ class Vault:
         _tables.upgrade(database)
         self._shelf.claim(self.tenant)
         self._remover.replay()
-        self._remover.finish()
         self._log.forget(_today())
         self._shelf.sweep()
 
