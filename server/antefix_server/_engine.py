@@ -49,7 +49,9 @@ class Database:
         if not path.is_file():
             raise VaultUnavailable(f"{path} is not there", "check the folder, or restore it from a backup")
         url = URL.create("sqlite", database=str(path))
-        engine = create_engine(url, connect_args={"timeout": wait_s}, hide_parameters=True)
+        # A statement that is kept keeps the values that were last bound to it.
+        options = {"timeout": wait_s, "cached_statements": 0}
+        engine = create_engine(url, connect_args=options, hide_parameters=True)
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
         return cls(engine, str(path), path)

@@ -6,8 +6,8 @@
 3. The rows are deleted, and the file is left without their bytes.
 4. The slot is zeroed; a checkpoint is signed and the receipt given.
 
-A start does 2 to 4 for every slot in the log that is not zero: what a crash cut off is finished, and a key file
-from an old copy brings nobody back.
+A start does 2 to 4 for every slot in the log that is not zero: what a crash cut off is finished, and a key
+file from an old copy brings nobody back.
 """
 
 from __future__ import annotations
