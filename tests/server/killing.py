@@ -191,6 +191,8 @@ def run(folder: Path, kills: int, url: str | None = None, seed: int = 1) -> Tall
             removed = [slot for slots in vault._log.slots() for slot in slots]
             assert vault._keys.not_zero(removed) == []
         tally.kills += 1
+        if tally.kills % 100 == 0:
+            print(tally, file=sys.stderr, flush=True)
         model.gone = model.gone[-2000:]
     for person in model.people.values():
         assert digest_of(person.record)
