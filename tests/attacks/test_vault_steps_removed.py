@@ -12,8 +12,6 @@ REMOVAL, SCAN = "tests/server/test_removal.py", "tests/server/test_scan.py"
 VAULT, BACKUPS = "tests/server/test_vault.py", "tests/server/test_backups.py"
 APPENDS = "for copy in self._copies:\n            copy.append"
 PURGES = "self.drop(connection, ids)\n        self.database.purge()"
-APPENDS = "for copy in self._copies:\n            copy.append"
-PURGES = "self.drop(connection, ids)\n        self.database.purge()"
 STEPS = {
     "1, the log": ("_removal.py", "self._log.append(new)  # 1", "self._log.append([])", REMOVAL),
     "1, the mirror": ("_log.py", APPENDS, APPENDS.replace("_copies", "_copies[1:]"), BACKUPS),
