@@ -7,8 +7,11 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-from antefix_simulations.cli import app
+from antefix_client.cli import app as client
+from antefix_server.cli import app as server
+from antefix_simulations.cli import app as simulations
 
+APPS = {"antefix": client, "antefix-server": server, "antefix-sim": simulations}
 FRAME = "─│╭╮╰╯"
 
 
@@ -22,14 +25,15 @@ def page() -> str:
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Every command and group, as one types it."""
-    return _below(typer.main.get_command(app), ("antefix-sim",))
+    for name, app in APPS.items():
+        yield from _below(typer.main.get_command(app), (name,))
 
 
 def help_of(words: tuple[str, ...]) -> str:
     """Its help text, 100 columns wide."""
     # Not TERMINAL_WIDTH, which typer reads once, when whoever comes first imports it.
-    wide = {"COLUMNS": "100"}
-    shown = CliRunner().invoke(app, [*words[1:], "--help"], prog_name="antefix-sim", color=False, env=wide)
+    app, wide = APPS[words[0]], {"COLUMNS": "100"}
+    shown = CliRunner().invoke(app, [*words[1:], "--help"], prog_name=words[0], color=False, env=wide)
     assert shown.exit_code == 0, shown.output
     return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
 

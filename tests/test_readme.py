@@ -45,7 +45,7 @@ def test_the_page_of_commands_says_what_help_says(repository: Path) -> None:
 def test_every_command_that_a_page_names_exists(repository: Path) -> None:
     known = {words[:2] for words in commands()}
     for page in [repository / "README.md", *repository.glob("docs/**/*.md")]:
-        for named in re.findall(r"antefix-sim(?: [a-z]+)?", page.read_text()):
+        for named in re.findall(r"antefix-(?:sim|server)(?: [a-z]+)?", page.read_text()):
             assert tuple(named.split()) in known, f"{page.name} names {named!r}"
 
 

@@ -105,7 +105,11 @@ class Parts:
     @property
     def digest(self) -> bytes:
         """What a device remembers of a record, and the next one names as `previous`."""
-        return _hash(b"record", self.header[: _CORE.size] + self.body_hash)
+        return self.digest_with(self.body_hash)
+
+    def digest_with(self, body_hash: bytes) -> bytes:
+        """The same, where the body is elsewhere."""
+        return _hash(b"record", self.header[: _CORE.size] + body_hash)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def sealed_size(plain: int) -> int:
 
 def encrypt(key: bytes | bytearray, context: bytes, plain: bytes | bytearray) -> bytes:
     """Cobblestone-256 (C2SP chunked-encryption) of `plain`."""
-    encryptor = Cobblestone256Encryptor(bytes(key), context)
+    encryptor = Cobblestone256Encryptor(key, context)
     return encryptor.update(plain) + encryptor.finalize()
 
 
@@ -88,7 +88,7 @@ def decrypt(key: bytes | bytearray, context: bytes, sealed: bytes | memoryview) 
     chunks = -(-(len(sealed) - _OVERHEAD) // (_CHUNK + _TAG))
     plain = Secret(bytearray(max(0, len(sealed) - _OVERHEAD - _TAG * chunks)))
     try:
-        decryptor = Cobblestone256Decryptor(bytes(key), context)
+        decryptor = Cobblestone256Decryptor(key, context)
         length = decryptor.update_into(sealed, plain.data)
         rest = decryptor.finalize()
     except (InvalidTag, ValueError):

@@ -14,7 +14,15 @@ AntefixError
 │   ├── NoExamples         a user without any text
 │   ├── EmptyText          a completion with no characters in it
 │   └── TextTooLong        more tokens than the base can see
-└── CheckpointMismatch     a checkpoint of another run, or damaged
+├── CheckpointMismatch     a checkpoint of another run, or damaged
+├── RecordError            about a sealed record
+│   ├── RecordMismatch     its public fields are not those asked for
+│   └── RecordRefused      it does not open
+├── KeyRefused             a sealed key that does not open here
+├── DeviceListRefused      not the next device list
+└── ReceiptRefused         a receipt that proves nothing
+
+The server adds `VaultError` (antefix_server.errors).
 
 A message says what failed, both values, and the next step. It never holds a user's text or a
 prefix's values: messages end up in logs.
@@ -124,3 +132,12 @@ class DeviceListRefused(AntefixError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the device list is refused: {why}", "ask another device of this user for its list")
+
+
+class ReceiptRefused(AntefixError):
+    """A receipt of a removal that does not prove it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the receipt is refused: {why}", "ask the server for it again, and for the log's key elsewhere"
+        )

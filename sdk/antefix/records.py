@@ -42,10 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = [  # noqa: RUF022 (plain order)
     "Address",
+    "Cover",
     "Edition",
     "FIRST",
     "Known",
     "OpenedRecord",
+    "cover_of",
     "digest_of",
     "open_record",
     "rewrap",
@@ -67,6 +69,25 @@ class Known:
     min_version: int = 1
     digest: bytes | None = None
     previous: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What anyone can read on a record, as a server that stores it; nothing of it is verified.
+
+    Attributes:
+        edition: address, version and digest of the version before.
+        epoch: of the user key.
+        writer: id of the device that signed.
+        size: of the whole record, in bytes.
+        digest: of the record, 32 bytes.
+    """
+
+    edition: Edition
+    epoch: int
+    writer: bytes
+    size: int
+    digest: bytes
 
 
 class OpenedRecord:
@@ -202,6 +223,24 @@ def rewrap(
     return _put_together(edition.core(parts.core.body_bytes), wrap, bytes(parts.body), device)
 
 
+def cover_of(start: bytes, body_hash: bytes | None = None) -> Cover:
+    """Read the public fields of a record (steps 1 to 3).
+
+    Args:
+        start: the whole record; or its first 354 bytes, where `body_hash` is SHA-256 of the rest and the
+            caller compares `size`, having read the record piece by piece.
+
+    Raises:
+        RecordMismatch: not a record.
+    """
+    parts = _taken_apart(start, whole=body_hash is None)
+    core = parts.core
+    address = Address(core.tenant, core.user, core.prefix, core.base, core.shape)
+    digest = parts.digest if body_hash is None else parts.digest_with(body_hash)
+    edition = Edition(address, core.version, core.previous)
+    return Cover(edition, parts.wrap.epoch, parts.wrap.writer, BODY_AT + core.body_bytes, digest)
+
+
 def digest_of(record: bytes) -> bytes:
     """Digest by which a record is remembered. It says nothing about who wrote it.
 
@@ -211,13 +250,13 @@ def digest_of(record: bytes) -> bytes:
     return _taken_apart(record).digest
 
 
-def _taken_apart(record: bytes) -> Parts:
+def _taken_apart(record: bytes, whole: bool = True) -> Parts:
     if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:  # 1
         _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {BODY_AT + BODY_LIMIT:,}")
     parts = Parts.of(bytes(record))
     if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
         _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")
-    if parts.core.body_bytes != len(parts.body):  # 3
+    if whole and parts.core.body_bytes != len(parts.body):  # 3
         _differs("body", f"{len(parts.body):,} bytes", f"{parts.core.body_bytes:,} as its header says")
     return parts
 

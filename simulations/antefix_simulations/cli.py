@@ -6,45 +6,21 @@ Results go to stdout, progress and errors to stderr. torch is imported by a comm
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from antefix._command import application, say
 from antefix_simulations import _bench_cli
 
 if TYPE_CHECKING:
     from antefix import Example
 
 
-class _Translating(TyperGroup):
-    """The one place where an error of ours becomes two lines and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(130) from None
-        except Exception as error:
-            errors = sys.modules.get("antefix.errors")  # where it is not imported, nothing of it was raised
-            if errors is None or not isinstance(error, errors.AntefixError):
-                raise
-            _say(f"error: {error.message}")
-            if error.hint:
-                _say(f"hint: {error.hint}")
-            raise typer.Exit(1) from None
-
-
-app = typer.Typer(
-    name="antefix-sim",
-    cls=_Translating,
-    help="Many users of Antefix on one machine: a demo, benches, and how much a private prefix is worth.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = application(
+    "antefix-sim",
+    "Many users of Antefix on one machine: a demo, benches, and how much a private prefix is worth.",
 )
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")]
@@ -158,4 +134,4 @@ def _read(data: Path | None) -> dict[str, list[Example]]:
 
 
 def _say(line: str) -> None:
-    typer.echo(f"antefix-sim: {line}", err=True)
+    say("antefix-sim", line)

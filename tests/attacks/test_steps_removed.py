@@ -12,7 +12,7 @@ TESTS = ["tests/sdk/test_vectors.py", "tests/sdk/test_records.py", "tests/attack
 STEPS = {
     "1, too short or too long": ("if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:", "if False:"),
     "2, magic and suite": ("if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):", "if False:"),
-    "3, body length": ("if parts.core.body_bytes != len(parts.body):", "if False:"),
+    "3, body length": ("if whole and parts.core.body_bytes != len(parts.body):", "if False:"),
     **{
         f"4, {name}": (
             '("tenant", "user", "prefix", "base", "shape")',

@@ -1,0 +1,50 @@
+"""Copies records from one database to another in short transactions, so that no writer or removal waits.
+
+Records do not depend on each other, so a copy needs no common moment: each record is whole, and one that is
+replaced meanwhile comes again, since its row is newer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from antefix_server._shelf import Shelf, Stored
+from antefix_server.errors import RecordReplaced
+
+
+def copy_records(source: Shelf, target: Shelf, keeps: Callable[[Stored], bool]) -> int:
+    """Copy the rows that `keeps` accepts; how many there were. Durable on return."""
+    count = 0
+    for rows in source.rows():
+        kept = [row for row in rows if keeps(row)]
+        small = source.single_pieces([row.id for row in kept])
+        with target.database.writing(durable=False) as connection:
+            before = target.find_all(connection, [row.place for row in kept])
+            if before:
+                target.drop(connection, [row.id for row in before.values()])
+            new = [(row.place, row.owner, row.head, [small[row.id]]) for row in kept if row.id in small]
+            if new:
+                target.add_all(connection, new)
+        large = [row for row in kept if row.id not in small and _copied(source, target, row)]
+        count += len(new) + len(large)
+    target.database.purge()
+    return count
+
+
+def _copied(source: Shelf, target: Shelf, row: Stored) -> bool:
+    """Copy a record of several pieces; whether it was still there."""
+    upload = target.begin_upload(row.owner, row.head)
+    try:
+        for number in itertools.count():
+            piece = source.piece(row.id, number)
+            if piece is None:
+                break
+            target.add_piece(upload, number, piece)
+    except RecordReplaced:
+        with target.database.writing() as connection:
+            target.drop(connection, [upload])
+        return False
+    with target.database.writing() as connection:
+        target.settle(connection, upload, row.place, row.head)
+    return True

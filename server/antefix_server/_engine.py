@@ -1,0 +1,188 @@
+"""Opens databases so that what is deleted is gone, and what is committed stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from antefix.errors import InvalidArgument
+from antefix_server._seam import database
+from antefix_server.errors import VaultBusy, VaultUnavailable
+
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",  # a commit that was answered survives a power cut
+    "secure_delete=ON",  # per connection, and off by default
+    "temp_store=MEMORY",
+    "foreign_keys=ON",
+    "trusted_schema=OFF",
+    "cell_size_check=ON",
+)
+
+
+class Database:
+    """An engine and the two ways to use it.
+
+    Attributes:
+        name: for messages; no password in it.
+    """
+
+    def __init__(self, engine: Engine, name: str, path: Path | None = None) -> None:
+        """Use `of_file` or `of_url`."""
+        self.engine, self.name, self.path = engine, name, path
+        self._inode = None if path is None else path.stat().st_ino
+
+    @classmethod
+    def of_file(cls, path: Path, *, wait_s: float, create: bool = False) -> Database:
+        """A SQLite file.
+
+        Raises:
+            VaultUnavailable: it is not there, and is not to be made.
+        """
+        if create:
+            path.touch(mode=0o600)
+        if not path.is_file():
+            raise VaultUnavailable(f"{path} is not there", "check the folder, or restore it from a backup")
+        url = URL.create("sqlite", database=str(path))
+        # A statement that is kept keeps the values that were last bound to it.
+        options = {"timeout": wait_s, "cached_statements": 0}
+        engine = create_engine(url, connect_args=options, hide_parameters=True)
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin)
+        return cls(engine, str(path), path)
+
+    @classmethod
+    def of_backup(cls, path: Path) -> Database:
+        """A SQLite file that nobody writes to, perhaps where nobody can.
+
+        Raises:
+            VaultUnavailable: it is not there.
+        """
+        if not path.is_file():
+            raise VaultUnavailable(f"{path} is not there", "check the path of the backup")
+        query = {"mode": "ro", "immutable": "1", "uri": "true"}
+        url = URL.create("sqlite", database=path.absolute().as_uri(), query=query)
+        return cls(create_engine(url, hide_parameters=True), str(path), path)
+
+    @classmethod
+    def of_url(cls, url: str, *, wait_s: float) -> Database:
+        """PostgreSQL, by a URL that SQLAlchemy understands.
+
+        Raises:
+            InvalidArgument: another kind of URL; it is not repeated, there may be a password in it.
+        """
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise InvalidArgument("the database URL cannot be read", "postgresql://user@host/name") from None
+        if parsed.get_backend_name() != "postgresql":
+            raise InvalidArgument(
+                f"the database URL is of {parsed.get_backend_name()}",
+                "use postgresql://…, or none for SQLite",
+            )
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        options = f"-c lock_timeout={int(wait_s * 1000)} -c synchronous_commit=on"
+        timeouts = {"connect_timeout": max(2, int(wait_s)), "options": options}
+        # Several statements of one transaction must see one moment, as they do in SQLite.
+        engine = create_engine(
+            parsed,
+            connect_args=timeouts,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+        )
+        return cls(engine, parsed.render_as_string(hide_password=True))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is SQLite."""
+        return self.path is not None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A short transaction that sees one moment."""
+        with database(self.name), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction, durable once left; or, with less waiting, only after the next one or `purge`."""
+        with database(self.name):
+            self._require_there()
+            with self.engine.connect() as plain, self._waiting(plain, durable):
+                connection = plain.execution_options(antefix_writes=True)
+                with connection.begin():
+                    yield connection
+
+    def purge(self) -> None:
+        """Bring what was deleted down to the disk: nothing of it is left in the file or its WAL.
+
+        Raises:
+            VaultBusy: a reader is in the way.
+        """
+        if not self.is_file:
+            return  # PostgreSQL keeps dead rows; what they hold has no key any more
+        with database(self.name), self.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise VaultBusy(f"somebody reads {self.name} and holds up its checkpoint", "try again")
+
+    def server_bytes(self) -> int:
+        """What PostgreSQL takes on its disk for this database; 0 for SQLite, whose files are the caller's."""
+        if self.is_file:
+            return 0
+        with self.reading() as connection:
+            query = text("SELECT pg_database_size(current_database())")
+            return int(connection.execute(query).scalar_one())
+
+    def seal(self) -> None:
+        """Close it as one file, complete without a WAL beside it."""
+        with database(self.name), self.engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            raw.execute("PRAGMA journal_mode=DELETE").close()
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _waiting(self, connection: Connection, durable: bool) -> Iterator[None]:
+        if durable or not self.is_file:
+            yield
+            return
+        raw: Any = connection.connection.driver_connection
+        raw.execute("PRAGMA synchronous=NORMAL").close()
+        try:
+            yield
+        finally:
+            raw.execute("PRAGMA synchronous=FULL").close()
+
+    def _require_there(self) -> None:
+        """SQLite would go on writing to a file that was deleted or exchanged, and lose it all."""
+        if self.path is None:
+            return
+        try:
+            there = self.path.stat().st_ino == self._inode
+        except OSError:
+            there = False
+        if not there:
+            raise VaultUnavailable(f"{self.path} was deleted or exchanged while in use", "restart the server")
+
+
+def _configure(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin` says, not where the driver guesses
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("antefix_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

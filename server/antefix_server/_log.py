@@ -1,0 +1,127 @@
+"""The removal log and its mirror: append-only, signed, and outside of every backup of what it removes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from antefix._merkle import consistency, inclusion
+from antefix.errors import InvalidArgument
+from antefix.receipts import Checkpoint, LogKey, Receipt, Removal
+from antefix_server._logfile import Entry, LogFile
+from antefix_server.errors import VaultDamaged
+
+_WAIT_S = 5.0
+KEPT_DAYS = 8
+"""As long as a backup of the keys may be restored, and a day."""
+
+
+class RemovalLog:
+    """The log. What is on the mirror will happen, so it is written there first.
+
+    Attributes:
+        key: to verify receipts with.
+    """
+
+    def __init__(
+        self, path: Path, mirror: Path | None, origin: str, signing: Ed25519PrivateKey, wait_s: float
+    ) -> None:
+        """Open both copies and let each have what the other has.
+
+        Raises:
+            VaultDamaged: they have different histories.
+        """
+        self._here = LogFile(path, wait_s=wait_s, create=mirror is not None and mirror.exists())
+        self._copies = [self._here]
+        if mirror is not None:
+            self._copies.insert(0, LogFile(mirror, wait_s=wait_s, create=True))
+            _reconcile(self._copies[0], self._here)
+        self._signing = signing
+        self.key = LogKey(origin, signing.public_key().public_bytes_raw())
+
+    @staticmethod
+    def size_of(path: Path) -> int:
+        """Removals in a copy."""
+        copy = LogFile(path, wait_s=_WAIT_S)
+        copy.database.close()
+        return copy.size
+
+    @property
+    def size(self) -> int:
+        """Removals so far."""
+        return self._here.size
+
+    def append(self, entries: Sequence[Entry]) -> range:
+        """Record removals: from now on they will happen. Their indices."""
+        first = self.size
+        for copy in self._copies:
+            copy.append(entries)
+        return range(first, self.size)
+
+    def forget(self, today: int) -> None:
+        """Erase what links old leaves to users."""
+        for copy in self._copies:
+            copy.forget(today - KEPT_DAYS)
+
+    def of_slot(self, slot: int) -> Entry | None:
+        """The removal of a slot."""
+        found = self._here.of_slot(slot)
+        return None if found is None else found[1]
+
+    def index_of(self, slot: int) -> int:
+        """Where the removal of a slot is in the log.
+
+        Raises:
+            VaultDamaged: nowhere.
+        """
+        found = self._here.of_slot(slot)
+        if found is None:
+            raise VaultDamaged(
+                f"slot {slot} is not in {self._here.database.name}", "restore it from the mirror"
+            )
+        return found[0]
+
+    def slots(self) -> Iterator[list[int]]:
+        """Every slot ever removed, some at a time."""
+        return self._here.slots()
+
+    def slots_used(self) -> int:
+        """One more than the highest slot removed."""
+        return self._here.slots_used()
+
+    def checkpoint(self) -> Checkpoint:
+        """Root and size, signed."""
+        return Checkpoint(self.key.name, self.size, self._here.root()).signed(self._signing)
+
+    def consistency(self, first: int) -> list[bytes]:
+        """Proof that the tree of today begins with that of `first` leaves, for auditors and witnesses.
+
+        Raises:
+            InvalidArgument: no such size.
+        """
+        if not 0 < first <= self.size:
+            raise InvalidArgument(f"the log has {self.size} leaves, a proof from {first} was asked for")
+        return self._here.hashes(consistency(first, self.size))
+
+    def receipt(self, index: int, removal: Removal, checkpoint: Checkpoint) -> Receipt:
+        """Proof that a removal is in the log."""
+        proof = self._here.hashes(inclusion(index, checkpoint.size))
+        return Receipt(removal, index, tuple(proof), checkpoint)
+
+    def close(self) -> None:
+        """Close both."""
+        for copy in self._copies:
+            copy.database.close()
+
+
+def _reconcile(mirror: LogFile, here: LogFile) -> None:
+    shorter, longer = sorted((mirror, here), key=lambda copy: copy.size)
+    if shorter.root() != longer.root(shorter.size):
+        raise VaultDamaged(
+            f"{mirror.database.name} and {here.database.name} have different histories",
+            "give the mirror that belongs to this folder",
+        )
+    for batch in longer.entries(shorter.size):
+        shorter.append([entry for _, entry in batch])

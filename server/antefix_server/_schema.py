@@ -1,0 +1,34 @@
+"""Tables of the records, in SQLite or PostgreSQL; the migrations make the same ones."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table
+
+metadata = MetaData()
+
+_Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by INTEGER alone
+
+records = Table(
+    "records",
+    metadata,
+    # Never used twice, so that a reader who goes on with a replaced record finds nothing, not another's.
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("place", LargeBinary, unique=True),  # NULL while an upload is under way
+    Column("owner", LargeBinary, nullable=False, index=True),
+    Column("head", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""`place` and `owner`: 16 bytes, HMAC of prefix and user under the shred key. `head`: sealed under it."""
+
+pieces = Table(
+    "pieces",
+    metadata,
+    Column("record", _Id, ForeignKey("records.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The sealed record, cut; 1 MiB at most each."""
+
+belongs = Table("belongs", metadata, Column("tenant", LargeBinary, primary_key=True))
+"""One row: the vault whose records these are."""

@@ -1,0 +1,20 @@
+"""The command `antefix-server`. Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
+
+Results go to stdout, progress and errors to stderr. Nothing of the server is imported by help.
+"""
+
+from __future__ import annotations
+
+from antefix._command import application
+from antefix_server import _bench_cli, _vault_cli
+
+app = application(
+    "antefix-server", "The server of Antefix: it keeps users' sealed prefixes, and removes them."
+)
+_vault_cli.register(app)
+_bench_cli.register(app)
+
+
+def main() -> None:
+    """Run `antefix-server`."""
+    app(prog_name="antefix-server")

@@ -1,0 +1,67 @@
+"""Errors of the server; all are `antefix.errors.AntefixError`.
+
+VaultError
+├── UnknownUser        no such user, or a removed one
+├── RecordAbsent       the user has no record of that prefix
+├── VersionConflict    another record came first (compare-and-swap)
+├── RecordReplaced     the record was replaced or removed while it was read
+├── VaultBusy          somebody else holds the database or the vault; try again
+├── VaultFull          no space left; nothing was lost
+├── VaultUnavailable   database or folder cannot be reached
+├── VaultDamaged       stored bytes are not what was stored
+├── RemovalUnfinished  recorded and the key destroyed, but bytes are left to delete
+└── RestoreRefused     a backup that cannot or must not be restored
+"""
+
+from __future__ import annotations
+
+from antefix.errors import AntefixError
+
+
+class VaultError(AntefixError):
+    """About the vault."""
+
+
+class UnknownUser(VaultError):
+    """No such user, or a removed one: which of the two is not said."""
+
+    def __init__(self, user: bytes) -> None:
+        super().__init__(
+            f"there is no user {user.hex()}", "use the id that enrol gave; a removed user gets a new one"
+        )
+
+
+class RecordAbsent(VaultError):
+    """The user has no record of that prefix."""
+
+
+class VersionConflict(VaultError):
+    """Another record came first; the message has both versions."""
+
+
+class RecordReplaced(VaultError):
+    """The record was replaced or removed while it was read piece by piece."""
+
+
+class VaultBusy(VaultError):
+    """Somebody else holds the database or the vault. Nothing was changed; try again."""
+
+
+class VaultFull(VaultError):
+    """No space left. What was refused was not stored, what was stored is still there."""
+
+
+class VaultUnavailable(VaultError):
+    """Database or folder cannot be reached."""
+
+
+class VaultDamaged(VaultError):
+    """Stored bytes are not what was stored."""
+
+
+class RemovalUnfinished(VaultError):
+    """The removal is recorded and the key destroyed, but unreadable bytes are left to delete."""
+
+
+class RestoreRefused(VaultError):
+    """A backup that cannot be restored, or must not be."""

@@ -1,0 +1,1 @@
+"""Changes of the tables, for alembic; run by `antefix_server._tables`."""

@@ -1,0 +1,51 @@
+"""Where the parts of a vault are: `vault.json` in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from antefix._files import write_whole
+from antefix_server._seam import files
+from antefix_server.errors import VaultUnavailable
+
+KEYS, RECORDS, LOG, SETTINGS = "keys", "records.db", "removals.db", "vault.json"
+
+
+class Settings(BaseModel):
+    """What was chosen when the vault was made.
+
+    Attributes:
+        origin: name of the removal log, `example.com/removals`.
+        url: of PostgreSQL; None for SQLite in the folder. May have a password in it.
+        mirror: second copy of the removal log, on another disk; None for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    origin: str = "localhost/removals"
+    url: str | None = None
+    mirror: Path | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Those of a vault.
+
+        Raises:
+            VaultUnavailable: no vault there.
+        """
+        path = folder / SETTINGS
+        with files(path):
+            content = path.read_bytes()
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            where = ", ".join(".".join(map(str, one["loc"])) or "the file" for one in error.errors())
+            raise VaultUnavailable(f"{path} cannot be understood: {where}", "mend it by hand") from None
+
+    def write(self, folder: Path) -> None:
+        """Keep them."""
+        with files(folder):
+            write_whole(folder / SETTINGS, self.model_dump_json(indent=2).encode() + b"\n")

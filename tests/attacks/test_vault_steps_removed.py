@@ -1,0 +1,71 @@
+"""Each step of removal and storage is taken out in turn: some test must notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REMOVAL, SCAN = "tests/server/test_removal.py", "tests/server/test_scan.py"
+VAULT, BACKUPS = "tests/server/test_vault.py", "tests/server/test_backups.py"
+APPENDS = "for copy in self._copies:\n            copy.append"
+PURGES = "self.drop(connection, ids)\n        self.database.purge()"
+STEPS = {
+    "1, the log": ("_removal.py", "self._log.append(new)  # 1", "self._log.append([])", REMOVAL),
+    "1, the mirror": ("_log.py", APPENDS, APPENDS.replace("_copies", "_copies[1:]"), BACKUPS),
+    "2, the key": ("_removal.py", "self._keys.doom(self._pending)  # 2", "pass", REMOVAL),
+    "3, the rows": ("_removal.py", "self._shelf.drop_owners(tags)  # 3", "pass", REMOVAL),
+    "3, the bytes": ("_shelf.py", PURGES, PURGES.replace("self.database.purge()", "pass"), SCAN),
+    "3, zeros": ("_engine.py", '"secure_delete=ON"', '"secure_delete=OFF"', SCAN),
+    "4, the slot": ("_removal.py", "self._keys.erase(self._pending)  # 4", "pass", REMOVAL),
+    "a start finishes": ("vault.py", "        self._remover.replay()\n", "", REMOVAL),
+    "a lost slot": ("_removal.py", "self._keys.reserve(self._log.slots_used())", "pass", REMOVAL),
+    "a restore replays": ("backups.py", "Remover(keys, target, log).replay()", "pass", BACKUPS),
+    "keys live seven days": ("backups.py", "if not -1 < age <= KEYS_KEPT_DAYS:", "if False:", BACKUPS),
+    "compare and swap": ("_writing.py", "if replaces != now:", "if False:", VAULT),
+    "the version before": ("_writing.py", "if new <= now + 1 and names", "if False and names", VAULT),
+    "the sweep": ("vault.py", "        self._shelf.sweep()\n", "", VAULT),
+    "old salts": ("vault.py", "        self._log.forget(_today())\n", "", REMOVAL),
+}  # fmt: skip
+
+
+def copied(repository: Path, folder: Path, name: str, old: str, new: str) -> Path:
+    """Copy the package with one step changed."""
+    shutil.copytree(repository / "server", folder / "server")
+    path = folder / "server" / "antefix_server" / name
+    text = path.read_text()
+    assert text.count(old) == 1, f"no such line any more: {old}"
+    path.write_text(text.replace(old, new))
+    return folder / "server"
+
+
+def noticed(repository: Path, server: Path, tests: str) -> bool:
+    """Whether the tests fail with the package in `server`."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-k", "not postgresql", tests],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(server)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_is_taken_out_is_missed(step: str, repository: Path, tmp_path: Path) -> None:
+    name, old, new, tests = STEPS[step]
+    assert noticed(repository, copied(repository, tmp_path, name, old, new), tests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tests", [REMOVAL, SCAN, VAULT, BACKUPS])
+def test_nothing_is_missed_where_nothing_is_taken_out(tests: str, repository: Path, tmp_path: Path) -> None:
+    server = copied(repository, tmp_path, "vault.py", "class Vault:", "class Vault:  # as it was")
+    assert not noticed(repository, server, tests)

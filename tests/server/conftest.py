@@ -1,0 +1,45 @@
+"""One vault per test, on SQLite and on PostgreSQL."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antefix_server.vault import Vault
+from tests import postgres
+from tests.vaults import new_vault
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where there is one: the tests wait for hundreds of commits."""
+    with tempfile.TemporaryDirectory(prefix="antefix-", dir=postgres.MEMORY) as temporary:
+        yield Path(temporary)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL for the whole run."""
+    why = postgres.missing()
+    if why is not None:
+        pytest.skip(why)
+    with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """None for SQLite, else the URL of an empty PostgreSQL."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_url")
+    return postgres.emptied(url)
+
+
+@pytest.fixture
+def vault(database: str | None, tmp_path: Path) -> Iterator[Vault]:
+    """An open, empty vault with a mirror."""
+    made = new_vault(tmp_path / "vault", database, tmp_path / "mirror.db")
+    yield made
+    made.close()
