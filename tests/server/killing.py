@@ -89,8 +89,8 @@ def tell(pipe: int, line: str) -> None:
         content = content[os.write(pipe, content) :]
 
 
-def kill_once(folder: Path, model: Model, seed: int, alive_s: float) -> list[str]:
-    """Let a child write for a moment and kill it; the whole lines it told."""
+def kill_once(folder: Path, model: Model, seed: int, calls: int, alive_s: float) -> list[str]:
+    """Let a child write, kill it a moment after so many calls; the whole lines it told."""
     here, there = os.pipe()
     child = os.fork()
     if child == 0:
@@ -110,7 +110,8 @@ def kill_once(folder: Path, model: Model, seed: int, alive_s: float) -> list[str
             if not content:
                 break
             told += content
-            dies_at = min(dies_at, time.monotonic() + alive_s)  # once it is at work
+            if told.count(b"!\n") >= calls:
+                dies_at = min(dies_at, time.monotonic() + alive_s)
         if time.monotonic() >= dies_at:
             os.kill(child, signal.SIGKILL)
     os.close(here)
@@ -185,7 +186,9 @@ def run(folder: Path, kills: int, url: str | None = None, seed: int = 1) -> Tall
     new_vault(folder / "vault", url, folder / "mirror.db").close()
     dice, tally, model = random.Random(seed), Tally(), Model()
     for number in range(kills):
-        lines = kill_once(folder / "vault", model, seed * 1_000_003 + number, dice.uniform(0.0, 0.06))
+        lines = kill_once(
+            folder / "vault", model, seed * 1_000_003 + number, dice.randrange(8), dice.uniform(0.0, 0.01)
+        )
         with Vault.open(folder / "vault") as vault:
             compare(vault, model, lines, tally)
             removed = [slot for slots in vault._log.slots() for slot in slots]
