@@ -3,8 +3,8 @@
 Start with `FrozenBase.load`, then `train` and `generate`. Errors are in `antefix.errors`, the exchange
 with PEFT in `antefix.peft`.
 
-torch is imported with the first of these names, not with the package: a server that only stores and checks
-(`antefix.records`, `antefix.keys`, `antefix.receipts`) never loads it.
+torch is imported with the first of these names but `Example`, not with the package: a server that only stores
+and checks (`antefix.records`, `antefix.keys`, `antefix.receipts`) never loads it, an app only when it must.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from antefix._base import FrozenBase
-    from antefix._examples import Example
+    from antefix._example import Example
     from antefix._generation import generate
     from antefix._prefix import Prefix
     from antefix._request import Generated, GenerationRequest
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Example": "_examples",
+    "Example": "_example",
     "FrozenBase": "_base",
     "Generated": "_request",
     "GenerationRequest": "_request",

@@ -1,7 +1,8 @@
-"""A training run's folder: an interrupted run goes on from it, bit for bit.
+"""A training run's checkpoint: an interrupted run goes on from it, bit for bit.
 
 One safetensors file per user, replaced whole at step boundaries. It holds the user's prefix in the
-clear, as private as the prefix itself; delete the folder when the run is done. A file has one tensor
+clear, as private as the prefix itself; delete the folder when the run is done. Who must not write such a
+thing gives a mapping instead, from names to bytes, and keeps those where it likes. A file has one tensor
 `state` [3 or 4, n]: trained numbers, Adam's two moments, and the best trained numbers if there are any; its
 metadata are `run` (JSON of `_Saved`) and `digest` (SHA-256 of that text and the tensor's bytes).
 """
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import MutableMapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,20 +52,22 @@ class _Saved(BaseModel):
 
 
 class Checkpoint:
-    """Saves and restores users of one run; without a folder it does nothing."""
+    """Saves and restores users of one run; without a place it does nothing."""
 
-    def __init__(self, folder: Path | None, base_fingerprint: str, spec: PrefixSpec) -> None:
-        """Take the folder and what all users of the run have in common.
+    def __init__(
+        self, place: Path | MutableMapping[str, bytes] | None, base_fingerprint: str, spec: PrefixSpec
+    ) -> None:
+        """Take the place and what all users of the run have in common.
 
         Raises:
             InvalidArgument: the folder cannot be made; said now, not after hours of training.
         """
         try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(place, Path):
+                place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidArgument(f"checkpoint is {folder}: {error.strerror}", "choose a folder") from error
-        self._folder = folder
+            raise InvalidArgument(f"checkpoint is {place}: {error.strerror}", "choose a folder") from error
+        self._place = place
         self._common = f"{base_fingerprint}\n{spec.model_dump_json()}"
         self._saved_at = time.monotonic()
         self._failed = False
@@ -74,11 +78,12 @@ class Checkpoint:
         Raises:
             CheckpointMismatch: the file is of other texts, settings or another base, or is damaged.
         """
-        path = self._path(run)
-        if path is None or not os.path.lexists(path):
-            return
+        size, path = run.adam.trained.numel(), self._shown(run)
         try:
-            saved, numbers = _read(path, run.adam.trained.numel())
+            content = self._content(run, 4 * 4 * size + 8 + HEADER_LIMIT)
+            if content is None:
+                return
+            saved, numbers = _read(content, size)
         except Unreadable as error:
             raise CheckpointMismatch(
                 f"{path} cannot be used: {error}", "delete it to start that user anew"
@@ -109,8 +114,7 @@ class Checkpoint:
         Where it cannot be written (a full disk) training goes on, and a log line says so once: the
         results of all users are worth more than the way back.
         """
-        path = self._path(run)
-        if path is None or not run.settled:
+        if self._place is None or not run.settled:
             return
         state = vars(run.progress).copy()
         best = state.pop("best")
@@ -123,31 +127,38 @@ class Checkpoint:
         ).model_dump_json()
         fields = {"run": saved, "digest": _digest(saved, numbers)}
         try:
-            write_whole(path, save({"state": numbers}, metadata=fields))
+            self._write(run, save({"state": numbers}, metadata=fields))
         except OSError as error:
             if not self._failed:
                 _log.warning(
                     "checkpoint %s cannot be written (%s): training goes on, but an interrupted run "
                     "will start at its last save",
-                    self._folder,
+                    self._place if isinstance(self._place, Path) else "",
                     error.strerror or error,
                 )
             self._failed = True
 
     def save_now_and_then(self, runs: list[UserRun]) -> None:
         """Save all `runs` if the last time was a while ago."""
-        if self._folder is not None and time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
+        if self._place is not None and time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
             for run in runs:
                 self.save(run)
             self._saved_at = time.monotonic()
 
-    def _path(self, run: UserRun) -> Path | None:
-        if self._folder is None:
-            return None
-        return (
-            self._folder
-            / f"{hashlib.sha256(run.name.encode(errors='surrogatepass')).hexdigest()[:32]}.safetensors"
-        )
+    def _content(self, run: UserRun, limit: int) -> bytes | None:
+        if isinstance(self._place, Path):
+            path = self._place / _name(run)
+            return content_of(path, limit) if os.path.lexists(path) else None
+        return None if self._place is None else self._place.get(_name(run))
+
+    def _write(self, run: UserRun, content: bytes) -> None:
+        if isinstance(self._place, Path):
+            write_whole(self._place / _name(run), content)
+        elif self._place is not None:
+            self._place[_name(run)] = content
+
+    def _shown(self, run: UserRun) -> str:
+        return str(self._place / _name(run)) if isinstance(self._place, Path) else f"checkpoint {_name(run)}"
 
     def _identity(self, run: UserRun) -> str:
         """Digest of everything that this user's result is a function of."""
@@ -158,13 +169,18 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def _read(path: Path, size: int) -> tuple[_Saved, Tensor]:
+def _name(run: UserRun) -> str:
+    digest = hashlib.sha256(run.name.encode(errors="surrogatepass"))
+    return f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _read(content: bytes, size: int) -> tuple[_Saved, Tensor]:
     """What a file holds [3 or 4, size], read as if an attacker had written it.
 
     Raises:
         Unreadable: anything unexpected; the message names the first difference.
     """
-    found = read_tensor(content_of(path, 4 * 4 * size + 8 + HEADER_LIMIT), "state", 2)
+    found = read_tensor(content, "state", 2)
     if found.dtype != "F32" or found.metadata.keys() != {"run", "digest"}:
         raise Unreadable("it is not of the kind that this version writes")
     if found.metadata["digest"] != _digest(found.metadata["run"], found.values):

@@ -33,14 +33,14 @@ class Translating(TyperGroup):
             raise typer.Exit(1) from None
 
 
-def application(name: str, about: str) -> typer.Typer:
-    """A command with the house's settings."""
+def application(name: str, about: str, *, completion: bool = False) -> typer.Typer:
+    """A command with the house's settings; `completion` offers to install the shell's completion."""
     return typer.Typer(
         name=name,
         cls=Translating,
         help=about,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
     )
 

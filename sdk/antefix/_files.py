@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(target: Path, content: bytes) -> None:
-    """Write beside `target` and rename, so that a crash leaves the old file or the new one.
+    """Write beside `target` and rename, so that a crash leaves the old file or the new one; durable on return.
 
     The file is readable by its owner only: prefixes and checkpoints are private.
     """
@@ -23,3 +23,13 @@ def write_whole(target: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed or deleted in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -15,6 +15,7 @@ from antefix._spec import Count, Settings
 from antefix.errors import BaseUnsuitable, InvalidArgument
 
 Finish = Literal["stop", "end", "length"]
+_ROLES = ("system", "user", "assistant")
 
 
 class GenerationRequest(Settings):
@@ -23,7 +24,8 @@ class GenerationRequest(Settings):
     Attributes:
         prompt: what the base reads first; may be empty.
         prefix: whose prefix it reads it under; None for none.
-        chat: put the prompt into the tokenizer's chat template, as one turn of the user.
+        chat: put the prompt into the tokenizer's chat template, as the last turn of the user.
+        history: earlier turns of the chat, (role, text) each; roles are `system`, `user`, `assistant`.
         max_new_tokens: tokens at most.
         temperature: 0 takes the most likely token; above (from 1e-6), tokens are drawn, more evenly the
             higher.
@@ -41,6 +43,7 @@ class GenerationRequest(Settings):
     prompt: str = Field(repr=False)
     prefix: Prefix | None = None
     chat: bool = False
+    history: tuple[tuple[str, str], ...] = Field(default=(), repr=False)
     max_new_tokens: int = Field(default=64, ge=1, le=2**20)
     temperature: float = Field(default=0.0, ge=0)
     top_k: Count | None = None
@@ -65,6 +68,7 @@ class GenerationRequest(Settings):
             raise ValueError("stop is not a tuple of texts with at least one character each")
         for text in stop:
             require_text(text, "a text of GenerationRequest.stop")
+        _require_turns(values.get("history", ()))
         return values
 
     @model_validator(mode="after")
@@ -73,11 +77,24 @@ class GenerationRequest(Settings):
             raise ValueError(f"temperature is {self.temperature}; use 0, or 1e-6 and more")
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ValueError("top_k and top_p choose what is drawn from, and temperature 0 draws nothing")
+        if self.history and not self.chat:
+            raise ValueError("history goes with chat=True")
         if self.num_beams > 1 and (self.temperature > 0 or self.stop):
             raise ValueError(
                 "a beam search draws nothing and ends at no text: leave out temperature and stop"
             )
         return self
+
+
+def _require_turns(history: object) -> None:
+    """Checked by hand, since the message of a field's own check would quote a text."""
+    whole = isinstance(history, tuple | list) and all(
+        isinstance(turn, tuple | list) and len(turn) == 2 and turn[0] in _ROLES for turn in history
+    )
+    if not whole or not isinstance(history, tuple | list):
+        raise ValueError(f"history is not a tuple of (role, text), with a role of {', '.join(_ROLES)}")
+    for _, text in history:
+        require_text(text, "a text of GenerationRequest.history")
 
 
 @dataclass(frozen=True)
@@ -178,7 +195,7 @@ def _tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
 
 
 def _chat_tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
-    """Tokens of the prompt as one turn, the base's answer about to begin."""
+    """Tokens of the turns with the prompt as the last, the base's answer about to begin."""
     tokenizer: Any = base.tokenizer
     if not getattr(tokenizer, "chat_template", None):
         raise InvalidArgument(f"base {base.name!r} has no chat template", "leave out chat=True")
@@ -186,7 +203,8 @@ def _chat_tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
     if request.max_prompt_tokens is not None:  # cut inside the template, which must stay whole
         cut = tokenizer(prompt, add_special_tokens=False)["input_ids"][: request.max_prompt_tokens]
         prompt = tokenizer.decode(cut, clean_up_tokenization_spaces=False)
-    turns = [{"role": "user", "content": prompt}]
+    earlier = [{"role": role, "content": text} for role, text in request.history]
+    turns = [*earlier, {"role": "user", "content": prompt}]
     try:
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     except Exception as error:  # the base's makers wrote the template; its complaint may quote the prompt

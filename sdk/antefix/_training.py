@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Never
+from typing import Never, Self
 
 import torch
 from tqdm import tqdm
@@ -62,9 +62,10 @@ def train(
     plan: TrainingPlan | Mapping[str, TrainingPlan] | None = None,
     *,
     start: Prefix | Mapping[str, Prefix] | None = None,
-    checkpoint: str | Path | None = None,
+    validation: Mapping[str, Iterable[Example]] | None = None,
+    checkpoint: str | Path | MutableMapping[str, bytes] | None = None,
     on_finished: Callable[[str, TrainedUser], None] | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     **unknown: Never,
 ) -> dict[str, TrainedUser]:
     """Train one private prefix per user, all users in shared micro-batches.
@@ -79,10 +80,14 @@ def train(
         spec: shape and start of the prefixes.
         plan: one plan for all, or one per user (micro-batch settings must agree).
         start: prefix to go on from, one for all (the shared prefix, say) or one per user.
-        checkpoint: folder by which an interrupted run goes on where it was. Holds prefixes in the clear.
-            Where it cannot be written the run goes on without, and a line in the log "antefix" says so.
+        validation: texts that judge a user's prefix and are not trained on, in place of the share that
+            its plan would hold out.
+        checkpoint: folder by which an interrupted run goes on where it was; or a mapping from names to
+            bytes, to keep them elsewhere. Holds prefixes in the clear. Where it cannot be written
+            (OSError) the run goes on without, and a line in the log "antefix" says so.
         on_finished: called with each user's result as soon as it is there.
-        progress: show a bar on stderr.
+        progress: show a bar on stderr; or a function that is called after each step with the steps done
+            and the steps there are, all users together. What it raises ends the run, checkpoint saved.
 
     Raises:
         NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch.
@@ -93,9 +98,8 @@ def train(
     spec = _spec(spec)
     plans = _plans(examples, plan)
     starts = _starts(examples, start)
-    where = None if checkpoint is None else path_of(checkpoint, "checkpoint")
-    folder = Checkpoint(where, base.fingerprint, spec)
-    runs = _user_runs(base, examples, spec, plans, starts)
+    folder = Checkpoint(_place(checkpoint), base.fingerprint, spec)
+    runs = _user_runs(base, examples, _validation(examples, validation), spec, plans, starts)
     for run in runs:
         folder.restore(run)
     results: dict[str, TrainedUser] = {}
@@ -175,10 +179,10 @@ class _Cohort:
         self._plan = runs[0].plan
         self._queue = row_queue(base, self._plan)
 
-    def run(self, progress: bool) -> None:
+    def run(self, progress: bool | Callable[[int, int], None]) -> None:
         steps = sum(run.total_steps - run.adam.step for run in self._todo if not run.progress.finished)
         with (
-            tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar,
+            _Bar(steps, progress) as bar,
             self._base.activation_checkpointing(self._plan.activation_checkpointing),
             large_blocks_kept(),
         ):
@@ -189,7 +193,7 @@ class _Cohort:
                     self._folder.save(run)
                 raise
 
-    def _loop(self, bar: tqdm[Never]) -> None:
+    def _loop(self, bar: _Bar) -> None:
         with workers_of(self._run_batch, _worker_count(self._base, self._plan)) as workers:
             self._admit()
             while self._active:
@@ -221,18 +225,42 @@ class _Cohort:
         weights = [job.weight for job in batch.jobs if job.weight is not None]
         return run_rows(self._base, batch.shape, [job.row for job in batch.jobs], prefixes, weights or None)
 
-    def _deliver(self, batch: MicroBatch, outcome: Outcome, bar: tqdm[Never]) -> None:
+    def _deliver(self, batch: MicroBatch, outcome: Outcome, bar: _Bar) -> None:
         for number, job in enumerate(batch.jobs):
             gradient = None if outcome.gradients is None else outcome.gradients[number]
             before = job.user.adam.step
             if job.user.deliver(job, outcome.losses[number], gradient):
-                bar.update(job.user.adam.step - before)
                 self._go_on(job.user)
+                bar.add(job.user.adam.step - before)
+
+
+class _Bar:
+    """Steps done, on stderr or for whoever wants to know."""
+
+    def __init__(self, steps: int, progress: bool | Callable[[int, int], None]) -> None:
+        self._tell = progress if callable(progress) else None
+        self._bar: tqdm[Never] = tqdm(
+            total=steps, desc="training", unit="step", disable=progress is not True
+        )
+        self._done, self._steps = 0, steps
+
+    def add(self, steps: int) -> None:
+        self._bar.update(steps)
+        self._done += steps
+        if self._tell is not None and steps:
+            self._tell(self._done, self._steps)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
 
 def _user_runs(
     base: FrozenBase,
     examples: Mapping[str, Iterable[Example]],
+    validation: Mapping[str, Iterable[Example]],
     spec: PrefixSpec,
     plans: Mapping[str, TrainingPlan],
     given: Mapping[str, Prefix],
@@ -240,9 +268,15 @@ def _user_runs(
     """Each user at its start, nothing trained yet."""
     split = {}
     for user, texts in examples.items():
-        plan = plans[user]
-        rows = encode_user(base, user, texts, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
-        split[user] = split_rows(rows, plan)
+        cut = plans[user].max_prompt_tokens
+        rows = encode_user(base, user, texts, length=spec.length, max_prompt_tokens=cut)
+        if user in validation:
+            judging = encode_user(
+                base, user, validation[user], length=spec.length, max_prompt_tokens=cut
+            )
+            split[user] = rows, judging, True
+        else:
+            split[user] = split_rows(rows, plans[user])
     beginners = [Beginner(split[user][0], given.get(user), plans[user].seed) for user in examples]
     hidden = base.head.weight.shape[1]
     runs = []
@@ -312,6 +346,26 @@ def _starts(users: Iterable[str], start: Prefix | Mapping[str, Prefix] | None) -
     if unknown:
         raise InvalidArgument(f"a start is given for {sorted(unknown)[0]!r}, who has no examples")
     return dict(start)
+
+
+def _place(
+    checkpoint: str | Path | MutableMapping[str, bytes] | None,
+) -> Path | MutableMapping[str, bytes] | None:
+    if checkpoint is None or isinstance(checkpoint, MutableMapping):
+        return checkpoint
+    return path_of(checkpoint, "checkpoint")
+
+
+def _validation(
+    examples: Mapping[str, Iterable[Example]], validation: Mapping[str, Iterable[Example]] | None
+) -> Mapping[str, Iterable[Example]]:
+    if validation is None:
+        return {}
+    require_users(validation, "validation")
+    unknown = set(validation) - set(examples)
+    if unknown:
+        raise InvalidArgument(f"validation texts of {sorted(unknown)[0]!r}, who has no examples")
+    return validation
 
 
 def _worker_count(base: FrozenBase, plan: TrainingPlan) -> int:

@@ -1,4 +1,4 @@
-"""`antefix-sim bench train` and `bench serve`. Imports no torch before one of them runs."""
+"""`antefix-sim bench train`, `bench serve` and `bench records`. Imports no torch before one of them runs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Measure Antefix beside PEFT on this machine.")
     group.command("train")(train)
     group.command("serve")(serve)
+    group.command("records")(records)
     app.add_typer(group, name="bench")
 
 
@@ -104,3 +105,17 @@ def _print(report: BenchReport, as_json: bool) -> None:
     from antefix_simulations._table import table
 
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else table(report))
+
+
+def records(
+    size: Annotated[
+        list[int] | None, typer.Option(min=1, max=2**24, help="Bytes of a prefix.", show_default="4000, 368960")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of each operation.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Seal, open and re-wrap a prefix's record, as a device does. Compares milliseconds."""
+    from antefix_simulations._bench_records import bench_records, records_table
+
+    report = bench_records(size or [4_000, 368_960], repetitions)
+    typer.echo(json.dumps(report, indent=2) if as_json else records_table(report))

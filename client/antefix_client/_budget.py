@@ -1,0 +1,101 @@
+"""A plan cut to what one `learn` may take."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from antefix._spec import Count, Settings, TrainingPlan
+from antefix.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from antefix import FrozenBase
+
+_SHARE_OF_TIME = 0.7  # the rest is for judging, and for what a first guess of the speed is off
+_PROBE_TOKENS = 256
+_RUNTIME_BYTES = 450 * 2**20  # Python with torch and transformers, before any model
+_FLOATS_PER_POSITION = 28.0  # per layer and token, in units of the hidden size: what one backward pass keeps
+_MICRO_BATCHES = (512, 256, 128, 64)
+
+
+class Budget(Settings):
+    """What one `learn` may take; whatever is None has no limit.
+
+    Attributes:
+        seconds: of training and judging; loading the base does not count.
+        tokens: real tokens computed in training steps.
+        memory_mb: of the process, the base included; an estimate.
+    """
+
+    seconds: float | None = Field(default=None, gt=0)
+    tokens: Count | None = None
+    memory_mb: Count | None = None
+
+
+def within(budget: Budget, base: FrozenBase, plan: TrainingPlan, *, texts: int, tokens: int) -> TrainingPlan:
+    """The plan cut to a budget.
+
+    Args:
+        budget: what it may take.
+        base: the base.
+        plan: as the rule has it.
+        texts: how many train.
+        tokens: real tokens in them.
+
+    Raises:
+        InvalidArgument: not even one step fits.
+    """
+    steps = plan.steps_for(texts)
+    per_step = max(1, tokens * min(plan.batch_size, texts) // texts)
+    if budget.tokens is not None:
+        steps = min(steps, budget.tokens // per_step)
+    if budget.seconds is not None:
+        steps = min(steps, int(budget.seconds * _SHARE_OF_TIME / _seconds_per_step(base, per_step)))
+    if steps < 1:
+        raise InvalidArgument(
+            f"the budget is below one step of {per_step} tokens", "allow more tokens or seconds"
+        )
+    return plan.model_copy(update={"max_steps": steps, **_fitting(budget, base)})
+
+
+def _seconds_per_step(base: FrozenBase, tokens: int) -> float:
+    """Measured on a throw-away text."""
+    from antefix import Example, PrefixSpec, train
+
+    probe = min(tokens, _PROBE_TOKENS)
+    texts = {"probe": [Example("a b " * (probe // 2 + 1))]}
+    plan = TrainingPlan(max_steps=1, evaluate=False, batching="alone")
+    times = []
+    for _ in range(2):
+        started = time.monotonic()
+        train(base, texts, PrefixSpec(length=8), plan, progress=False)
+        times.append(time.monotonic() - started)
+    return min(times) * max(1.0, tokens / probe)
+
+
+def _fitting(budget: Budget, base: FrozenBase) -> dict[str, Any]:
+    """Settings of a plan that keep it below the memory, the fastest first."""
+    if budget.memory_mb is None:
+        return {}
+    room = budget.memory_mb * 2**20
+    for tokens in _MICRO_BATCHES:
+        for recompute in (False, True):
+            if estimated_bytes(base, tokens, recompute=recompute) <= room:
+                return {"micro_batch_tokens": tokens, "workers": 1, "activation_checkpointing": recompute}
+    least = estimated_bytes(base, _MICRO_BATCHES[-1], recompute=True) // 2**20 + 1
+    raise InvalidArgument(
+        f"the budget is {budget.memory_mb} MB of memory, this base needs about {least}",
+        "allow more, use a smaller base, or dtype='bf16'",
+    )
+
+
+def estimated_bytes(base: FrozenBase, tokens: int, *, recompute: bool) -> int:
+    """Memory of a process that trains one user with micro-batches of so many tokens, about."""
+    weights = sum(one.numel() * one.element_size() for one in base.model.parameters())
+    hidden, layers = base.head.weight.shape[1], len(base.layout.slots)
+    kept = 1 + 4 * (layers**0.5) / layers if recompute else 1.0
+    per_token = layers * hidden * _FLOATS_PER_POSITION * base.head.weight.element_size()
+    logits = 256 * base.head.weight.shape[0] * 4
+    return int(_RUNTIME_BYTES + weights + tokens * per_token * (min(kept, 1.0) if not recompute else 0.2) + logits)

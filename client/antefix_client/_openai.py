@@ -1,0 +1,161 @@
+"""Requests and answers in the form of OpenAI's API, as far as a personal model has an answer for them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_MOST_TOKENS = 256
+
+
+class _Asked(BaseModel):
+    """What both kinds have in common. Fields that would have no effect are refused unless neutral.
+
+    Attributes:
+        model: whatever the caller names; there is one.
+        max_tokens: new tokens at most.
+        n: answers; one only.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    model: str = ""
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    stop: str | list[str] | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    stream: bool = False
+    stream_options: dict[str, bool] | None = None
+    n: Literal[1] = 1
+    user: str | None = None
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keywords of a `GenerationRequest`."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        found: dict[str, Any] = {
+            "max_new_tokens": self.max_tokens or _MOST_TOKENS,
+            "temperature": self.temperature,
+            "stop": tuple(stop),
+            "seed": uuid.uuid4().int % 2**63 if self.seed is None else self.seed,
+        }
+        if self.temperature > 0 and self.top_p < 1:
+            found["top_p"] = self.top_p
+        return found
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with the counts of tokens."""
+        return bool((self.stream_options or {}).get("include_usage"))
+
+
+class CompletionAsked(_Asked):
+    """Body of `POST /v1/completions`."""
+
+    prompt: str
+    echo: Literal[False] = False
+    logprobs: None = None
+    best_of: Literal[1] = 1
+
+
+class Message(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+    name: str | None = None
+
+
+class ChatAsked(_Asked):
+    """Body of `POST /v1/chat/completions`; the last turn is the user's."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: Literal[False] | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> ChatAsked:
+        if self.messages[-1].role != "user":
+            raise ValueError("the last message is not of the user")
+        self.max_tokens = self.max_completion_tokens or self.max_tokens
+        return self
+
+    @property
+    def prompt(self) -> str:
+        """The last turn."""
+        return self.messages[-1].content
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keywords of a `GenerationRequest`."""
+        roles = {"developer": "system"}
+        history = tuple((roles.get(one.role, one.role), one.content) for one in self.messages[:-1])
+        return {**super().settings, "chat": True, "history": history}
+
+
+@dataclass
+class Answer:
+    """Puts one answer into OpenAI's form.
+
+    Attributes:
+        chat: which of the two forms.
+        model: name to answer under.
+        prompt_tokens: tokens that were read.
+    """
+
+    chat: bool
+    model: str
+    prompt_tokens: int
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, text: str, finish: str, tokens: int) -> dict[str, Any]:
+        """All at once."""
+        choice: dict[str, Any] = {"index": 0, "finish_reason": _reason(finish), "logprobs": None}
+        if self.chat:
+            choice["message"] = {"role": "assistant", "content": text}
+        else:
+            choice["text"] = text
+        return {**self._head(""), "choices": [choice], "usage": self.usage(tokens)}
+
+    def piece(self, text: str, finish: str | None, *, first: bool = False) -> dict[str, Any]:
+        """A part of a stream; the last one has the reason why it ended."""
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": None if finish is None else _reason(finish),
+            "logprobs": None,
+        }
+        if self.chat:
+            said = {"content": text} if text else {}
+            choice["delta"] = {"role": "assistant", **said} if first else said
+        else:
+            choice["text"] = text
+        return {**self._head(".chunk"), "choices": [choice]}
+
+    def counts(self, tokens: int) -> dict[str, Any]:
+        """The last part of a stream that was asked to count."""
+        return {**self._head(".chunk"), "choices": [], "usage": self.usage(tokens)}
+
+    def usage(self, tokens: int) -> dict[str, int]:
+        """Tokens read and written."""
+        read = self.prompt_tokens
+        return {"prompt_tokens": read, "completion_tokens": tokens, "total_tokens": read + tokens}
+
+    def _head(self, part: str) -> dict[str, Any]:
+        kind = f"chat.completion{part}" if self.chat else "text_completion"
+        prefix = "chatcmpl-" if self.chat else "cmpl-"
+        return {"id": prefix + self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _reason(finish: str) -> str:
+    return "length" if finish == "length" else "stop"

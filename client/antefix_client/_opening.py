@@ -1,0 +1,89 @@
+"""How the command line finds a profile and unlocks it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from antefix_client import PersonalModel
+    from antefix_client._slots import Keyring, Unlock
+
+HOME = Path("~/.antefix")
+PASSPHRASE = "ANTEFIX_PASSPHRASE"
+
+Folder = Annotated[
+    Path, typer.Option("--profile", envvar="ANTEFIX_PROFILE", help="Folder of the profile.", show_default="~/.antefix")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", envvar="ANTEFIX_KEY_FILE", help="File with the key, 32 bytes.", show_default="ask"),
+]
+Device = Annotated[str, typer.Option(envvar="ANTEFIX_DEVICE", help="Where to compute: cpu, cuda.")]
+Dtype = Annotated[str, typer.Option(envvar="ANTEFIX_DTYPE", help="Compute in fp32, bf16 or fp16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def opened(folder: Path, key_file: Path | None, device: str = "cpu", dtype: str = "fp32") -> PersonalModel:
+    """The profile, unlocked: by a key file, its keyring, or a passphrase that is asked for."""
+    from antefix_client import PersonalModel
+    from antefix_client._card import Card
+
+    folder = folder.expanduser()
+    kinds = {slot.kind: slot for slot in Card.read(folder).slots}
+    unlock: Unlock
+    if key_file is not None:
+        unlock = key_in(key_file)
+    elif "keyring" in kinds:
+        from antefix_client import Keyring
+
+        unlock = Keyring(kinds["keyring"].service or "antefix")
+    else:
+        unlock = passphrase()
+    return PersonalModel.open(folder, unlock=unlock, device=device, dtype=dtype)
+
+
+def passphrase(*, new: bool = False, variable: str = PASSPHRASE) -> str:
+    """From the environment, the terminal without showing it, else standard input; never an argument.
+
+    An argument would stand in the list of processes and in the shell's history.
+    """
+    from antefix.errors import InvalidArgument
+
+    if given := os.environ.get(variable):
+        return given
+    if not sys.stdin.isatty():
+        raise InvalidArgument(
+            "there is no terminal to ask for the passphrase", f"set {variable}, or use a key file"
+        )
+    typed: str = typer.prompt("passphrase", hide_input=True, confirmation_prompt=new, err=True)
+    return typed
+
+
+def key_in(path: Path) -> bytes:
+    """The key in a file."""
+    from antefix.errors import InvalidArgument
+
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror}", "check the path") from None
+
+
+def new_key(path: Path) -> bytes:
+    """A fresh key, written to a new file that its owner alone can read."""
+    from antefix._files import write_whole
+    from antefix.errors import InvalidArgument
+    from antefix_client._seam import files
+
+    if path.exists():
+        raise InvalidArgument(f"{path} is there already", "choose a new path for the key")
+    key = os.urandom(32)
+    with files(path):
+        write_whole(path, key)
+    return key

@@ -1,0 +1,37 @@
+"""How much to train on how much text: the rule that `learn` follows.
+
+The figures come from a study on real authors (`docs/quality.md`, "How long, how often").
+"""
+
+from __future__ import annotations
+
+from antefix._spec import PrefixSpec, TrainingPlan
+
+MAX_PROMPT_TOKENS = 256
+
+_SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts, that share of them judges
+_LEAST_SHARE = 0.1
+
+
+def judging_share(texts: int) -> float:
+    """Share of the texts that judge; it never grows, so that a text that trained never judges later."""
+    return next((share for most, share in _SHARES if texts <= most), _LEAST_SHARE)
+
+
+def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
+    """Shape and plan for a user's texts.
+
+    Args:
+        texts: how many train.
+        warm: there is a prefix to start from.
+    """
+    passes = 6.0 if texts < 24 else 4.0
+    plan = TrainingPlan(
+        passes=passes,
+        batch_size=4,
+        learning_rate=5e-3 if warm else 1e-2,
+        batching="alone",
+        max_prompt_tokens=MAX_PROMPT_TOKENS,
+        evaluate_every=max(1, round(passes * texts / 4 / 4)),
+    )
+    return PrefixSpec(length=8 if texts < 24 else 16), plan

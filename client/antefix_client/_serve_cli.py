@@ -1,0 +1,96 @@
+"""`antefix serve`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from antefix_client._opening import HOME, Device, Dtype, Folder, KeyFile, opened
+
+TOKEN = "ANTEFIX_TOKEN"
+SOCKET = "service.sock"
+_LONGEST_SOCKET = 100  # the system takes 107, macOS 103
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to a command line."""
+    app.command()(serve)
+
+
+def serve(
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Listen on this port of 127.0.0.1.", show_default="the Unix socket"),
+    ] = None,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+) -> None:
+    """Unlock once and serve the applications of this device: OpenAI's API, and antefix's own.
+
+    On a Unix socket in the profile, which only you can open; or with --port on loopback, for who has the token
+    (printed, or what ANTEFIX_TOKEN says). Ctrl-C ends it.
+    """
+    from antefix.errors import InvalidArgument
+
+    try:
+        import uvicorn
+
+        from antefix_client._service import Service
+    except ImportError:
+        raise InvalidArgument("the service is not installed", "pip install 'antefix[service]'") from None
+    folder = folder.expanduser()
+    with opened(folder, key_file, device, dtype) as model:
+        model.load_base()
+        listening = _socket(folder / SOCKET) if port is None else _loopback(port)
+        token = None if port is None else os.environ.get(TOKEN) or secrets.token_urlsafe(32)
+        try:
+            typer.echo(_where(listening, token))
+            config = uvicorn.Config(Service(model).application(token), log_level="warning", access_log=False)
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            listening.close()
+            (folder / SOCKET).unlink(missing_ok=True)
+
+
+def _socket(path: Path) -> socket.socket:
+    """A socket that its owner alone can open; nobody else can even between two calls."""
+    from antefix.errors import InvalidArgument
+    from antefix_client._seam import files
+
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise InvalidArgument(f"{path} is too long for a socket", "use --port, or a shorter --profile")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.unlink(missing_ok=True)  # of a service that was killed: the profile's lock says that none runs
+    before = os.umask(0o177)
+    try:
+        with files(path):
+            made.bind(str(path))
+    finally:
+        os.umask(before)
+    return made
+
+
+def _loopback(port: int) -> socket.socket:
+    from antefix.errors import InvalidArgument
+
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise InvalidArgument(f"port {port} cannot be used: {error.strerror}", "choose another") from None
+    return made
+
+
+def _where(listening: socket.socket, token: str | None) -> str:
+    address = listening.getsockname()
+    if token is None:
+        return f"antefix serves on unix:{address}"
+    return f"antefix serves on http://127.0.0.1:{address[1]}/v1 with token {token}"

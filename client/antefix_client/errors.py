@@ -1,0 +1,76 @@
+"""Errors of the client; all are `antefix.errors.AntefixError`.
+
+ProfileError
+├── ProfileAbsent      no profile in that folder
+├── ProfileExists      a folder with something in it, where a new profile was to be
+├── ProfileInUse       another process has it open
+├── ProfileClosed      it was closed, or forgotten
+├── ProfileDamaged     a part of it is not what was written
+├── ProfileFull        no space left; nothing was lost
+├── ProfileUnwritable  the folder cannot be read or written
+├── UnlockRefused      wrong passphrase or key
+├── BaseChanged        the base is not the one that the prefixes were trained on
+├── TextRefused        a text that is empty or too long
+└── TooFewTexts        nothing to learn from yet
+"""
+
+from __future__ import annotations
+
+from antefix.errors import AntefixError
+
+
+class ProfileError(AntefixError):
+    """About a profile."""
+
+
+class ProfileAbsent(ProfileError):
+    """No profile in that folder."""
+
+
+class ProfileExists(ProfileError):
+    """A folder with something in it, where a new profile was to be."""
+
+
+class ProfileInUse(ProfileError):
+    """Another process has the profile open."""
+
+
+class ProfileClosed(ProfileError):
+    """The profile was closed, or forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__("this profile is closed", "open it again")
+
+
+class ProfileDamaged(ProfileError):
+    """A part of the profile is not what was written."""
+
+
+class ProfileFull(ProfileError):
+    """No space left. What was refused was not stored, what was stored is still there."""
+
+
+class ProfileUnwritable(ProfileError):
+    """The folder cannot be read or written."""
+
+
+class UnlockRefused(ProfileError):
+    """Wrong passphrase or key. The message is the same whatever the reason."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the profile does not open with this passphrase or key",
+            "check the keyboard's layout; each try takes a moment on purpose, so wait between tries",
+        )
+
+
+class BaseChanged(ProfileError):
+    """The base is not the one that the profile's prefixes were trained on."""
+
+
+class TextRefused(ProfileError):
+    """A text that is empty, or too long to be remembered."""
+
+
+class TooFewTexts(ProfileError):
+    """Nothing to learn from yet."""

@@ -1,0 +1,330 @@
+"""The personal model: what an application embeds.
+
+    from antefix_client import PersonalModel
+
+    model = PersonalModel.create("notes.profile", unlock="a few words of your own")
+    model.remember(texts)
+    print(model.learn())
+    print(model.generate("Dear all, "))
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from antefix._arguments import path_of, require
+from antefix._example import Example
+from antefix.errors import InvalidArgument
+from antefix_client import _exports
+from antefix_client._budget import Budget
+from antefix_client._history import Version
+from antefix_client._profile import Profile
+from antefix_client._report import LearnReport
+from antefix_client._slots import Keyring, Unlock
+from antefix_client._wielder import Wielder
+from antefix_client.errors import ProfileClosed
+
+if TYPE_CHECKING:
+    from antefix import FrozenBase
+    from antefix._batch import Piece
+    from antefix.keys import Cost
+
+__all__ = ["Budget", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"]
+
+DEFAULT_BASE = "smollm2-135m-q4"
+Progress = bool | Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Status:
+    """A profile at a glance; nothing in it is private but the numbers.
+
+    Attributes:
+        folder: of the profile.
+        base: as it was named.
+        fingerprint: of the base, once it was loaded.
+        texts: remembered.
+        version: in use; None for none.
+        interrupted: a `learn` was cut off; the next one goes on from there.
+        bytes: on the disk.
+        damaged: what could not be read; the rest can.
+    """
+
+    folder: Path
+    base: str
+    fingerprint: str | None
+    texts: int
+    version: int | None
+    interrupted: bool
+    bytes: int
+    damaged: tuple[str, ...]
+
+
+class PersonalModel:
+    """One user's model on this device: remembers texts, learns from them, writes like them.
+
+    Nothing leaves the device, and nothing private is on its disk but sealed. The base is loaded with the
+    first call that needs it. Any thread may call anything: what changes something waits for its turn, the
+    rest runs beside it. Close it, or use it in a `with` block.
+    """
+
+    def __init__(self, profile: Profile, base: FrozenBase | None, device: str, dtype: str) -> None:
+        """Use `create` or `open`."""
+        self._profile: Profile | None = profile
+        self._write = threading.RLock()
+        self._wielder = Wielder(profile, base, device, dtype)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        *,
+        unlock: Unlock,
+        base: str | FrozenBase = DEFAULT_BASE,
+        device: str = "cpu",
+        dtype: str = "fp32",
+        cost: Cost | None = None,
+    ) -> Self:
+        """Make a profile and open it.
+
+        Args:
+            folder: new or empty.
+            unlock: a passphrase (a `str`), a key of 32 bytes, a `Keyring`, or a function that gives one of
+                the first two. Whoever loses it loses the profile: nobody else has it.
+            base: catalogue name, folder or hub id; or a base that is loaded already.
+            device, dtype: of the base, as `FrozenBase.load` takes them.
+            cost: of guessing the passphrase; the default takes a tenth of a second.
+
+        Raises:
+            ProfileExists, ProfileInUse, ProfileFull, ProfileUnwritable, InvalidArgument.
+        """
+        name, loaded = (base, None) if isinstance(base, str) else (base.name, base)
+        profile = Profile.create(path_of(folder, "folder"), name, unlock, cost)
+        return cls(profile, loaded, device, dtype)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        unlock: Unlock,
+        base: FrozenBase | None = None,
+        device: str = "cpu",
+        dtype: str = "fp32",
+    ) -> Self:
+        """Open a profile. The base is not loaded yet.
+
+        Args:
+            folder: of the profile.
+            unlock: as it was created or last changed.
+            base: a loaded base to use, that several profiles share, say.
+            device, dtype: of the base otherwise.
+
+        Raises:
+            ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged, ProfileUnwritable.
+        """
+        return cls(Profile.open(path_of(folder, "folder"), unlock), base, device, dtype)
+
+    def remember(self, texts: Iterable[str | Example]) -> int:
+        """Keep texts to learn from; how many of them are new. Durable on return; all or none.
+
+        A text that is kept already is not kept twice. Above the profile's limits (4,096 texts, 16 MiB) the
+        oldest are dropped.
+
+        Raises:
+            TextRefused, InvalidArgument: one of them cannot be kept; its number is said, never its text.
+            ProfileFull, ProfileUnwritable: nothing was kept.
+        """
+        require(texts, Iterable, "texts", "give a list")
+        if isinstance(texts, str):
+            raise InvalidArgument("texts is one text", "put it in a list")
+        with self._changing() as profile:
+            return profile.remember(map(_example, texts))
+
+    def texts(self) -> dict[int, Example]:
+        """What is remembered, by number, oldest first. Private."""
+        with self._changing() as profile:
+            return dict(profile.texts)
+
+    def remove_texts(self, numbers: Iterable[int]) -> int:
+        """Forget some texts; how many there were. What was learned from them stays until the next `learn`."""
+        with self._changing() as profile:
+            return profile.remove_texts(numbers)
+
+    def learn(self, *, budget: Budget | None = None, progress: Progress = True) -> LearnReport:
+        """Train a new version, and keep it if it predicts texts better that it was not trained on.
+
+        Some of the texts are kept aside to judge, always the same ones. Interrupted, by Ctrl-C or a crash,
+        the next call goes on where it was.
+
+        Args:
+            budget: what it may take.
+            progress: show a bar on stderr; or a function, as in `antefix.train`.
+
+        Raises:
+            TooFewTexts: fewer than four.
+            BaseChanged, ProfileFull, and what loading the base may raise.
+        """
+        from antefix_client._learning import learn
+
+        budget = Budget() if budget is None else budget
+        require(budget, Budget, "budget")
+        with self._changing() as profile:
+            return learn(profile, self._wielder, budget, progress)
+
+    def generate(self, prompt: str, **settings: Any) -> str:
+        """What follows the prompt, in one's own way.
+
+        Args:
+            prompt: what the base reads first.
+            settings: as in `antefix.GenerationRequest`: `max_new_tokens`, `temperature`, `stop`, `chat` …
+
+        Raises:
+            InvalidArgument, TextTooLong, BaseChanged, ProfileDamaged.
+        """
+        self._open_profile()
+        return self._wielder.generate(prompt, settings).text
+
+    def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
+        """As `generate`, piece by piece as they come."""
+        _, pieces = self.pieces(prompt, settings)
+        return (piece.text for piece in pieces if piece.text)
+
+    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[Piece]]:
+        """For a service: how many tokens were read, and the pieces, the last one with the whole result."""
+        self._open_profile()
+        return self._wielder.pieces(prompt, settings)
+
+    def load_base(self) -> None:
+        """Load the base now, not with the first text."""
+        self._open_profile()
+        _ = self._wielder.base
+
+    def score(self, texts: Iterable[str | Example]) -> float:
+        """How well texts are predicted: mean nats per token, lower is better."""
+        require(texts, Iterable, "texts", "give a list")
+        self._open_profile()
+        return self._wielder.score([_example(text) for text in texts])
+
+    def versions(self) -> list[Version]:
+        """What was learned, oldest first; the last one that is not `beside` is in use."""
+        with self._changing() as profile:
+            return list(profile.history.versions)
+
+    def roll_back(self, number: int | None = None) -> Version:
+        """Use an older version again: it is sealed as a new one, so that versions only grow.
+
+        Args:
+            number: of the version; None for the one before the one in use.
+
+        Raises:
+            InvalidArgument: there is no such version.
+            ProfileDamaged: it does not open.
+        """
+        with self._changing() as profile:
+            return self._wielder.roll_back(profile, number)
+
+    def export(self, path: str | Path, *, what: Literal["prefix", "peft", "record", "texts"] = "prefix") -> Path:
+        """Write something of the profile to `path`.
+
+        Args:
+            path: new file; a folder for `peft`.
+            what: `prefix`, safetensors in the clear; `peft`, an adapter folder in the clear; `record`, the
+                sealed record; `texts`, JSON lines in the clear.
+
+        Raises:
+            InvalidArgument: it is there already, or nothing was learned yet.
+        """
+        with self._changing() as profile:
+            return _exports.export(profile, self._wielder, path_of(path, "path"), what)
+
+    def use_shared(self, path: str | Path) -> None:
+        """Start from a shared prefix: what is used before the first `learn`, and what each one begins with.
+
+        Args:
+            path: a prefix file of this base, as a release has it. It is not private, and copied.
+
+        Raises:
+            PrefixFileRefused, PrefixMismatch.
+        """
+        with self._changing() as profile:
+            self._wielder.use_shared(profile, path_of(path, "path"))
+
+    def change_base(self, base: str | FrozenBase) -> None:
+        """Go over to another base: texts and versions stay, but versions of the old base are not used.
+
+        Until the next `learn`, generating raises `BaseChanged`.
+        """
+        with self._changing() as profile:
+            self._wielder.change_base(profile, base)
+
+    def status(self) -> Status:
+        """The profile at a glance."""
+        with self._changing() as profile:
+            texts, newest = len(profile.texts), profile.history.newest
+            return Status(
+                folder=profile.folder,
+                base=profile.card.base,
+                fingerprint=profile.card.fingerprint,
+                texts=texts,
+                version=None if newest is None else newest.number,
+                interrupted=profile.interrupted,
+                bytes=profile.bytes_on_disk,
+                damaged=tuple(profile.damaged),
+            )
+
+    def change_unlock(self, unlock: Unlock, *, cost: Cost | None = None) -> None:
+        """Unlock with something else from now on."""
+        with self._changing() as profile:
+            profile.change_unlock(unlock, cost)
+
+    def forget(self) -> None:
+        """Destroy the profile: keys, texts, versions. There is no way back. The object is closed."""
+        with self._changing() as profile:
+            profile.forget()
+            self._drop()
+
+    def close(self) -> None:
+        """Wipe the keys and let the next one in."""
+        with self._write:
+            if self._profile is not None:
+                self._profile.close()
+                self._drop()
+
+    def __enter__(self) -> Self:
+        """The model itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _drop(self) -> None:
+        self._profile = None
+        self._wielder.drop()
+
+    def _open_profile(self) -> Profile:
+        profile = self._profile
+        if profile is None:
+            raise ProfileClosed()
+        return profile
+
+    @contextmanager
+    def _changing(self) -> Iterator[Profile]:
+        with self._write:
+            yield self._open_profile()
+
+
+def _example(text: object) -> Example:
+    if isinstance(text, Example):
+        return text
+    if isinstance(text, str):
+        return Example(completion=text)
+    raise InvalidArgument(
+        f"a text is of type {type(text).__name__}", "give a str, or Example(completion=…, prompt=…)"
+    )

@@ -1,0 +1,22 @@
+"""Who owns the profiles of these tests, and what they write."""
+
+from pathlib import Path
+
+from antefix_client import PersonalModel
+from tests import tiny
+from tests.sealed import some_bytes
+
+KEY = some_bytes("a key of 32 bytes", 32)
+NOTES = [f"Note {number}: the roof of house {number} has an ornament." for number in range(24)]
+
+
+def reopened(model: PersonalModel) -> PersonalModel:
+    """The same profile, opened anew."""
+    folder = model.status().folder
+    model.close()
+    return PersonalModel.open(folder, unlock=KEY, base=tiny.base("llama"))
+
+
+def opened(folder: Path) -> PersonalModel:
+    """A profile on the tiny base."""
+    return PersonalModel.open(folder, unlock=KEY, base=tiny.base("llama"))
