@@ -98,4 +98,6 @@ def estimated_bytes(base: FrozenBase, tokens: int, *, recompute: bool) -> int:
     kept = 1 + 4 * (layers**0.5) / layers if recompute else 1.0
     per_token = layers * hidden * _FLOATS_PER_POSITION * base.head.weight.element_size()
     logits = 256 * base.head.weight.shape[0] * 4
-    return int(_RUNTIME_BYTES + weights + tokens * per_token * (min(kept, 1.0) if not recompute else 0.2) + logits)
+    return int(
+        _RUNTIME_BYTES + weights + tokens * per_token * (min(kept, 1.0) if not recompute else 0.2) + logits
+    )

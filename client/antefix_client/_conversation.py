@@ -1,4 +1,4 @@
-"""A conversation in the terminal: what was said goes with each prompt, the oldest left out where it is too long."""
+"""A conversation in the terminal: what was said goes with each prompt, the oldest left out if too long."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Conversation:
         """The answer to a line, piece by piece."""
         while True:
             try:
-                pieces = self._model.stream(line, chat=True, history=tuple(self._said), seed=seed, **self._settings)
+                pieces = self._model.stream(
+                    line, chat=True, history=tuple(self._said), seed=seed, **self._settings
+                )
                 break
             except TextTooLong:
                 if not self._said:

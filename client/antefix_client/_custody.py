@@ -35,7 +35,9 @@ class Custody:
         """Keys of a new user on its first device."""
         seed = DeviceKeys.new_seed()
         device = DeviceKeys(seed.data)
-        return cls(device, UserKey.generate(), DeviceList.first(tenant=tenant, user=user, device=device), seed)
+        return cls(
+            device, UserKey.generate(), DeviceList.first(tenant=tenant, user=user, device=device), seed
+        )
 
     @classmethod
     def read(cls, sealed: SealedFiles) -> Custody:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from antefix._files import write_whole
 from antefix.errors import RecordMismatch
 from antefix.records import cover_of
-from antefix_client._seam import files
 from antefix_client._sealedfiles import SealedFiles, shred
+from antefix_client._seam import files
 from antefix_client.errors import ProfileDamaged
 
 FOLDER, STATE = "versions", "state"

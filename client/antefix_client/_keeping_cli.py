@@ -54,7 +54,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    base: Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")] = "smollm2-135m-q4",
+    base: Annotated[
+        str, typer.Option(envvar="ANTEFIX_BASE", help="Base: a name, a folder or a hub id.")
+    ] = "smollm2-135m-q4",
     folder: Folder = HOME,
     key_file: Annotated[
         Path | None, typer.Option(help="Make a key in this file and unlock with it.", show_default="ask")
@@ -92,9 +94,15 @@ def remember(
 
 
 def learn(
-    seconds: Annotated[float | None, typer.Option(help="Train so long at most.", show_default="as needed")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Train on so many tokens at most.", show_default="as needed")] = None,
-    memory: Annotated[int | None, typer.Option(help="Take so many MB at most, about.", show_default="as needed")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Train so long at most.", show_default="as needed")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Train on so many tokens at most.", show_default="as needed")
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Take so many MB at most, about.", show_default="as needed")
+    ] = None,
     folder: Folder = HOME,
     key_file: KeyFile = None,
     device: Device = "cpu",
@@ -151,7 +159,9 @@ def roll_back(
 
 def export(
     path: Annotated[Path, typer.Argument(help="New file, or folder.", show_default=False)],
-    what: Annotated[What, typer.Option(help="What to write; all but a record is in the clear.")] = What.prefix,
+    what: Annotated[
+        What, typer.Option(help="What to write; all but a record is in the clear.")
+    ] = What.prefix,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:
@@ -184,7 +194,9 @@ def forget(
     """Destroy a profile: keys, texts, versions. There is no way back."""
     with opened(folder, key_file) as model:
         if not yes:
-            typer.confirm(f"destroy {folder.expanduser()} with {len(model.texts()):,} texts?", abort=True, err=True)
+            typer.confirm(
+                f"destroy {folder.expanduser()} with {len(model.texts()):,} texts?", abort=True, err=True
+            )
         model.forget()
     typer.echo("destroyed")
 

@@ -11,17 +11,22 @@ import typer
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
-    from antefix_client._slots import Keyring, Unlock
+    from antefix_client._slots import Unlock
 
 HOME = Path("~/.antefix")
 PASSPHRASE = "ANTEFIX_PASSPHRASE"
 
 Folder = Annotated[
-    Path, typer.Option("--profile", envvar="ANTEFIX_PROFILE", help="Folder of the profile.", show_default="~/.antefix")
+    Path,
+    typer.Option(
+        "--profile", envvar="ANTEFIX_PROFILE", help="Folder of the profile.", show_default="~/.antefix"
+    ),
 ]
 KeyFile = Annotated[
     Path | None,
-    typer.Option("--key-file", envvar="ANTEFIX_KEY_FILE", help="File with the key, 32 bytes.", show_default="ask"),
+    typer.Option(
+        "--key-file", envvar="ANTEFIX_KEY_FILE", help="File with the key, 32 bytes.", show_default="ask"
+    ),
 ]
 Device = Annotated[str, typer.Option(envvar="ANTEFIX_DEVICE", help="Where to compute: cpu, cuda.")]
 Dtype = Annotated[str, typer.Option(envvar="ANTEFIX_DTYPE", help="Compute in fp32, bf16 or fp16.")]

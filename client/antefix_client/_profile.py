@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from collections.abc import Callable, Iterable
@@ -20,8 +19,8 @@ from antefix_client._card import Card
 from antefix_client._custody import Custody
 from antefix_client._history import History, Version
 from antefix_client._lock import Lock
-from antefix_client._seam import files
 from antefix_client._sealedfiles import SealedFiles, shred
+from antefix_client._seam import files
 from antefix_client._slots import Unlock
 from antefix_client._textlog import TextLog, stored_bytes
 from antefix_client.errors import ProfileDamaged, ProfileExists, TextRefused
@@ -150,8 +149,8 @@ class Profile:
 
     def address(self, base: str, shape: bytes) -> Address:
         """Where this profile's records belong."""
-        ids = (bytes.fromhex(one) for one in (self.card.tenant, self.card.user, self.card.prefix))
-        return Address(*ids, bytes.fromhex(base), shape)
+        tenant, user, prefix = map(bytes.fromhex, (self.card.tenant, self.card.user, self.card.prefix))
+        return Address(tenant, user, prefix, bytes.fromhex(base), shape)
 
     def add_version(self, payload: bytes, shape: bytes, version: Version) -> Version:
         """Seal a prefix as the next version; `version` with number and digest filled in."""
@@ -173,12 +172,11 @@ class Profile:
         record = self.history.record(version)
         address = self.address(version.base, shape)
         try:
-            opened = open_record(
-                record, address, key=self._keys.user_key, writers=self._keys.devices.writers
-            )
+            opened = open_record(record, address, key=self._keys.user_key, writers=self._keys.devices.writers)
         except RecordError as error:
             raise ProfileDamaged(
-                f"version {version.number} is damaged: {error.message}", "roll back to another, or learn again"
+                f"version {version.number} is damaged: {error.message}",
+                "roll back to another, or learn again",
             ) from None
         if opened.digest.hex() != version.digest:
             opened.wipe()

@@ -53,11 +53,10 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        stream = Path(file).open("rb")
+        with Path(file).open("rb") as stream:
+            yield stream
     except OSError as error:
         raise InvalidArgument(f"{file} cannot be read: {error.strerror}", "check the path") from None
-    with stream:
-        yield stream
 
 
 def _lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, str]]:
@@ -68,7 +67,8 @@ def _lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, str]]:
             return
         if len(line) > _LONGEST_LINE:
             raise TextRefused(
-                f"line {number} of {file} has more than {_LONGEST_LINE:,} bytes", "split it into several texts"
+                f"line {number} of {file} has more than {_LONGEST_LINE:,} bytes",
+                "split it into several texts",
             )
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

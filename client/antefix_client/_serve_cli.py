@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 def serve(
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Listen on this port of 127.0.0.1.", show_default="the Unix socket"),
+        typer.Option(
+            min=0, max=65535, help="Listen on this port of 127.0.0.1.", show_default="the Unix socket"
+        ),
     ] = None,
     folder: Folder = HOME,
     key_file: KeyFile = None,
@@ -34,8 +36,8 @@ def serve(
 ) -> None:
     """Unlock once and serve the applications of this device: OpenAI's API, and antefix's own.
 
-    On a Unix socket in the profile, which only you can open; or with --port on loopback, for who has the token
-    (printed, or what ANTEFIX_TOKEN says). Ctrl-C ends it.
+    On a Unix socket in the profile, which only you can open; or with --port on loopback, for who has the
+    token (printed, or what ANTEFIX_TOKEN says). Ctrl-C ends it.
     """
     from antefix.errors import InvalidArgument
 

@@ -9,7 +9,7 @@ import hmac
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
@@ -25,9 +25,16 @@ from antefix_client._openai import Answer, ChatAsked, CompletionAsked
 from antefix_client.errors import ProfileClosed, ProfileFull, TooFewTexts
 from antefix_client.model import Budget, PersonalModel
 
+Asked = TypeVar("Asked", bound=BaseModel)
 LARGEST_BODY = 2**22
 _LOCAL = {"localhost", "127.0.0.1", "[::1]", "antefix"}
-_STATUS = ((ProfileFull, 507), (ProfileClosed, 503), (BaseError, 503), (TooFewTexts, 409), (AntefixError, 400))
+_STATUS = (
+    (ProfileFull, 507),
+    (ProfileClosed, 503),
+    (BaseError, 503),
+    (TooFewTexts, 409),
+    (AntefixError, 400),
+)
 
 
 class _Body(BaseModel):
@@ -154,7 +161,9 @@ class Guard:
         if scope["type"] == "http":
             headers = {name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]}
             if self._token is not None and not self._knows(headers.get("authorization", "")):
-                await _error(401, "no or another token", "send Authorization: Bearer TOKEN")(scope, receive, send)
+                await _error(401, "no or another token", "send Authorization: Bearer TOKEN")(
+                    scope, receive, send
+                )
                 return
             # A page in a browser could reach loopback through a name of its own (DNS rebinding).
             host = headers.get("host", "localhost").rsplit(":", 1)[0]
@@ -180,7 +189,7 @@ def _error(status: int, message: str, hint: str, kind: str = "refused") -> Respo
     return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)
 
 
-async def _body[Asked: BaseModel](request: Request, kind: type[Asked]) -> Asked | Response:
+async def _body(request: Request, kind: type[Asked]) -> Asked | Response:
     """The checked body, or the answer that refuses it; its content is never repeated."""
     content = b""
     async for chunk in request.stream():

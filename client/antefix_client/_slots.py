@@ -117,7 +117,7 @@ def _given(unlock: Unlock) -> str | bytes | Keyring:
     if not isinstance(given, Keyring):
         raise InvalidArgument(
             f"unlock is of type {type(given).__name__}",
-            "give a passphrase, a key of 32 bytes, Keyring(), or a function that returns one of the first two",
+            "give a passphrase, 32 bytes, Keyring(), or a function that returns one of the first two",
         )
     return given
 

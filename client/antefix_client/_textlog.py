@@ -2,9 +2,9 @@
 
 A header of 64 bytes (magic, random id of the file), then entries that start at multiples of 64: mark, sealed
 size, number, check (32 bytes), the sealed text, zeros. A text is sealed under the root key for this profile,
-this file and this number. What a crash cut off at the end was never acknowledged; a damaged entry costs itself
-alone, since the next one is found by its check. To remove texts the file is written anew without them, and
-the old one is overwritten before it is let go.
+this file and this number. What a crash cut off at the end was never acknowledged; a damaged entry costs
+itself alone, since the next one is found by its check. To remove texts the file is written anew without
+them, and the old one is overwritten before it is let go.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from antefix._example import Example
 from antefix._files import write_whole
 from antefix._sealing import Secret, decrypt, encrypt
-from antefix_client._seam import files
 from antefix_client._sealedfiles import zero
+from antefix_client._seam import files
 from antefix_client.errors import ProfileDamaged
 
 _MAGIC, _MARK = b"ANTEFIXT", b"\xa7TXT"

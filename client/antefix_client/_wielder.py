@@ -148,7 +148,9 @@ class Wielder:
             raise InvalidArgument(f"there is no version {wanted}", f"there are: {numbers}")
         prefix = self.prefix_of(chosen[-1])
         return self.keep(
-            profile, prefix, chosen[-1].model_copy(update={"how": "rolled back", "of": chosen[-1].number, "beside": False})
+            profile,
+            prefix,
+            chosen[-1].model_copy(update={"how": "rolled back", "of": chosen[-1].number, "beside": False}),
         )
 
     def keep(self, profile: Profile, prefix: Prefix, version: Version) -> Version:
@@ -192,6 +194,7 @@ class Wielder:
             self._profile.pin_base(base.fingerprint)
         elif pinned != base.fingerprint:
             raise BaseChanged(
-                f"base {base.name!r} has fingerprint {base.fingerprint[:16]}…, this profile is for {pinned[:16]}…",
+                f"base {base.name!r} has fingerprint {base.fingerprint[:16]}…, "
+                f"this profile is for {pinned[:16]}…",
                 "bring the old base back; or call change_base() and learn() again: no text is lost",
             )

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def complete(
-    prompt: Annotated[str, typer.Argument(help="What it goes on from, - for standard input.", show_default=False)],
+    prompt: Annotated[
+        str, typer.Argument(help="What it goes on from, - for standard input.", show_default=False)
+    ],
     max_tokens: Tokens = 64,
     temperature: Temperature = 0.0,
     seed: Seed = 0,

@@ -1,11 +1,11 @@
 """The personal model: what an application embeds.
 
-    from antefix_client import PersonalModel
+from antefix_client import PersonalModel
 
-    model = PersonalModel.create("notes.profile", unlock="a few words of your own")
-    model.remember(texts)
-    print(model.learn())
-    print(model.generate("Dear all, "))
+model = PersonalModel.create("notes.profile", unlock="a few words of your own")
+model.remember(texts)
+print(model.learn())
+print(model.generate("Dear all, "))
 """
 
 from __future__ import annotations
@@ -229,7 +229,9 @@ class PersonalModel:
         with self._changing() as profile:
             return self._wielder.roll_back(profile, number)
 
-    def export(self, path: str | Path, *, what: Literal["prefix", "peft", "record", "texts"] = "prefix") -> Path:
+    def export(
+        self, path: str | Path, *, what: Literal["prefix", "peft", "record", "texts"] = "prefix"
+    ) -> Path:
         """Write something of the profile to `path`.
 
         Args:

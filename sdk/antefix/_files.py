@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def write_whole(target: Path, content: bytes) -> None:
-    """Write beside `target` and rename, so that a crash leaves the old file or the new one; durable on return.
+    """Write beside `target` and rename, so that a crash leaves the old file or the new one.
 
-    The file is readable by its owner only: prefixes and checkpoints are private.
+    Durable on return. The file is readable by its owner only: prefixes and checkpoints are private.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

@@ -11,7 +11,8 @@ import torch
 from antefix._allocator import large_blocks_kept
 from antefix._arguments import refuse_unknown, require, require_users
 from antefix._base import FrozenBase
-from antefix._examples import Example, Row, encode_user
+from antefix._example import Example
+from antefix._examples import Row, encode_user
 from antefix._prefix import Prefix
 from antefix._shapes import Shape, Sizes, first_fit
 from antefix._steps import run as run_rows

@@ -16,7 +16,8 @@ from antefix._allocator import large_blocks_kept
 from antefix._arguments import path_of, refuse_unknown, require, require_users
 from antefix._base import FrozenBase
 from antefix._checkpoint import Checkpoint
-from antefix._examples import Example, encode_user, texts_of
+from antefix._example import Example
+from antefix._examples import encode_user, texts_of
 from antefix._prefix import Prefix
 from antefix._queue import MicroBatch, row_queue
 from antefix._reparam import reparametrisation
@@ -239,9 +240,7 @@ class _Bar:
 
     def __init__(self, steps: int, progress: bool | Callable[[int, int], None]) -> None:
         self._tell = progress if callable(progress) else None
-        self._bar: tqdm[Never] = tqdm(
-            total=steps, desc="training", unit="step", disable=progress is not True
-        )
+        self._bar: tqdm[Never] = tqdm(total=steps, desc="training", unit="step", disable=progress is not True)
         self._done, self._steps = 0, steps
 
     def add(self, steps: int) -> None:
@@ -271,9 +270,7 @@ def _user_runs(
         cut = plans[user].max_prompt_tokens
         rows = encode_user(base, user, texts, length=spec.length, max_prompt_tokens=cut)
         if user in validation:
-            judging = encode_user(
-                base, user, validation[user], length=spec.length, max_prompt_tokens=cut
-            )
+            judging = encode_user(base, user, validation[user], length=spec.length, max_prompt_tokens=cut)
             split[user] = rows, judging, True
         else:
             split[user] = split_rows(rows, plans[user])

@@ -109,7 +109,8 @@ def _print(report: BenchReport, as_json: bool) -> None:
 
 def records(
     size: Annotated[
-        list[int] | None, typer.Option(min=1, max=2**24, help="Bytes of a prefix.", show_default="4000, 368960")
+        list[int] | None,
+        typer.Option(min=1, max=2**24, help="Bytes of a prefix.", show_default="4000, 368960"),
     ] = None,
     repetitions: Annotated[int, typer.Option(min=1, help="Of each operation.")] = 1000,
     as_json: AsJson = False,

@@ -19,26 +19,23 @@ def bench_records(sizes: list[int], repetitions: int) -> dict[str, Any]:
         sizes: of the payload, bytes.
         repetitions: of each operation at each size, in turn.
     """
-    rows = []
-    for size in sizes:
-        payload = os.urandom(size)
-        key, device = UserKey.generate(), DeviceKeys(DeviceKeys.new_seed().data)
-        new, writers = key.rotated(), {device.id: device.public.signing}
-        address = Address(*(os.urandom(16) for _ in range(3)), os.urandom(32), os.urandom(32))
-        edition = Edition(address, 1, FIRST)
-        record = seal(payload, edition, key=key, device=device)
-        times = _times(
-            {
-                "seal": lambda: seal(payload, edition, key=key, device=device),
-                "open": lambda: open_record(record, address, key=key, writers=writers).wipe(),
-                "rewrap": lambda: rewrap(
-                    record, address, old=key, new=new, device=device, writers=writers
-                ),
-            },
-            repetitions,
-        )
-        rows.append({"payload_bytes": size, "record_bytes": len(record), **times})
+    rows = [_row(size, repetitions) for size in sizes]
     return {"bench": "records", "repetitions": repetitions, "sizes": rows}
+
+
+def _row(size: int, repetitions: int) -> dict[str, Any]:
+    payload = os.urandom(size)
+    key, device = UserKey.generate(), DeviceKeys(DeviceKeys.new_seed().data)
+    new, writers = key.rotated(), {device.id: device.public.signing}
+    address = Address(bytes(16), os.urandom(16), os.urandom(16), os.urandom(32), os.urandom(32))
+    edition = Edition(address, 1, FIRST)
+    record = seal(payload, edition, key=key, device=device)
+    actions: dict[str, Callable[[], object]] = {
+        "seal": lambda: seal(payload, edition, key=key, device=device),
+        "open": lambda: open_record(record, address, key=key, writers=writers).wipe(),
+        "rewrap": lambda: rewrap(record, address, old=key, new=new, device=device, writers=writers),
+    }
+    return {"payload_bytes": size, "record_bytes": len(record), **_times(actions, repetitions)}
 
 
 def records_table(report: dict[str, Any]) -> str:

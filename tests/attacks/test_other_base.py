@@ -19,7 +19,7 @@ ANN = Owner.named("ann")
 def one_bit_off() -> PreTrainedModel:
     """The lowest bit of one weight: no output would show it."""
     model = tiny.model("llama")
-    weight = model.get_input_embeddings().weight
+    weight = dict(model.named_parameters())["model.embed_tokens.weight"]
     with torch.no_grad():
         weight.view(torch.int32)[7, 7] ^= 1
     return model

@@ -69,9 +69,7 @@ def loot(tmp_path_factory: pytest.TempPathFactory) -> Loot:
 
 def without_keys(loot: Loot) -> list[Path]:
     return [
-        path
-        for path in loot.folder.rglob("*")
-        if path.is_file() and path != loot.folder / "vault" / "keys"
+        path for path in loot.folder.rglob("*") if path.is_file() and path != loot.folder / "vault" / "keys"
     ]
 
 

@@ -45,7 +45,10 @@ def work(folder: Path, seed: int, pipe: int) -> None:
         for number in range(10**6):
             kind = dice.choice(("remember", "remember", "remove", "learn", "roll_back", "unlock"))
             if kind == "remember":
-                texts = [f"text {seed} {number} {at} " + "x" * dice.randrange(200) for at in range(dice.randrange(1, 5))]
+                texts = [
+                    f"text {seed} {number} {at} " + "x" * dice.randrange(200)
+                    for at in range(dice.randrange(1, 5))
+                ]
                 model.remember(texts)
                 tell(pipe, "remember", *texts)
             elif kind == "remove" and len(have := model.texts()) > 30:

@@ -20,3 +20,10 @@ def reopened(model: PersonalModel) -> PersonalModel:
 def opened(folder: Path) -> PersonalModel:
     """A profile on the tiny base."""
     return PersonalModel.open(folder, unlock=KEY, base=tiny.base("llama"))
+
+
+def tiny_folder(folder: Path) -> Path:
+    """A tiny base that reads any text, saved as a user would have one."""
+    tiny.model("llama").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder

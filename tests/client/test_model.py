@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from antefix import Example, Prefix, generate, GenerationRequest, score
+from antefix import Example, GenerationRequest, Prefix, generate, score
 from antefix.errors import InvalidArgument, PrefixMismatch
-from antefix_client import Budget, PersonalModel
-from antefix_client import _learning
+from antefix_client import Budget, PersonalModel, _learning
 from antefix_client.errors import (
     BaseChanged,
     ProfileAbsent,
@@ -78,7 +77,8 @@ def test_judging_texts_never_train(model: PersonalModel) -> None:
         split = _learning.split_texts(model._open_profile())
         judging = {text.completion for text in split.judging}
         training = {text.completion for text in split.training}
-        assert judging and training
+        assert judging
+        assert training
         assert not judging & training
         assert judging | training == set(NOTES[:count])
         if count > 8:
@@ -324,7 +324,13 @@ def test_many_threads_generate_while_one_learns(model: PersonalModel) -> None:
 def test_a_closed_model_says_so(model: PersonalModel) -> None:
     model.close()
     model.close()
-    for call in (model.texts, model.versions, model.status, lambda: model.generate("a"), lambda: model.learn()):
+    for call in (
+        model.texts,
+        model.versions,
+        model.status,
+        lambda: model.generate("a"),
+        lambda: model.learn(),
+    ):
         with pytest.raises(ProfileClosed):
             call()
 

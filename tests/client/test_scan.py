@@ -1,4 +1,4 @@
-"""Nothing of texts, tokens, prefix or keys lies open in a profile; after `forget` nothing lies there at all."""
+"""Nothing of texts, tokens, prefix or keys lies open in a profile; after `forget` nothing is there."""
 
 import struct
 from collections.abc import Iterator

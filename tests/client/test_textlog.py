@@ -13,7 +13,10 @@ from antefix_client.errors import ProfileDamaged
 from tests.sealed import some_bytes
 
 PROFILE = some_bytes("profile", 16)
-TEXTS = {number: Example(f"text {number} " + "x" * (number * 37 % 200), "?" * (number % 3)) for number in range(1, 9)}
+TEXTS = {
+    number: Example(f"text {number} " + "x" * (number * 37 % 200), "?" * (number % 3))
+    for number in range(1, 9)
+}
 
 
 def log_at(path: Path, key: str = "root") -> TextLog:
@@ -99,7 +102,8 @@ def test_entries_cannot_change_places(log: TextLog) -> None:
     content = log.path.read_bytes()
     size = (len(content) - 64) // len(TEXTS)
     marks = [at for at in range(64, len(content), 64) if content[at : at + 4] == b"\xa7TXT"]
-    assert len(marks) == len(TEXTS) and size > 0
+    assert len(marks) == len(TEXTS)
+    assert size > 0
     first, second, third = marks[:3]
     log.path.write_bytes(content[:first] + content[second:third] + content[first:second] + content[third:])
     assert sorted(log.read().texts.items()) == sorted(TEXTS.items())  # the number is inside, the order is not
@@ -125,7 +129,8 @@ def test_any_texts_come_back(batches: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = log_at(Path(folder) / "texts")
         log.create()
-        wanted, end = {}, log.read().end
+        wanted: dict[int, Example] = {}
+        end = log.read().end
         for batch in batches:
             new = {len(wanted) + n: Example(text, text[::-1]) for n, text in enumerate(batch)}
             end = log.append(new.items(), end)

@@ -1,0 +1,134 @@
+"""The command `antefix`, as one types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from antefix_client.cli import app
+from tests.client.people import KEY, NOTES, tiny_folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a base, texts and a key; the profile is made there."""
+    tiny_folder(tmp_path / "base")
+    (tmp_path / "notes.txt").write_text("\n\n".join(NOTES), "utf-8")
+    (tmp_path / "key").write_bytes(KEY)
+    monkeypatch.setenv("ANTEFIX_PROFILE", str(tmp_path / "profile"))
+    monkeypatch.setenv("ANTEFIX_PASSPHRASE", "several words of one's own")
+    return tmp_path
+
+
+def run(*words: object, stdin: str | None = None, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, prog_name="antefix")
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*words: object, said: str, stdin: str | None = None) -> None:
+    result = run(*words, stdin=stdin, code=1)
+    assert result.stdout == ""
+    first, *rest = result.stderr.strip().splitlines()
+    assert first.startswith("antefix: error: ")
+    assert said in result.stderr
+    assert len(rest) <= 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_whole_life(home: Path) -> None:
+    assert str(home / "profile") in run("init", "--base", home / "base").stdout
+    assert run("remember", home / "notes.txt").stdout == "24 new texts, 24 in all\n"
+    assert run("remember", "-", stdin="one more\n").stdout == "1 new texts, 25 in all\n"
+    assert json.loads(run("status", "--json").stdout)["texts"] == 25
+    assert "Version 1, learned from" in run("learn").stdout
+    text = run("complete", "Note 3:", "--max-tokens", 5).stdout
+    assert json.loads(run("complete", "Note 3:", "--max-tokens", 5, "--json").stdout)["text"] == text[:-1]
+    assert float(run("score", home / "notes.txt").stdout) > 0
+    assert len(json.loads(run("versions", "--json").stdout)) == 1
+    run("remember", "-", "--split", "lines", stdin="a\nb\n")
+    report = json.loads(run("learn", "--json").stdout)
+    assert report["finished"]
+    if report["kept"]:
+        assert "version 3 is version 1 again" in run("roll-back").stdout
+    run("export", home / "mine.safetensors")
+    assert (home / "mine.safetensors").is_file()
+    run("forget", "--yes")
+    assert not (home / "profile").exists()
+
+
+def test_what_unlocks_can_be_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("init", "--base", home / "base")
+    monkeypatch.setenv("ANTEFIX_NEW_PASSPHRASE", "other words")
+    run("unlock")
+    refused("status", said="does not open with this passphrase or key")
+    monkeypatch.setenv("ANTEFIX_PASSPHRASE", "other words")
+    run("status")
+    run("unlock", "--new-key-file", home / "new-key")
+    refused("status", said="does not open with this passphrase or key")
+    run("status", "--key-file", home / "new-key")
+    refused("unlock", "--new-key-file", home / "new-key", "--key-file", home / "new-key", said="is there already")
+
+
+def test_without_a_terminal_a_passphrase_is_not_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTEFIX_PASSPHRASE")
+    refused("init", said="set ANTEFIX_PASSPHRASE")
+
+
+@pytest.mark.parametrize(
+    ("content", "split", "said"),
+    [
+        (b"fine\nnot \xff fine\n", "lines", "line 2 of .* is not UTF-8 at byte 4"),
+        (b"x" * 500_000, "lines", "line 1 of .* has more than 400,000 bytes"),
+        (b"{]\n", "json", "line 1 of .* is no JSON"),
+        (b'{"prompt": "a"}\n', "json", "line 1 of .* has no text"),
+        (b'{"completion": 7}\n', "json", "line 1 of .* has no text"),
+        (b"[" * 100_000, "json", "line 1 of .* is no JSON"),
+        (b"a line\n" * 70_000, "whole", "more than 400,000 characters"),
+        (b"a line\n" * 5_000, "lines", "more than 4,096 texts.*--newest"),
+    ],
+)
+def test_odd_files_are_refused_and_nothing_is_kept(content: bytes, split: str, said: str, home: Path) -> None:
+    import re
+
+    run("init", "--base", home / "base")
+    (home / "odd").write_bytes(content)
+    result = run("remember", home / "odd", "--split", split, code=1)
+    assert re.search(said, " ".join(result.stderr.split()))
+    assert json.loads(run("status", "--json").stdout)["texts"] == 0
+
+
+def test_a_file_of_80_mb_is_not_read_whole(home: Path) -> None:
+    run("init", "--base", home / "base")
+    with (home / "large").open("wb") as file:
+        file.truncate(80_000_000)
+    refused("remember", home / "large", said="split it into several")
+    lines = "".join(f"line {number} of a long diary\n" for number in range(100_000))
+    (home / "diary").write_text(lines, "utf-8")
+    assert "4,096 new texts" in run("remember", home / "diary", "--split", "lines", "--newest").stdout
+
+
+def test_what_is_not_there_is_said(home: Path) -> None:
+    refused("status", said="there is no profile in")
+    refused("remember", home / "nothing.txt", said="cannot be read")
+    run("init", "--base", home / "base")
+    refused("init", "--base", home / "base", said="has something in it")
+    refused("learn", said="0 texts are remembered, 4 are needed")
+    refused("roll-back", said="there is no version before")
+    refused("status", "--key-file", home / "no-key", said="cannot be read")
+    refused("status", "--key-file", home / "notes.txt", said="the key has")
+
+
+def test_chat_answers_and_keeps_nothing(home: Path) -> None:
+    run("init", "--base", home / "base")
+    result = run("chat", stdin="hello\n\n", code=1)  # the tiny base has no chat template
+    assert "has no chat template" in result.stderr
+
+
+def test_forgetting_asks_first(home: Path) -> None:
+    run("init", "--base", home / "base")
+    run("forget", stdin="n\n", code=1)
+    assert (home / "profile").exists()
+    run("forget", stdin="y\n")
+    assert not (home / "profile").exists()

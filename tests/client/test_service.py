@@ -1,0 +1,200 @@
+"""The resident service, over a real socket, with the official `openai` client."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from antefix_client import PersonalModel
+from antefix_client._serve_cli import _socket
+from antefix_client._service import LARGEST_BODY, Service
+from tests import tiny
+from tests.client.people import KEY, NOTES
+
+TOKEN = "a token of the tests"
+
+
+@contextlib.contextmanager
+def serving(model: PersonalModel, listening: socket.socket, token: str | None) -> Iterator[None]:
+    config = uvicorn.Config(Service(model).application(token), log_level="error", access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersonalModel]:
+    folder = tmp_path_factory.mktemp("service") / "profile"
+    with PersonalModel.create(folder, unlock=KEY, base=tiny.base("llama")) as model:
+        model.remember(NOTES)
+        model.learn(progress=False)
+        yield model
+
+
+@pytest.fixture(scope="module")
+def address(learned: PersonalModel) -> Iterator[str]:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    where = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with serving(learned, listening, TOKEN):
+        yield where
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=TOKEN, max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def http(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as made:
+        yield made
+
+
+def test_completions(client: openai.OpenAI, learned: PersonalModel) -> None:
+    wanted = learned.generate("Note 3:", max_new_tokens=9)
+    found = client.completions.create(model="personal", prompt="Note 3:", max_tokens=9, temperature=0)
+    assert found.choices[0].text == wanted
+    assert found.choices[0].finish_reason in ("length", "stop")
+    assert found.usage is not None
+    assert found.usage.completion_tokens <= 9
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+
+
+def test_completions_in_a_stream(client: openai.OpenAI, learned: PersonalModel) -> None:
+    wanted = learned.generate("Note 3:", max_new_tokens=9)
+    chunks = list(
+        client.completions.create(
+            model="personal",
+            prompt="Note 3:",
+            max_tokens=9,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == wanted
+    assert chunks[-1].usage is not None
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] is not None
+
+
+def test_the_same_seed_gives_the_same_text(client: openai.OpenAI) -> None:
+    def once(seed: int) -> str:
+        found = client.completions.create(model="m", prompt="Note", max_tokens=12, temperature=1.5, seed=seed)
+        return found.choices[0].text
+
+    assert once(1) == once(1)
+    assert len({once(seed) for seed in range(6)}) > 1
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [one.id for one in client.models.list()] == ["personal"]
+
+
+def test_chat_needs_a_template(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="has no chat template"):
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+
+
+def test_chat(address: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    monkeypatch.setattr(tiny.tokenizer(), "chat_template", template)
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "hi"},
+        {"role": "user", "content": "Note 5"},
+    ]
+    asked = {"model": "m", "messages": turns, "max_tokens": 8, "temperature": 0}
+    whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
+    assert whole.choices[0].message.role == "assistant"
+    parts = list(client.chat.completions.create(**asked, stream=True))  # type: ignore[call-overload]
+    assert "".join(part.choices[0].delta.content or "" for part in parts) == whole.choices[0].message.content
+    assert parts[0].choices[0].delta.role == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"prompt": 7}, "prompt: input should be a valid string"),
+        ({}, "prompt: field required"),
+        ({"prompt": "a", "n": 2}, "n: input should be 1"),
+        ({"prompt": "a", "logit_bias": {}}, "logit_bias: extra inputs are not permitted"),
+        ({"prompt": "a", "prefix": "other"}, "prefix: extra inputs"),
+        ({"prompt": "a " * 5000}, "base sees"),
+        ([], "not a json object"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(body: object, said: str, http: httpx.Client) -> None:
+    found = http.post("/v1/completions", json=body)
+    assert found.status_code == 400
+    assert said in found.json()["error"]["message"].lower()
+
+
+def test_a_large_body_is_refused(http: httpx.Client) -> None:
+    found = http.post("/v1/completions", content=b" " * (LARGEST_BODY + 1))
+    assert found.status_code == 413
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer other"}, {"Authorization": TOKEN}])
+def test_without_the_token_nothing_is_answered(headers: dict[str, str], address: str) -> None:
+    for path in ("/health", "/v1/models", "/antefix/v1/status"):
+        assert httpx.get(address + path, headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example:80"}, {"Origin": "https://evil.example"}])
+def test_a_web_page_is_not_answered(headers: dict[str, str], http: httpx.Client) -> None:
+    assert http.get("/antefix/v1/status", headers=headers).status_code == 403
+
+
+def test_antefix_operations_over_a_unix_socket(tmp_path: Path) -> None:
+    with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=tiny.base("llama")) as model:
+        path = tmp_path / "profile" / "service.sock"
+        with serving(model, _socket(path), None):
+            assert path.stat().st_mode & 0o777 == 0o600
+            transport = httpx.HTTPTransport(uds=str(path))
+            with httpx.Client(transport=transport, base_url="http://antefix/antefix/v1", timeout=60) as http:
+                assert http.post("/remember", json={"texts": [*NOTES, {"completion": "c", "prompt": "p"}]}).json() == {
+                    "new": 25
+                }
+                assert http.get("/status").json()["texts"] == 25
+                report = http.post("/learn", json={"tokens": 10_000}).json()
+                assert report["kept"], report
+                assert [one["number"] for one in http.get("/versions").json()] == [1]
+                assert http.post("/score", json={"texts": NOTES[:2]}).json()["nats_per_token"] > 0
+                refused = http.post("/roll_back", json={})
+                assert refused.status_code == 400
+                assert "no version before" in refused.json()["error"]["message"]
+
+
+def test_many_at_once(client: openai.OpenAI, learned: PersonalModel) -> None:
+    wanted = learned.generate("Note 1", max_new_tokens=6)
+    found: list[str] = []
+
+    def ask() -> None:
+        answer = client.completions.create(model="m", prompt="Note 1", max_tokens=6, temperature=0)
+        found.append(answer.choices[0].text)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 8
