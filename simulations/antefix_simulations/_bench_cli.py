@@ -1,4 +1,4 @@
-"""`antefix-sim bench train`, `bench serve` and `bench records`. Imports no torch before one of them runs."""
+"""`antefix-sim bench train`, `bench serve`, `bench records` and `bench device`. Imports no torch before one of them runs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     group.command("train")(train)
     group.command("serve")(serve)
     group.command("records")(records)
+    group.command("device")(device_)
     app.add_typer(group, name="bench")
 
 
@@ -120,3 +121,30 @@ def records(
 
     report = bench_records(size or [4_000, 368_960], repetitions)
     typer.echo(json.dumps(report, indent=2) if as_json else records_table(report))
+
+
+def device_(
+    data: Data = None,
+    user: Annotated[
+        str | None, typer.Option(help="Whose texts.", show_default="the first with enough of them")
+    ] = None,
+    texts: Annotated[int, typer.Option(min=4, help="To learn from, the oldest ones.")] = 60,
+    held_out: Annotated[int, typer.Option(min=1, help="To judge on, the ones after them.")] = 24,
+    completions_only: Annotated[bool, typer.Option("--completions-only", help="Leave prompts out.")] = False,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    repetitions: Annotated[int, typer.Option(min=1, help="Of opening and loading.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Learn as a personal model does, judge on later texts, and open the profile anew."""
+    from antefix import Example, FrozenBase
+    from antefix_simulations._bench_device import bench_device, device_table
+
+    found = _texts(data, None if user else 1, texts + held_out)
+    own = found[user] if user else next(iter(found.values()))
+    if completions_only:
+        own = [Example(text.completion) for text in own]
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    report = bench_device(loaded, own[:texts], own[texts : texts + held_out], repetitions)
+    typer.echo(json.dumps(report, indent=2) if as_json else device_table(report))
