@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _SHARE_OF_TIME = 0.7  # the rest is for judging, and for what a first guess of the speed is off
 _PROBE_TOKENS = 256
-_RUNTIME_BYTES = 450 * 2**20  # Python with torch and transformers, before any model
-_FLOATS_PER_POSITION = 28.0  # per layer and token, in units of the hidden size: what one backward pass keeps
+_RUNTIME_BYTES = 420 * 2**20  # Python with torch and transformers, before any model
+_HEAD_BYTES = 60 * 2**20  # logits of a few positions, and what the allocator keeps
+# What a backward pass keeps of one token in one layer, in units of the hidden size; measured on SmolLM2.
+_KEPT, _KEPT_WITH_RECOMPUTING = 14, 5
 _MICRO_BATCHES = (512, 256, 128, 64)
 
 
@@ -26,7 +28,7 @@ class Budget(Settings):
     Attributes:
         seconds: of training and judging; loading the base does not count.
         tokens: real tokens computed in training steps.
-        memory_mb: of the process, the base included; an estimate.
+        memory_mb: of the process while it trains, the base included, by an estimate.
     """
 
     seconds: float | None = Field(default=None, gt=0)
@@ -95,9 +97,6 @@ def estimated_bytes(base: FrozenBase, tokens: int, *, recompute: bool) -> int:
     """Memory of a process that trains one user with micro-batches of so many tokens, about."""
     weights = sum(one.numel() * one.element_size() for one in base.model.parameters())
     hidden, layers = base.head.weight.shape[1], len(base.layout.slots)
-    kept = 1 + 4 * (layers**0.5) / layers if recompute else 1.0
-    per_token = layers * hidden * _FLOATS_PER_POSITION * base.head.weight.element_size()
-    logits = 256 * base.head.weight.shape[0] * 4
-    return int(
-        _RUNTIME_BYTES + weights + tokens * per_token * (min(kept, 1.0) if not recompute else 0.2) + logits
-    )
+    kept = _KEPT_WITH_RECOMPUTING if recompute else _KEPT
+    per_token = layers * hidden * kept * base.head.weight.element_size()
+    return _RUNTIME_BYTES + weights + _HEAD_BYTES + tokens * per_token

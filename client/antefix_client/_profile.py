@@ -13,7 +13,7 @@ from antefix._files import sync_folder
 from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import RecordError
 from antefix.keys import Cost
-from antefix.records import FIRST, Address, Edition, OpenedRecord, digest_of, open_record, seal
+from antefix.records import FIRST, Address, Edition, OpenedRecord, cover_of, digest_of, open_record, seal
 from antefix_client import _card, _custody, _history, _migration, _slots
 from antefix_client._card import Card
 from antefix_client._custody import Custody
@@ -163,15 +163,17 @@ class Profile:
         self.history.add(made, record)
         return made
 
-    def open_version(self, version: Version, shape: bytes) -> OpenedRecord:
+    def open_version(self, version: Version) -> OpenedRecord:
         """The prefix of a version, for a `with` block.
+
+        Its shape is what its record says: the digest that is remembered pins the record.
 
         Raises:
             ProfileDamaged: its record is missing, or does not open.
         """
         record = self.history.record(version)
-        address = self.address(version.base, shape)
         try:
+            address = self.address(version.base, cover_of(record).edition.address.shape)
             opened = open_record(record, address, key=self._keys.user_key, writers=self._keys.devices.writers)
         except RecordError as error:
             raise ProfileDamaged(

@@ -92,8 +92,6 @@ class Wielder:
         Raises:
             ProfileDamaged: its record does not open.
         """
-        from antefix.records import cover_of
-
         base = self.base
         if version.base != base.fingerprint:
             raise BaseChanged(
@@ -101,8 +99,7 @@ class Wielder:
                 f"the base in use is {base.fingerprint[:16]}…",
                 "learn again",
             )
-        shape = cover_of(self._profile.history.record(version)).edition.address.shape
-        with self._profile.open_version(version, shape) as opened:
+        with self._profile.open_version(version) as opened:
             return opened.prefix()
 
     def generate(self, prompt: str, settings: Mapping[str, Any]) -> Generated:

@@ -119,6 +119,35 @@ def quality(
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.as_text())
 
 
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Option(help="Texts of several users, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; a killed run goes on.")] = Path("runs/tune"),
+    users: Annotated[int, typer.Option(min=1, help="The first with enough texts.")] = 4,
+    texts: Annotated[
+        list[int] | None, typer.Option(min=1, help="Texts of each user.", show_default="8, 24, 64")
+    ] = None,
+    completions_only: Annotated[bool, typer.Option("--completions-only", help="Leave prompts out.")] = False,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Try lengths, learning rates and passes on users with few and many texts, as a device would learn alone."""
+    from antefix import Example, FrozenBase
+    from antefix_simulations._data import choose_users, cut_prompts, read_users
+    from antefix_simulations._tune import Grid, run_tuning, tuning_table
+
+    grid = Grid(users=users, **({"texts": tuple(texts)} if texts else {}))
+    chosen = choose_users(read_users(data), users, max(grid.texts) + grid.held_out, data)
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    own = {user: cut_prompts(one, loaded.tokenizer, 64) for user, one in chosen.items()}
+    if completions_only:
+        own = {user: [Example(text.completion) for text in one] for user, one in own.items()}
+    rows = run_tuning(loaded, own, grid, out, _say)
+    typer.echo(json.dumps(rows, indent=2) if as_json else tuning_table(rows))
+
+
 _bench_cli.register(app)
 
 

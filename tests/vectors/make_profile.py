@@ -1,0 +1,31 @@
+"""Writes `tests/vectors/profile`: a profile of the format of today, once. `python -m tests.vectors.make_profile`."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from antefix import Prefix
+from antefix.keys import Cost
+from antefix_client import PersonalModel
+from antefix_client._history import Version, now
+from tests import tiny
+
+FOLDER = Path(__file__).parent / "profile"
+CHEAP = Cost(memory_kib=19 * 1024, iterations=2, lanes=1)
+
+
+def main() -> None:
+    """Make it anew."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    base = tiny.base("llama")
+    with PersonalModel.create(FOLDER, unlock="the passphrase of the vector", base=base, cost=CHEAP) as model:
+        model.remember(["one", "two", "three"])
+        prefix = Prefix(torch.full((base.layout.size(2),), 0.5), base.layout, base.fingerprint)
+        model._wielder.keep(
+            model._open_profile(), prefix, Version(number=0, made=now(), how="learned", base="", digest="")
+        )
+
+
+if __name__ == "__main__":
+    main()
