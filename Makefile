@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,keyring,dev]" -c constraints.txt
 	@touch $@
 
 test: lint  ## all checks: format, lint, types, import layers, every test (minutes)

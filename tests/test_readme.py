@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from antefix import FrozenBase
+from tests.client.people import NOTES
 from tests.help_pages import commands, help_of, said
 
 
@@ -53,6 +54,7 @@ def test_every_command_that_a_page_names_exists(repository: Path) -> None:
 @pytest.mark.slow
 def test_every_python_block_runs(repository: Path, tmp_path: Path) -> None:
     FrozenBase.load("smollm2-135m-q4", progress=False)  # its first fetch takes longer than the block may
+    (tmp_path / "notes.txt").write_text("\n\n".join(NOTES), "utf-8")
     for block in blocks((repository / "README.md").read_text(), "python"):
         done = subprocess.run(
             [sys.executable, "-c", block],

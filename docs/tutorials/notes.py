@@ -1,8 +1,8 @@
 """A notebook for the terminal that learns to finish your notes the way you write them.
 
-    python notes.py add "Leak under the sink again, plumber Tuesday at 9"
-    python notes.py learn
-    python notes.py finish "Boiler"
+python notes.py add "Leak under the sink again, plumber Tuesday at 9"
+python notes.py learn
+python notes.py finish "Boiler"
 """
 
 import getpass

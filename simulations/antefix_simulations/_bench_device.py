@@ -63,13 +63,19 @@ def bench_device(
         losses[f"{context.texts} own texts in the context"] = score(base, held_out, context.prefix(base))
         opened = [_figures(_OPEN, str(folder)) for _ in range(repetitions)]
         times = [
-            (_figures(_FIRST_TOKEN, str(folder))[0], _figures(_LOAD, base.name)[0]) for _ in range(repetitions)
+            (_figures(_FIRST_TOKEN, str(folder))[0], _figures(_LOAD, base.name)[0])
+            for _ in range(repetitions)
         ]
     first, load = (statistics.median(one) for one in zip(*times, strict=True))
     return {
         "bench": "device",
         "texts": len(training),
-        "learned": {"kept": report.kept, "seconds": report.seconds, "steps": report.steps, "tokens": report.tokens},
+        "learned": {
+            "kept": report.kept,
+            "seconds": report.seconds,
+            "steps": report.steps,
+            "tokens": report.tokens,
+        },
         "held_out_texts": len(held_out),
         "nats_per_token": losses,
         "open_s": statistics.median(one[0] for one in opened),
@@ -83,7 +89,11 @@ def device_table(report: dict[str, Any]) -> str:
     """The report for a terminal."""
     learned = report["learned"]
     rows = [
-        ["learning from", f"{report['texts']} texts", f"{learned['seconds']:.1f} s, {learned['steps']} steps"],
+        [
+            "learning from",
+            f"{report['texts']} texts",
+            f"{learned['seconds']:.1f} s, {learned['steps']} steps",
+        ],
         ["opened without a base", "memory", f"{report['idle_mb']:.0f} MB"],
         ["opening", "profile", f"{report['open_s'] * 1e3:.0f} ms"],
         ["first token", "profile and base", f"{report['first_token_s']:.2f} s"],

@@ -49,10 +49,10 @@ def test_no_cut_and_no_addition_opens() -> None:
 
 
 def test_no_mutant_opens() -> None:
-    came = run_mutants(20_000, seed=1)
+    came = run_mutants(6_000, seed=1)
     assert came["OPENED"] == 0
-    assert came["tried"] > 19_900
-    assert came["control opened"] == 2
+    assert came["tried"] > 5_900
+    assert came["control opened"] == 1
 
 
 @pytest.mark.slow

@@ -68,10 +68,14 @@ def test_what_unlocks_can_be_changed(home: Path, monkeypatch: pytest.MonkeyPatch
     run("unlock", "--new-key-file", home / "new-key")
     refused("status", said="does not open with this passphrase or key")
     run("status", "--key-file", home / "new-key")
-    refused("unlock", "--new-key-file", home / "new-key", "--key-file", home / "new-key", said="is there already")
+    refused(
+        "unlock", "--new-key-file", home / "new-key", "--key-file", home / "new-key", said="is there already"
+    )
 
 
-def test_without_a_terminal_a_passphrase_is_not_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_a_passphrase_is_not_asked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ANTEFIX_PASSPHRASE")
     refused("init", said="set ANTEFIX_PASSPHRASE")
 

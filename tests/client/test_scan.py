@@ -13,7 +13,7 @@ from tests.sealed import some_bytes
 from tests.server.needles import Needles
 
 PASSPHRASE = "a passphrase of several words"
-TEXTS = [f"{note} {some_bytes(note, 24).hex()}" for note in NOTES]
+TEXTS = [f"{note} Its number is {some_bytes(note, 3).hex()}." for note in NOTES]
 
 
 def needles(model: PersonalModel) -> Needles:
@@ -45,9 +45,8 @@ def of_prefix(model: PersonalModel) -> Iterator[bytes]:
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[PersonalModel]:
     with PersonalModel.create(tmp_path / "profile", unlock=PASSPHRASE, base=tiny.base("llama")) as made:
-        made.remember(TEXTS[:12])
-        made.learn(progress=False)
         made.remember(TEXTS)
+        assert made.learn(progress=False).kept
         made.remove_texts([1, 2])
         with pytest.raises(KeyboardInterrupt):
             made.learn(progress=interrupt)

@@ -23,7 +23,9 @@ TOKEN = "a token of the tests"
 
 @contextlib.contextmanager
 def serving(model: PersonalModel, listening: socket.socket, token: str | None) -> Iterator[None]:
-    config = uvicorn.Config(Service(model).application(token), log_level="error", access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        Service(model).application(token), log_level="error", access_log=False, lifespan="off"
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -171,9 +173,9 @@ def test_antefix_operations_over_a_unix_socket(tmp_path: Path) -> None:
             assert path.stat().st_mode & 0o777 == 0o600
             transport = httpx.HTTPTransport(uds=str(path))
             with httpx.Client(transport=transport, base_url="http://antefix/antefix/v1", timeout=60) as http:
-                assert http.post("/remember", json={"texts": [*NOTES, {"completion": "c", "prompt": "p"}]}).json() == {
-                    "new": 25
-                }
+                assert http.post(
+                    "/remember", json={"texts": [*NOTES, {"completion": "c", "prompt": "p"}]}
+                ).json() == {"new": 25}
                 assert http.get("/status").json()["texts"] == 25
                 report = http.post("/learn", json={"tokens": 10_000}).json()
                 assert report["kept"], report

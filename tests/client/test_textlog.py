@@ -47,7 +47,7 @@ def test_no_text_is_in_the_file(log: TextLog) -> None:
 
 def test_a_cut_costs_the_last_text_alone(log: TextLog) -> None:
     whole = log.path.read_bytes()
-    for size in range(64, len(whole), 7):
+    for size in range(64, len(whole), 29):
         log.path.write_bytes(whole[:size])
         found = log.read()
         assert found.damaged == 0  # it looks like a write that was cut off
@@ -61,7 +61,7 @@ def test_a_cut_costs_the_last_text_alone(log: TextLog) -> None:
 
 def test_a_flipped_bit_costs_one_text_and_is_counted(log: TextLog) -> None:
     whole = log.path.read_bytes()
-    for at in range(64, len(whole), 5):
+    for at in range(64, len(whole), 23):
         changed = bytearray(whole)
         changed[at] ^= 1 << at % 8
         log.path.write_bytes(changed)

@@ -232,7 +232,7 @@ def among(
 CROWD = {"before": st.lists(NEIGHBOUR, max_size=6), "after": st.lists(NEIGHBOUR, max_size=4)}
 
 
-@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("t5", marks=pytest.mark.slow)])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(**CROWD)
 def test_neighbours_change_not_one_bit_in_exact_mode(

@@ -97,7 +97,7 @@ def test_neighbours_change_no_bit_when_each_runs_alone(others: Any, place: int) 
     check("llama", others, place, PLAN.model_copy(update={"batching": "alone"}))
 
 
-@pytest.mark.parametrize("family", ["llama", "bart"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("bart", marks=pytest.mark.slow)])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit_with_attention_at_once(family: str, others: Any, place: int) -> None:
