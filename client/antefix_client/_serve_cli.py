@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +55,8 @@ def serve(
         listening = _socket(folder / SOCKET) if port is None else _loopback(port)
         token = None if port is None else os.environ.get(TOKEN) or secrets.token_urlsafe(32)
         try:
+            # uvicorn raises the signal again when it is done; unhandled, it would end us before we clean up.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             typer.echo(_where(listening, token))
             config = uvicorn.Config(Service(model).application(token), log_level="warning", access_log=False)
             uvicorn.Server(config).run(sockets=[listening])

@@ -144,8 +144,9 @@ class Service:
         if asked.stream:
             events = _events(answer, pieces, asked.with_usage)
             return StreamingResponse(iterate_in_threadpool(events), media_type="text/event-stream")
-        *_, last = await run_in_threadpool(list, pieces)
-        done = last.result
+        done = (await run_in_threadpool(list, pieces))[-1].result
+        if done is None:  # a running batch ends with a result
+            return _error(500, "the text broke off", "ask again")
         return JSONResponse(answer.whole(done.text, done.finish, len(done.tokens)))
 
 

@@ -1,4 +1,4 @@
-"""`antefix-sim bench train`, `bench serve`, `bench records` and `bench device`. Imports no torch before one of them runs."""
+"""`antefix-sim bench …`: train, serve, records, device. Imports no torch before one of them runs."""
 
 from __future__ import annotations
 

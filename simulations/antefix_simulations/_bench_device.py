@@ -1,4 +1,4 @@
-"""Measures a personal model on this device: how long learning takes, what it brings, and what opening costs."""
+"""Measures a personal model on this device: how long learning takes, what it brings, what opening costs."""
 
 from __future__ import annotations
 

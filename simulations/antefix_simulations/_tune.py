@@ -1,7 +1,7 @@
 """Which length, learning rate and number of passes suit how many texts: what the client's rule was chosen by.
 
-For every number of texts, all settings are trained at once, as users of one batch, on the oldest texts of a few
-real users, and judged on the texts that come after them. No shared prefix: this is a device on its own.
+For every number of texts, all settings are trained at once, as users of one batch, on the oldest texts of a
+few real users, and judged on the texts that come after them. No shared prefix: this is a device on its own.
 """
 
 from __future__ import annotations

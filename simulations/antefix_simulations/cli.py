@@ -133,12 +133,12 @@ def tune(
     dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
-    """Try lengths, learning rates and passes on users with few and many texts, as a device would learn alone."""
+    """Try lengths, learning rates and passes on users with few and many texts, as a device learns alone."""
     from antefix import Example, FrozenBase
     from antefix_simulations._data import choose_users, cut_prompts, read_users
     from antefix_simulations._tune import Grid, run_tuning, tuning_table
 
-    grid = Grid(users=users, **({"texts": tuple(texts)} if texts else {}))
+    grid = Grid(users=users, texts=tuple(texts or (8, 24, 64)))
     chosen = choose_users(read_users(data), users, max(grid.texts) + grid.held_out, data)
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
     own = {user: cut_prompts(one, loaded.tokenizer, 64) for user, one in chosen.items()}

@@ -1,4 +1,4 @@
-"""A thief has the whole disk of the server, or all but the key file: nobody's prefix, text or name is on it."""
+"""A thief has the server's whole disk, or all but the key file: nobody's prefix, text or name is on it."""
 
 import shutil
 from collections.abc import Iterator

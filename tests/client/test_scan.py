@@ -24,7 +24,7 @@ def needles(model: PersonalModel) -> Needles:
     secrets.append(PASSPHRASE.encode())
     for text in TEXTS:
         content = text.encode()
-        secrets += [content[at : at + 20] for at in range(0, len(content) - 20, 3)]
+        secrets += [content[at : at + 20] for at in range(0, len(content) - 20, 2)]
         tokens = base.tokenizer(text, add_special_tokens=False)["input_ids"]
         for size in "HIQ":
             packed = struct.pack(f"<{len(tokens)}{size}", *tokens)
@@ -39,7 +39,7 @@ def of_prefix(model: PersonalModel) -> Iterator[bytes]:
     assert prefix is not None
     for dtype in ("fp32", "fp16", "bf16"):
         content = prefix.to_bytes(dtype=dtype)[-prefix.values.numel() * 2 :]
-        yield from (content[at : at + 20] for at in range(0, len(content) - 20, 64))
+        yield from (content[at : at + 20] for at in range(0, len(content) - 20, 32))
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """The resident service, over a real socket, with the official `openai` client."""
 
 import contextlib
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from antefix_client import PersonalModel
 from antefix_client._serve_cli import _socket
 from antefix_client._service import LARGEST_BODY, Service
 from tests import tiny
-from tests.client.people import KEY, NOTES
+from tests.client.people import KEY, NOTES, tiny_folder
 
 TOKEN = "a token of the tests"
 
@@ -200,3 +203,29 @@ def test_many_at_once(client: openai.OpenAI, learned: PersonalModel) -> None:
     for thread in threads:
         thread.join()
     assert found == [wanted] * 8
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+    tiny_folder(tmp_path / "base")
+    folder, key = tmp_path / "profile", tmp_path / "key"
+    key.write_bytes(KEY)
+    PersonalModel.create(folder, unlock=KEY, base=str(tmp_path / "base")).close()
+    command = [sys.executable, "-c", "from antefix_client.cli import main; main()"]
+    words = ["serve", "--profile", str(folder), "--key-file", str(key)]
+    with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"antefix serves on unix:{folder}/service.sock\n"
+        second = subprocess.run(
+            [*command, "status", *words[1:]], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert second.returncode == 1
+        assert f"in use by process {process.pid}" in second.stderr
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=f"{folder}/service.sock", retries=20), base_url="http://antefix"
+        ) as http:
+            assert http.get("/health").json() == {"status": "ok"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not (folder / "service.sock").exists()
+    PersonalModel.open(folder, unlock=KEY).close()

@@ -1,6 +1,5 @@
 """What unlocks a profile."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,10 +36,10 @@ class Drawer:
 
 
 @pytest.fixture
-def drawer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawer]:
+def drawer(monkeypatch: pytest.MonkeyPatch) -> Drawer:
     found = Drawer()
     monkeypatch.setattr(_slots, "_keyring", lambda: found)
-    yield found
+    return found
 
 
 def root() -> Secret:

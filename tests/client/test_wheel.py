@@ -15,7 +15,7 @@ import importlib.util, sys
 from antefix_client import PersonalModel
 
 folder, base = sys.argv[1:]
-absent = ("flwr", "ray", "fastapi", "starlette", "uvicorn", "sqlalchemy", "keyring", "matplotlib", "peft", "openai")
+absent = ("flwr", "ray", "fastapi", "starlette", "uvicorn", "sqlalchemy", "keyring", "matplotlib", "peft")
 there = [name for name in absent if importlib.util.find_spec(name)]
 sys.exit(f"{there} came with the wheel") if there else None
 model = PersonalModel.create(folder, base=base, unlock="some words of mine")

@@ -1,4 +1,4 @@
-"""Writes `tests/vectors/profile`: a profile of the format of today, once. `python -m tests.vectors.make_profile`."""
+"""Writes `tests/vectors/profile`, a profile of today's format: `python -m tests.vectors.make_profile`."""
 
 import shutil
 from pathlib import Path
