@@ -11,6 +11,8 @@ MAX_PROMPT_TOKENS = 256
 
 _SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts, that share of them judges
 _LEAST_SHARE = 0.1
+_FEW, _MANY = 16, 128
+_BATCH, _LOOKS = 4, 4  # texts per step; the best of four looks is kept, so that too many passes do no harm
 
 
 def judging_share(texts: int) -> float:
@@ -23,15 +25,15 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
 
     Args:
         texts: how many train.
-        warm: there is a prefix to start from.
+        warm: there is a prefix to start from, whose length stays.
     """
-    passes = 6.0 if texts < 24 else 4.0
+    passes = 3.0 if warm or texts > _MANY else 6.0
     plan = TrainingPlan(
         passes=passes,
-        batch_size=4,
-        learning_rate=5e-3 if warm else 1e-2,
+        batch_size=_BATCH,
+        learning_rate=5e-3 if warm else 2e-2,
         batching="alone",
         max_prompt_tokens=MAX_PROMPT_TOKENS,
-        evaluate_every=max(1, round(passes * texts / 4 / 4)),
+        evaluate_every=max(1, round(passes * texts / _BATCH / _LOOKS)),
     )
-    return PrefixSpec(length=8 if texts < 24 else 16), plan
+    return PrefixSpec(length=8 if texts < _FEW else 16), plan

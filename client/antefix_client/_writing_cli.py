@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +44,7 @@ def complete(
             typer.echo(json.dumps({"text": model.generate(text, **settings)}))
             return
         for piece in model.stream(text, **settings):
-            typer.echo(piece, nl=False)
+            typer.echo(harmless(piece), nl=False)
         typer.echo()
 
 
@@ -63,7 +64,7 @@ def chat(
         talk = Conversation(model, max_new_tokens=max_tokens, temperature=temperature)
         while line := _typed():
             for piece in talk.answer(line, seed=seed + talk.turns):
-                typer.echo(piece, nl=False)
+                typer.echo(harmless(piece), nl=False)
             typer.echo()
 
 
@@ -87,6 +88,14 @@ def score(
     with opened(folder, key_file, device, dtype) as model:
         found = model.score(texts)
     typer.echo(json.dumps({"nats_per_token": found, "texts": len(texts)}) if as_json else f"{found:.3f}")
+
+
+def harmless(text: str) -> str:
+    """Without control characters: a model can be made to write what a terminal would obey."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" and one not in "\n\t" else one
+        for one in text
+    )
 
 
 def _typed() -> str:
