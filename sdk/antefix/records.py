@@ -256,6 +256,8 @@ def _taken_apart(record: bytes, whole: bool = True) -> Parts:
     parts = Parts.of(bytes(record))
     if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
         _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")
+    if parts.core.body_bytes > BODY_LIMIT:  # 1, of a record that comes piece by piece
+        _differs("body", f"{parts.core.body_bytes:,} bytes", f"{BODY_LIMIT:,} at most")
     if whole and parts.core.body_bytes != len(parts.body):  # 3
         _differs("body", f"{len(parts.body):,} bytes", f"{parts.core.body_bytes:,} as its header says")
     return parts

@@ -35,7 +35,7 @@ class Database:
     def __init__(self, engine: Engine, name: str, path: Path | None = None) -> None:
         """Use `of_file` or `of_url`."""
         self.engine, self.name, self.path = engine, name, path
-        self._inode = None if path is None else path.stat().st_ino
+        self._file = None if path is None else _file_of(path)
 
     @classmethod
     def of_file(cls, path: Path, *, wait_s: float, create: bool = False) -> Database:
@@ -170,11 +170,17 @@ class Database:
         if self.path is None:
             return
         try:
-            there = self.path.stat().st_ino == self._inode
+            there = _file_of(self.path) == self._file
         except OSError:
             there = False
         if not there:
             raise VaultUnavailable(f"{self.path} was deleted or exchanged while in use", "restart the server")
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    """Device and inode: the same number on another device is another file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _configure(connection: Any, _: object) -> None:

@@ -116,12 +116,22 @@ class Shelf:
         if changed.rowcount != 1:
             raise _dropped()
 
-    def drop(self, connection: Connection, ids: Sequence[int]) -> int:
-        """Delete rows with their pieces; how many there were."""
-        connection.execute(delete(pieces).where(pieces.c.record.in_(_many("ids"))), {"ids": list(ids)})
-        return connection.execute(
-            delete(records).where(records.c.id.in_(_many("ids"))), {"ids": list(ids)}
-        ).rowcount
+    def drop(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Delete rows with their pieces, some at a time: a statement takes so many values and no more."""
+        for at in range(0, len(ids), _BATCH):
+            some = {"ids": list(ids[at : at + _BATCH])}
+            connection.execute(delete(pieces).where(pieces.c.record.in_(_many("ids"))), some)
+            connection.execute(delete(records).where(records.c.id.in_(_many("ids"))), some)
+
+    def drop_upload(self, record: int) -> None:
+        """Delete an upload that failed, but not one that has its place.
+
+        Who was interrupted, or lost the connection, while it got it cannot know that it did; the record that it
+        replaced is gone by then.
+        """
+        left = (records.c.id == record) & records.c.place.is_(None)
+        with self.database.writing() as connection:
+            self.drop(connection, connection.execute(select(records.c.id).where(left)).scalars().all())
 
     def drop_owners(self, owners: Sequence[bytes]) -> None:
         """Delete everything of some users, uploads too; durable, and gone from the file, on return."""

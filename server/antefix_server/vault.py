@@ -255,6 +255,7 @@ class Vault:
     def _require_writer(self) -> None:
         if not self._writes:
             raise InvalidArgument("this vault is open for reading", "open it without read_only")
+        self._keys.require_writer()
 
     def _owner(self, user: bytes) -> Owner:
         return Owner(self.tenant, user, self._keys.key_of(_sized("user", user)))
