@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError
 
 from antefix.errors import InvalidArgument
-from antefix_server._seam import database
+from antefix_server._seam import database, files
 from antefix_server.errors import VaultBusy, VaultUnavailable
 
 _PRAGMAS = (
@@ -44,10 +44,13 @@ class Database:
         Raises:
             VaultUnavailable: it is not there, and is not to be made.
         """
-        if create:
-            path.touch(mode=0o600)
-        if not path.is_file():
-            raise VaultUnavailable(f"{path} is not there", "check the folder, or restore it from a backup")
+        with files(path):
+            if create:
+                path.touch(mode=0o600)
+            if not path.is_file():
+                raise VaultUnavailable(
+                    f"{path} is not there", "check the folder, or restore it from a backup"
+                )
         url = URL.create("sqlite", database=str(path))
         # A statement that is kept keeps the values that were last bound to it.
         options = {"timeout": wait_s, "cached_statements": 0}
@@ -78,7 +81,7 @@ class Database:
         """
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # a port that is none is a ValueError with what may be a password
             raise InvalidArgument("the database URL cannot be read", "postgresql://user@host/name") from None
         if parsed.get_backend_name() != "postgresql":
             raise InvalidArgument(

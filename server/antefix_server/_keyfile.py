@@ -18,7 +18,7 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -116,6 +116,7 @@ class KeyFile:
             raise
         # A crash while slots were appended leaves part of one; its user was never told an id.
         self.slots = -(-max(0, os.fstat(self._file).st_size - _HEAD_BYTES) // SLOT)
+        self._hidden: frozenset[int] = frozenset()
         key = self.identity.id_key
         self._ids = Cipher(AES(key), ECB())  # one block each: a permutation, not a mode
 
@@ -149,6 +150,8 @@ class KeyFile:
             VaultDamaged: the slot is neither zero nor whole.
         """
         number, nonce = self._parts(user)
+        if number in self._hidden:
+            raise UnknownUser(user)
         with self._read(number) as slot:
             if slot.data[_NONCE_AT : _NONCE_AT + _NONCE] != nonce:
                 raise UnknownUser(user)
@@ -179,6 +182,10 @@ class KeyFile:
     def not_zero(self, slots: Sequence[int]) -> list[int]:
         """Those of `slots` that hold anything."""
         return [number for number in slots if number < self.slots and any(self._block(number, 1))]
+
+    def hide(self, slots: Iterable[list[int]]) -> None:
+        """Treat removed users as unknown whose keys are still there: a reader cannot finish a removal."""
+        self._hidden = frozenset(number for some in slots for number in self.not_zero(some))
 
     def tag_in(self, number: int) -> bytes | None:
         """What stands in the database for whoever has or had a slot; None where it is zero or torn."""

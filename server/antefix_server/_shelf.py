@@ -126,8 +126,8 @@ class Shelf:
     def drop_upload(self, record: int) -> None:
         """Delete an upload that failed, but not one that has its place.
 
-        Who was interrupted, or lost the connection, while it got it cannot know that it did; the record that it
-        replaced is gone by then.
+        Who was interrupted, or lost the connection, while it got it cannot know that it did; the record
+        that it replaced is gone by then.
         """
         left = (records.c.id == record) & records.c.place.is_(None)
         with self.database.writing() as connection:

@@ -183,6 +183,7 @@ class Vault:
 
         Raises:
             UnknownUser: never enrolled, or removed long ago.
+            VaultBusy, VaultFull: not removed yet; where the mirror has it, the next removal or start does it.
             RemovalUnfinished: it is recorded and the key destroyed, but unreadable bytes are left to delete.
         """
         return self.remove_many([user])[0]
@@ -233,6 +234,7 @@ class Vault:
         opened.callback(database.close)
         self._shelf = Shelf(database)
         if not self._writes:
+            self._keys.hide(RemovalLog.slots_in(self.folder / LOG, wait_s))
             return
         signing = self._keys.identity.signing
         mirror, origin = self.settings.mirror, self.settings.origin
