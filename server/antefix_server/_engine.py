@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from antefix._files import sync_folder
 from antefix.errors import InvalidArgument
 from antefix_server._seam import database, files
 from antefix_server.errors import VaultBusy, VaultUnavailable
@@ -47,6 +48,7 @@ class Database:
         with files(path):
             if create:
                 path.touch(mode=0o600)
+                sync_folder(path.parent)
             if not path.is_file():
                 raise VaultUnavailable(
                     f"{path} is not there", "check the folder, or restore it from a backup"
@@ -71,6 +73,16 @@ class Database:
         query = {"mode": "ro", "immutable": "1", "uri": "true"}
         url = URL.create("sqlite", database=path.absolute().as_uri(), query=query)
         return cls(create_engine(url, hide_parameters=True), str(path), path)
+
+    @classmethod
+    def of_reader(cls, path: Path, *, wait_s: float) -> Database:
+        """A SQLite file that is only read; where nobody has it open, without SQLite's files beside it.
+
+        On a full disk these could not be made, and reading must go on there.
+        """
+        if path.with_name(f"{path.name}-wal").exists():
+            return cls.of_file(path, wait_s=wait_s)
+        return cls.of_backup(path)
 
     @classmethod
     def of_url(cls, url: str, *, wait_s: float) -> Database:

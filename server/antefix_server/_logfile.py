@@ -77,12 +77,12 @@ class LogFile:
         size: leaves.
     """
 
-    def __init__(
-        self, path: Path, *, wait_s: float, create: bool = False, read_only: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, wait_s: float, create: bool = False, read_only: bool = False) -> None:
         """Open it, or make an empty one."""
-        self.database = Database.of_file(path, wait_s=wait_s, create=create and not path.exists())
-        if not read_only:
+        if read_only:
+            self.database = Database.of_reader(path, wait_s=wait_s)
+        else:
+            self.database = Database.of_file(path, wait_s=wait_s, create=create and not path.exists())
             with self.database.writing() as connection:
                 _metadata.create_all(connection)
         self.reload()

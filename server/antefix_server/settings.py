@@ -12,6 +12,8 @@ from antefix_server._seam import files
 from antefix_server.errors import VaultUnavailable
 
 KEYS, RECORDS, LOG, SETTINGS = "keys", "records.db", "removals.db", "vault.json"
+UNFINISHED = "unfinished"
+"""Folder of what a backup needs while it is made."""
 
 
 class Settings(BaseModel):

@@ -33,10 +33,11 @@ from antefix_server._keyfile import KeyFile
 from antefix_server._log import RemovalLog
 from antefix_server._outer import Head, Owner
 from antefix_server._removal import Remover
+from antefix_server._scratch import scratch
 from antefix_server._shelf import Shelf
 from antefix_server._writing import Writer
 from antefix_server.errors import RecordAbsent
-from antefix_server.settings import KEYS, LOG, RECORDS, Settings
+from antefix_server.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 
 __all__ = ["Head", "Vault"]
 
@@ -247,6 +248,8 @@ class Vault:
         self._remover.replay()
         self._log.forget(_today())
         self._shelf.sweep()
+        with scratch(self.folder / UNFINISHED):
+            pass  # what a backup left that a crash cut off is gone
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The removal log and its mirror: out of step, of another vault, forged, elsewhere; and old keys for readers."""
+"""The removal log and its mirror: out of step, forged, of another vault; and old keys given to readers."""
 
 import os
 import shutil

@@ -100,9 +100,7 @@ def test_a_stream_is_not_taken_that_no_device_would_open(vault: Vault) -> None:
         yield bytes(header)
         raise AssertionError("it goes on reading")
 
-    with pytest.raises(
-        RecordMismatch, match="body of the record is 67,108,865 bytes, expected 67,108,864"
-    ):
+    with pytest.raises(RecordMismatch, match="body of the record is 67,108,865 bytes, expected 67,108,864"):
         vault.put_stream(sent())
     assert rows(vault) == [0, 0]
 
