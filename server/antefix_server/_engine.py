@@ -26,6 +26,17 @@ _PRAGMAS = (
 )
 
 
+# A machine that is gone without a word is noticed after a minute: by us, and by PostgreSQL, which else would
+# keep the locks of a writer whose power was cut.
+_KEEPALIVES = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SERVER_KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+
+
 class Database:
     """An engine and the two ways to use it.
 
@@ -101,8 +112,8 @@ class Database:
                 "use postgresql://…, or none for SQLite",
             )
         parsed = parsed.set(drivername="postgresql+psycopg")
-        options = f"-c lock_timeout={int(wait_s * 1000)} -c synchronous_commit=on"
-        timeouts = {"connect_timeout": max(2, int(wait_s)), "options": options}
+        options = f"-c lock_timeout={int(wait_s * 1000)} -c synchronous_commit=on {_SERVER_KEEPALIVES}"
+        timeouts = {"connect_timeout": max(2, int(wait_s)), "options": options, **_KEEPALIVES}
         # Several statements of one transaction must see one moment, as they do in SQLite.
         engine = create_engine(
             parsed,
@@ -133,6 +144,28 @@ class Database:
                 connection = plain.execution_options(antefix_writes=True)
                 with connection.begin():
                     yield connection
+
+    @contextmanager
+    def held(self, who: bytes) -> Iterator[None]:
+        """Be the only writer of a vault in PostgreSQL.
+
+        In the folder the lock of the key file says so; a copy of the folder on another machine has a key file
+        of its own, and a removal here would leave the key there.
+
+        Raises:
+            VaultBusy: another one is.
+        """
+        if self.is_file:
+            yield
+            return
+        query, number = text("SELECT pg_advisory_lock(:number)"), int.from_bytes(who[:8], "big", signed=True)
+        with database(self.name), self.engine.connect() as plain:
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(query, {"number": number})
+            try:
+                yield
+            finally:
+                connection.invalidate()  # closed, not given back to the pool with its lock
 
     def purge(self) -> None:
         """Bring what was deleted down to the disk: nothing of it is left in the file or its WAL.

@@ -226,12 +226,12 @@ class KeyFile:
         """Bytes of the file."""
         return _HEAD_BYTES + self.slots * SLOT
 
-    def copy(self) -> Iterator[bytes]:
-        """All of them, block by block. Private."""
+    def copy(self) -> Iterator[bytearray]:
+        """All of them, block by block, each of which is wiped when the next is asked for. Private."""
         for at in range(0, self.size, 2**20):
-            yield os.pread(self._file, min(2**20, self.size - at), at).ljust(
-                min(2**20, self.size - at), b"\0"
-            )
+            with Secret(bytearray(min(2**20, self.size - at))) as block, files(self._path):
+                os.preadv(self._file, [block.data], at)
+                yield block.data
 
     def require_there(self) -> None:
         """Refuse a file that was deleted or exchanged under us: what is written to it would be lost.

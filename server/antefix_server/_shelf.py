@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, text, update
 
 from antefix_server._engine import Database
 from antefix_server._schema import belongs, pieces, records
@@ -44,6 +44,8 @@ class Shelf:
             VaultDamaged: it is another's.
         """
         with self.database.writing() as connection:
+            if not self.database.is_file:  # there two vaults could find it free at once
+                connection.execute(text("LOCK TABLE belongs IN EXCLUSIVE MODE"))
             if not self._compare(connection, tenant):
                 connection.execute(insert(belongs), {"tenant": tenant})
 

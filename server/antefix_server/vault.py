@@ -42,6 +42,7 @@ from antefix_server.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 __all__ = ["Head", "Vault"]
 
 _DAY_S = 86_400
+_MOST_AT_ONCE = 1_000_000
 
 
 class Vault:
@@ -112,7 +113,9 @@ class Vault:
         return self.enrol_many(1)[0]
 
     def enrol_many(self, count: int) -> list[bytes]:
-        """Ids of many, for the price of one."""
+        """Ids of many, a million at most, for the price of one."""
+        if type(count) is not int or not 0 <= count <= _MOST_AT_ONCE:
+            raise InvalidArgument(f"{count!r} users at once", f"enrol 0 to {_MOST_AT_ONCE:,}")
         with self._writing():
             return self._keys.enrol(count)
 
@@ -243,6 +246,7 @@ class Vault:
         opened.callback(self._log.close)
         self._remover = Remover(self._keys, self._shelf, self._log)
         self._writer = Writer(self._keys, self._shelf, self._lock)
+        opened.enter_context(database.held(self.tenant))
         _tables.upgrade(database)
         self._shelf.claim(self.tenant)
         self._remover.replay()

@@ -12,6 +12,7 @@ REMOVAL, SCAN = "tests/server/test_removal.py", "tests/server/test_scan.py"
 VAULT, BACKUPS = "tests/server/test_vault.py", "tests/server/test_backups.py"
 LOG, RACES = "tests/attacks/test_removal_log.py", "tests/server/test_races.py"
 HALF = "tests/attacks/test_half_made.py"
+SLOTS = "RemovalLog.slots_in(self.folder / LOG, wait_s)"
 APPENDS = "for copy in self._copies:\n            copy.append"
 PURGES = "self.drop(connection, ids)\n        self.database.purge()"
 STEPS = {
@@ -31,9 +32,9 @@ STEPS = {
     "the sweep": ("vault.py", "        self._shelf.sweep()\n", "", VAULT),
     "catching up": ("_removal.py", "        self._pending += self._log.catch_up()\n", "", LOG),
     "marks": ("_log.py", "if longer is mirror and any(", "if False and any(", LOG),
-    "a reader's log": ("vault.py", "self._keys.hide(RemovalLog.slots_in(self.folder / LOG, wait_s))", "pass", LOG),
+    "a reader's log": ("vault.py", f"self._keys.hide({SLOTS})", "pass", LOG),
     "epochs": ("_writing.py", "or cover.epoch < current.epoch or", "or", RACES),
-    "half-made files": ("vault.py", "        with scratch(self.folder / UNFINISHED):\n            pass", "", HALF),
+    "half-made files": ("vault.py", "with scratch(self.folder / UNFINISHED):", "if True:", HALF),
     "old salts": ("vault.py", "        self._log.forget(_today())\n", "", REMOVAL),
 }  # fmt: skip
 
