@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from typing import Self
 
@@ -48,11 +47,11 @@ class UserKey:
     @classmethod
     def generate(cls) -> Self:
         """The first key of a user."""
-        return cls(Secret(bytearray(os.urandom(KEY_BYTES))), 1)
+        return cls(Secret.random(KEY_BYTES), 1)
 
     def rotated(self) -> UserKey:
         """A fresh key of the next epoch; it cannot be computed from this one, nor this one from it."""
-        return UserKey(Secret(bytearray(os.urandom(KEY_BYTES))), self.epoch + 1)
+        return UserKey(Secret.random(KEY_BYTES), self.epoch + 1)
 
     def wipe(self) -> None:
         """Zero it."""
@@ -65,7 +64,10 @@ class UserKey:
             InvalidArgument: ids of another size, or a device whose public key is none.
         """
         info = _key_info(tenant, user, self.epoch, device.id)
-        return _SUITE.encrypt(bytes(self.secret.data), device.kem, info=info)
+        try:
+            return _SUITE.encrypt(self.secret.data, device.kem, info=info)
+        except ValueError:  # a point of small order, whose shared key everybody knows
+            raise InvalidArgument(f"device {device.id.hex()} has a public key that is none") from None
 
     def __repr__(self) -> str:
         """Its epoch, never a byte of it."""
@@ -142,7 +144,7 @@ class DeviceKeys:
     @staticmethod
     def new_seed() -> Secret:
         """64 random bytes to keep where the device keeps its secrets, and to make `DeviceKeys` of."""
-        return Secret(bytearray(os.urandom(2 * KEY_BYTES)))
+        return Secret.random(2 * KEY_BYTES)
 
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
@@ -155,9 +157,8 @@ class DeviceKeys:
             KeyRefused: for another device, user, tenant or epoch, or damaged.
         """
         try:
-            secret = Secret(
-                bytearray(_SUITE.decrypt(sealed, self._kem, info=_key_info(tenant, user, epoch, self.id)))
-            )
+            info = _key_info(tenant, user, epoch, self.id)
+            secret = Secret.taking(_SUITE.decrypt(sealed, self._kem, info=info))
         except (InvalidTag, ValueError):
             raise KeyRefused() from None
         if len(secret.data) != KEY_BYTES:  # a key of another size would allow guessing it by parts
@@ -171,7 +172,16 @@ class DeviceKeys:
 
 
 def _key_info(tenant: bytes, user: bytes, epoch: int, device: bytes) -> bytes:
-    """What a sealed user key is bound to; all parts have a fixed size."""
+    """What a sealed user key is bound to."""
+    return b"antefix/v1/user key\0" + whose(tenant, user) + epoch.to_bytes(4, "big") + device
+
+
+def whose(tenant: bytes, user: bytes) -> bytes:
+    """Both ids, 32 bytes. With other sizes, the end of one could be the beginning of the other.
+
+    Raises:
+        InvalidArgument: ids of another size.
+    """
     if len(tenant) != _ID or len(user) != _ID:
         raise InvalidArgument(f"tenant and user have {len(tenant)} and {len(user)} bytes, expected {_ID}")
-    return b"antefix/v1/user key\0" + tenant + user + epoch.to_bytes(4, "big") + device
+    return tenant + user

@@ -119,8 +119,8 @@ class Checkpoint:
         if not all(line.startswith(_DASH) for line in lines[4:-1]):
             raise ReceiptRefused("its checkpoint has a line that is no signature")
         root = _decoded(lines[2])
-        if root is None or len(root) != 32 or not lines[0]:
-            raise ReceiptRefused("its checkpoint has no name or no root of 32 bytes")
+        if root is None or len(root) != 32 or not 0 < len(lines[0]) <= 255 or not lines[0].isprintable():
+            raise ReceiptRefused("its checkpoint has no name that can be shown, or no root of 32 bytes")
         return cls(lines[0], number(lines[1]), root, tuple(lines[4:-1]))
 
     def verify(self, key: LogKey) -> None:

@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from antefix._devices import UserKey
+from antefix._devices import UserKey, whose
 from antefix._sealing import KEY_BYTES, Secret, decrypt, encrypt, sealed_size
 from antefix.errors import InvalidArgument, KeyRefused
 
@@ -87,12 +87,15 @@ def open_with_passphrase(slot: bytes, passphrase: str, *, tenant: bytes, user: b
 
 def _context(cost: Cost, salt: bytes, tenant: bytes, user: bytes, epoch: int) -> bytes:
     numbers = struct.pack(">IIII", *astuple(cost), epoch)
-    return b"antefix/v1/passphrase\0" + numbers + salt + tenant + user
+    return b"antefix/v1/passphrase\0" + numbers + salt + whose(tenant, user)
 
 
 def _derived(passphrase: str, cost: Cost, salt: bytes, context: bytes) -> Secret:
     """The key that a passphrase gives; the same letters typed on another system give the same."""
-    typed = unicodedata.normalize("NFKC", passphrase).encode()
+    try:
+        typed = unicodedata.normalize("NFKC", passphrase).encode()
+    except UnicodeEncodeError:  # it holds the whole passphrase
+        raise InvalidArgument("the passphrase has half a character in it", "type it again") from None
     kdf = Argon2id(
         salt=salt,
         length=KEY_BYTES,
@@ -101,4 +104,4 @@ def _derived(passphrase: str, cost: Cost, salt: bytes, context: bytes) -> Secret
         memory_cost=cost.memory_kib,
         ad=context,
     )
-    return Secret(bytearray(kdf.derive(typed)))
+    return Secret.taking(kdf.derive(typed))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from typing import Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from antefix._devices import DeviceKeys
+from antefix._devices import DeviceKeys, whose
 from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import InvalidArgument
 
@@ -32,7 +31,7 @@ class RecoveryCode:
     @classmethod
     def generate(cls) -> Self:
         """A fresh code."""
-        return cls(Secret(bytearray(os.urandom(KEY_BYTES))))
+        return cls(Secret.random(KEY_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -60,9 +59,10 @@ class RecoveryCode:
 
     def keys(self, *, tenant: bytes, user: bytes) -> DeviceKeys:
         """Keys of a device that exists on paper only; its public half stands in the device list."""
-        info = b"antefix/v1/recovery\0" + tenant + user
-        seed = HKDF(SHA256(), 2 * KEY_BYTES, None, info).derive(bytes(self._secret.data))
-        return DeviceKeys(seed)
+        info = b"antefix/v1/recovery\0" + whose(tenant, user)
+        derived = HKDF(SHA256(), 2 * KEY_BYTES, None, info).derive(self._secret.data)
+        with Secret.taking(derived) as seed:
+            return DeviceKeys(seed.data)
 
     def wipe(self) -> None:
         """Zero it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Protocol, Self
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
@@ -22,6 +23,18 @@ class Secret:
     def __init__(self, data: bytearray) -> None:
         """Take over `data`, not a copy of it."""
         self.data = data
+
+    @classmethod
+    def taking(cls, data: bytes) -> Self:
+        """Move what a library gave as bytes, of which nobody else may have a reference: they are zeroed."""
+        secret = cls(bytearray(data))
+        _wipe_bytes(data)
+        return secret
+
+    @classmethod
+    def random(cls, size: int) -> Self:
+        """Fresh random bytes."""
+        return cls.taking(os.urandom(size))
 
     def wipe(self) -> None:
         """Overwrite with zeros, then let go."""
@@ -100,6 +113,6 @@ def decrypt(key: bytes | bytearray, context: bytes, sealed: bytes | memoryview) 
 
 
 def _wipe_bytes(data: bytes) -> None:
-    """Zero the last chunk, which the library gives as bytes; nobody else holds this object."""
-    if data:
+    """Zero what a library gave as bytes. Nobody else holds this object: Python shares single bytes alone."""
+    if len(data) > 1:
         ctypes.memset(id(data) + bytes.__basicsize__ - 1, 0, len(data))

@@ -17,7 +17,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from antefix._merkle import includes, leaf_hash
@@ -43,7 +43,7 @@ class Removal:
         day: days since 1970-01-01, UTC.
     """
 
-    salt: bytes
+    salt: bytes = field(repr=False)
     tenant: bytes
     user: bytes
     heads: bytes

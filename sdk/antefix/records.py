@@ -11,7 +11,6 @@ comes from the caller, is compared first, and is what the decryption is bound to
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Self
@@ -160,7 +159,7 @@ def seal(payload: bytes, edition: Edition, *, key: Sealer, device: Signer) -> by
     with Secret(bytearray(padded_bytes)) as padded:
         padded.data[:4] = len(payload).to_bytes(4, "big")
         padded.data[4 : 4 + len(payload)] = payload
-        with Secret(bytearray(os.urandom(KEY_BYTES))) as data_key:
+        with Secret.random(KEY_BYTES) as data_key:
             body = encrypt(data_key.data, edition.context(b"body"), padded.data)
             wrap = _wrapped(data_key, edition, key, device)
     return _put_together(edition.core(len(body)), wrap, body, device)
@@ -256,6 +255,8 @@ def _taken_apart(record: bytes, whole: bool = True) -> Parts:
     parts = Parts.of(bytes(record))
     if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
         _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")
+    if parts.core.body_bytes > BODY_LIMIT:  # 1, of a record that comes piece by piece
+        _differs("body", f"{parts.core.body_bytes:,} bytes", f"{BODY_LIMIT:,} at most")
     if whole and parts.core.body_bytes != len(parts.body):  # 3
         _differs("body", f"{len(parts.body):,} bytes", f"{parts.core.body_bytes:,} as its header says")
     return parts

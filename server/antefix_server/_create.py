@@ -6,6 +6,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+from antefix._files import sync_folder
 from antefix.keys import DevicePublic
 from antefix.receipts import LogKey
 from antefix_server import _tables
@@ -45,3 +46,5 @@ def create(folder: Path, operator: DevicePublic, settings: Settings) -> None:
             with files(path):
                 LogFile(path, wait_s=_WAIT_S, create=True).database.close()
     settings.write(folder)
+    with files(folder):
+        sync_folder(folder.parent)

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from antefix._files import sync_folder
 from antefix.errors import InvalidArgument
-from antefix_server._seam import database
+from antefix_server._seam import database, files
 from antefix_server.errors import VaultBusy, VaultUnavailable
 
 _PRAGMAS = (
@@ -25,6 +26,17 @@ _PRAGMAS = (
 )
 
 
+# A machine that is gone without a word is noticed after a minute: by us, and by PostgreSQL, which else would
+# keep the locks of a writer whose power was cut.
+_KEEPALIVES = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SERVER_KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+
+
 class Database:
     """An engine and the two ways to use it.
 
@@ -35,7 +47,7 @@ class Database:
     def __init__(self, engine: Engine, name: str, path: Path | None = None) -> None:
         """Use `of_file` or `of_url`."""
         self.engine, self.name, self.path = engine, name, path
-        self._inode = None if path is None else path.stat().st_ino
+        self._file = None if path is None else _file_of(path)
 
     @classmethod
     def of_file(cls, path: Path, *, wait_s: float, create: bool = False) -> Database:
@@ -44,10 +56,14 @@ class Database:
         Raises:
             VaultUnavailable: it is not there, and is not to be made.
         """
-        if create:
-            path.touch(mode=0o600)
-        if not path.is_file():
-            raise VaultUnavailable(f"{path} is not there", "check the folder, or restore it from a backup")
+        with files(path):
+            if create:
+                path.touch(mode=0o600)
+                sync_folder(path.parent)
+            if not path.is_file():
+                raise VaultUnavailable(
+                    f"{path} is not there", "check the folder, or restore it from a backup"
+                )
         url = URL.create("sqlite", database=str(path))
         # A statement that is kept keeps the values that were last bound to it.
         options = {"timeout": wait_s, "cached_statements": 0}
@@ -70,6 +86,16 @@ class Database:
         return cls(create_engine(url, hide_parameters=True), str(path), path)
 
     @classmethod
+    def of_reader(cls, path: Path, *, wait_s: float) -> Database:
+        """A SQLite file that is only read; where nobody has it open, without SQLite's files beside it.
+
+        On a full disk these could not be made, and reading must go on there.
+        """
+        if path.with_name(f"{path.name}-wal").exists():
+            return cls.of_file(path, wait_s=wait_s)
+        return cls.of_backup(path)
+
+    @classmethod
     def of_url(cls, url: str, *, wait_s: float) -> Database:
         """PostgreSQL, by a URL that SQLAlchemy understands.
 
@@ -78,7 +104,7 @@ class Database:
         """
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # a port that is none is a ValueError with what may be a password
             raise InvalidArgument("the database URL cannot be read", "postgresql://user@host/name") from None
         if parsed.get_backend_name() != "postgresql":
             raise InvalidArgument(
@@ -86,8 +112,8 @@ class Database:
                 "use postgresql://…, or none for SQLite",
             )
         parsed = parsed.set(drivername="postgresql+psycopg")
-        options = f"-c lock_timeout={int(wait_s * 1000)} -c synchronous_commit=on"
-        timeouts = {"connect_timeout": max(2, int(wait_s)), "options": options}
+        options = f"-c lock_timeout={int(wait_s * 1000)} -c synchronous_commit=on {_SERVER_KEEPALIVES}"
+        timeouts = {"connect_timeout": max(2, int(wait_s)), "options": options, **_KEEPALIVES}
         # Several statements of one transaction must see one moment, as they do in SQLite.
         engine = create_engine(
             parsed,
@@ -118,6 +144,28 @@ class Database:
                 connection = plain.execution_options(antefix_writes=True)
                 with connection.begin():
                     yield connection
+
+    @contextmanager
+    def held(self, who: bytes) -> Iterator[None]:
+        """Be the only writer of a vault in PostgreSQL.
+
+        In the folder the lock of the key file says so; a copy of the folder on another machine has a key file
+        of its own, and a removal here would leave the key there.
+
+        Raises:
+            VaultBusy: another one is.
+        """
+        if self.is_file:
+            yield
+            return
+        query, number = text("SELECT pg_advisory_lock(:number)"), int.from_bytes(who[:8], "big", signed=True)
+        with database(self.name), self.engine.connect() as plain:
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(query, {"number": number})
+            try:
+                yield
+            finally:
+                connection.invalidate()  # closed, not given back to the pool with its lock
 
     def purge(self) -> None:
         """Bring what was deleted down to the disk: nothing of it is left in the file or its WAL.
@@ -170,11 +218,17 @@ class Database:
         if self.path is None:
             return
         try:
-            there = self.path.stat().st_ino == self._inode
+            there = _file_of(self.path) == self._file
         except OSError:
             there = False
         if not there:
             raise VaultUnavailable(f"{self.path} was deleted or exchanged while in use", "restart the server")
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    """Device and inode: the same number on another device is another file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _configure(connection: Any, _: object) -> None:

@@ -46,7 +46,7 @@ class Made:
 
 
 def write(
-    target: BinaryIO, made: Made, operator: DevicePublic, keys: Iterator[bytes], size: int, log: Path
+    target: BinaryIO, made: Made, operator: DevicePublic, keys: Iterator[bytearray], size: int, log: Path
 ) -> None:
     """Write a backup; `keys` are `size` bytes in blocks, `log` a copy of the removal log."""
     key = UserKey.generate()
@@ -59,8 +59,8 @@ def write(
     for block in keys:
         target.write(encryptor.update(block))
     with log.open("rb") as file:
-        while block := file.read(_BLOCK):
-            target.write(encryptor.update(block))
+        while content := file.read(_BLOCK):
+            target.write(encryptor.update(content))
     target.write(encryptor.finalize())
     target.flush()
     os.fsync(target.fileno())

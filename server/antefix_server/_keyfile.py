@@ -18,8 +18,8 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -55,8 +55,8 @@ class Identity:
     """
 
     tenant: bytes
-    id_key: bytes
-    log_seed: bytes
+    id_key: bytes = field(repr=False)
+    log_seed: bytes = field(repr=False)
     operator: DevicePublic
 
     @classmethod
@@ -104,7 +104,7 @@ class KeyFile:
             VaultBusy: another process writes.
             VaultUnavailable, VaultDamaged: no such file, or not one of ours.
         """
-        self._path, self._writes = path, not read_only
+        self._path, self._writes, self._process = path, not read_only, os.getpid()
         with files(path):
             self._file = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         try:
@@ -116,6 +116,7 @@ class KeyFile:
             raise
         # A crash while slots were appended leaves part of one; its user was never told an id.
         self.slots = -(-max(0, os.fstat(self._file).st_size - _HEAD_BYTES) // SLOT)
+        self._hidden: frozenset[int] = frozenset()
         key = self.identity.id_key
         self._ids = Cipher(AES(key), ECB())  # one block each: a permutation, not a mode
 
@@ -136,7 +137,7 @@ class KeyFile:
                 source.readinto(slot[:KEY_BYTES])  # bytes of os.urandom would stay in memory
                 slot[_NONCE_AT : _NONCE_AT + _NONCE] = nonces[number * _NONCE : (number + 1) * _NONCE]
                 slot[_CHECK_AT:] = _check(first + number, slot)
-            self._write(first, fresh.data)
+            self._append(fresh.data)
         self.slots = first + count
         parts = (nonces[n * _NONCE : (n + 1) * _NONCE] for n in range(count))
         return [self._id(first + number, nonce) for number, nonce in enumerate(parts)]
@@ -149,6 +150,8 @@ class KeyFile:
             VaultDamaged: the slot is neither zero nor whole.
         """
         number, nonce = self._parts(user)
+        if number in self._hidden:
+            raise UnknownUser(user)
         with self._read(number) as slot:
             if slot.data[_NONCE_AT : _NONCE_AT + _NONCE] != nonce:
                 raise UnknownUser(user)
@@ -180,6 +183,10 @@ class KeyFile:
         """Those of `slots` that hold anything."""
         return [number for number in slots if number < self.slots and any(self._block(number, 1))]
 
+    def hide(self, slots: Iterable[list[int]]) -> None:
+        """Treat removed users as unknown whose keys are still there: a reader cannot finish a removal."""
+        self._hidden = frozenset(number for some in slots for number in self.not_zero(some))
+
     def tag_in(self, number: int) -> bytes | None:
         """What stands in the database for whoever has or had a slot; None where it is zero or torn."""
         with Secret(self._block(number, 1)) as slot:
@@ -191,7 +198,7 @@ class KeyFile:
 
     def doom(self, slots: Sequence[int]) -> None:
         """Overwrite keys with what is left to delete; durable on return."""
-        self._require_there()
+        self.require_there()
         with files(self._path):
             for number in slots:
                 tag = self.tag_in(number)
@@ -202,7 +209,7 @@ class KeyFile:
 
     def erase(self, slots: Sequence[int]) -> None:
         """Zero slots; durable on return."""
-        self._require_there()
+        self.require_there()
         with files(self._path):
             for number in slots:
                 self._overwrite(number, bytes(SLOT))
@@ -211,7 +218,7 @@ class KeyFile:
     def reserve(self, slots: int) -> None:
         """Never give away the first `slots`: somebody had them whom this copy of the file does not know."""
         if slots > self.slots:
-            self._write(self.slots, bytearray(SLOT * (slots - self.slots)))
+            self._append(bytearray(SLOT * (slots - self.slots)))
             self.slots = slots
 
     @property
@@ -219,16 +226,46 @@ class KeyFile:
         """Bytes of the file."""
         return _HEAD_BYTES + self.slots * SLOT
 
-    def copy(self) -> Iterator[bytes]:
-        """All of them, block by block. Private."""
+    def copy(self) -> Iterator[bytearray]:
+        """All of them, block by block, each of which is wiped when the next is asked for. Private."""
         for at in range(0, self.size, 2**20):
-            yield os.pread(self._file, min(2**20, self.size - at), at).ljust(
-                min(2**20, self.size - at), b"\0"
+            with Secret(bytearray(min(2**20, self.size - at))) as block, files(self._path):
+                os.preadv(self._file, [block.data], at)
+                yield block.data
+
+    def require_there(self) -> None:
+        """Refuse a file that was deleted or exchanged under us: what is written to it would be lost.
+
+        And what is read from it may be the key of somebody who was removed from the other one.
+
+        Raises:
+            VaultUnavailable: it was.
+        """
+        with files(self._path):
+            there, here = os.stat(self._path), os.fstat(self._file)
+            if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+                raise VaultUnavailable(f"{self._path} was exchanged while in use", "restart the server")
+
+    def require_writer(self) -> None:
+        """Refuse a child that inherited the open file, and the lock with it, by a fork.
+
+        It and its parent would give away the same slots.
+
+        Raises:
+            VaultBusy: this is one.
+            VaultUnavailable: the file was deleted or exchanged.
+        """
+        if os.getpid() != self._process:
+            raise VaultBusy(
+                f"process {self._process} writes to the vault of {self._path}, this one is its child",
+                "open the vault after the fork",
             )
+        self.require_there()
 
     def close(self) -> None:
         """Let the next writer in."""
         os.close(self._file)
+        self._file = -1  # the number is soon another file's, perhaps the next opening of this one
 
     def _lock(self) -> None:
         try:
@@ -239,31 +276,37 @@ class KeyFile:
                 "stop it, or open the vault for reading",
             ) from None
 
-    def _require_there(self) -> None:
-        """What is written to a file that was deleted or exchanged under us would be lost."""
-        with files(self._path):
-            if os.stat(self._path).st_ino != os.fstat(self._file).st_ino:
-                raise VaultUnavailable(f"{self._path} was exchanged while in use", "restart the server")
-
     def _overwrite(self, number: int, slot: bytes | bytearray) -> None:
-        os.pwrite(self._file, slot, _HEAD_BYTES + number * SLOT)
+        self._write_all(slot, _HEAD_BYTES + number * SLOT)
 
-    def _write(self, first: int, content: bytearray) -> None:
-        self._require_there()
+    def _append(self, content: bytearray) -> None:
+        """Slots after the last one: all of them, or none."""
+        self.require_writer()
+        end = _HEAD_BYTES + self.slots * SLOT
         with files(self._path):
-            written = os.pwrite(self._file, content, _HEAD_BYTES + first * SLOT)
-            if written != len(content):  # a full disk may take a part
-                os.ftruncate(self._file, _HEAD_BYTES + first * SLOT)
-                os.pwrite(self._file, content, _HEAD_BYTES + first * SLOT)
+            try:
+                self._write_all(content, end)
+            except OSError:
+                os.ftruncate(self._file, end)
+                raise
             os.fsync(self._file)
+
+    def _write_all(self, content: bytes | bytearray, at: int) -> None:
+        """A disk that gets full takes a part first, and says so only to who asks again."""
+        written = 0
+        with memoryview(content) as view:
+            while written < len(view):
+                written += os.pwrite(self._file, view[written:], at + written)
 
     def _block(self, first: int, count: int) -> bytearray:
         block = bytearray(SLOT * count)
-        os.preadv(self._file, [block], _HEAD_BYTES + first * SLOT)
+        with files(self._path):
+            os.preadv(self._file, [block], _HEAD_BYTES + first * SLOT)
         return block
 
     def _read(self, number: int) -> Secret:
         """A living slot, or zeros."""
+        self.require_there()
         slot = Secret(self._block(number, 1))
         if not self._usable(number, slot):
             slot.wipe()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+import struct
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,6 +18,7 @@ from antefix_server._logfile import Entry, LogFile
 from antefix_server.errors import VaultDamaged
 
 _WAIT_S = 5.0
+_WHICH = "give the mirror that belongs to this folder"
 KEPT_DAYS = 8
 """As long as a backup of the keys may be restored, and a day."""
 
@@ -33,13 +38,14 @@ class RemovalLog:
         Raises:
             VaultDamaged: they have different histories.
         """
+        self._signing = signing
+        self._marking = hmac.digest(signing.private_bytes_raw(), b"antefix/v1/removal log mark\0", "sha256")
+        self.key = LogKey(origin, signing.public_key().public_bytes_raw())
         self._here = LogFile(path, wait_s=wait_s, create=mirror is not None and mirror.exists())
-        self._copies = [self._here]
+        self._copies, self._level = [self._here], True
         if mirror is not None:
             self._copies.insert(0, LogFile(mirror, wait_s=wait_s, create=True))
-            _reconcile(self._copies[0], self._here)
-        self._signing = signing
-        self.key = LogKey(origin, signing.public_key().public_bytes_raw())
+            self._reconcile(self._copies[0])
 
     @staticmethod
     def size_of(path: Path) -> int:
@@ -47,6 +53,13 @@ class RemovalLog:
         copy = LogFile(path, wait_s=_WAIT_S)
         copy.database.close()
         return copy.size
+
+    @staticmethod
+    def slots_in(path: Path, wait_s: float) -> Iterator[list[int]]:
+        """Every slot ever removed, some at a time, for who only reads."""
+        copy = LogFile(path, wait_s=wait_s, read_only=True)
+        with closing(copy.database):
+            yield from copy.slots()
 
     @property
     def size(self) -> int:
@@ -56,9 +69,27 @@ class RemovalLog:
     def append(self, entries: Sequence[Entry]) -> range:
         """Record removals: from now on they will happen. Their indices."""
         first = self.size
+        marked = [replace(one, mark=self._mark(index, one)) for index, one in enumerate(entries, first)]
+        self._level = False  # until all copies have them
         for copy in self._copies:
-            copy.append(entries)
+            copy.append(marked)
+        self._level = True
         return range(first, self.size)
+
+    def catch_up(self) -> list[int]:
+        """After an `append` that failed: let each copy have what the other took. Slots that are new here.
+
+        To go on without it would give the copies two histories.
+        """
+        if self._level:
+            return []
+        first = self.size
+        for copy in self._copies:
+            copy.reload()
+        for mirror in self._copies[:-1]:
+            self._reconcile(mirror)
+        self._level = True
+        return [entry.slot for batch in self._here.entries(first) for _, entry in batch]
 
     def forget(self, today: int) -> None:
         """Erase what links old leaves to users."""
@@ -115,13 +146,23 @@ class RemovalLog:
         for copy in self._copies:
             copy.database.close()
 
+    def _reconcile(self, mirror: LogFile) -> None:
+        shorter, longer = sorted((mirror, self._here), key=lambda copy: copy.size)
+        if shorter.root() != longer.root(shorter.size):
+            raise VaultDamaged(
+                f"{mirror.database.name} and {self._here.database.name} have different histories", _WHICH
+            )
+        for batch in longer.entries(shorter.size):
+            if longer is mirror and any(one.mark != self._mark(index, one) for index, one in batch):
+                raise VaultDamaged(
+                    f"{mirror.database.name} has removals that this vault did not write", _WHICH
+                )
+            shorter.append([entry for _, entry in batch])
 
-def _reconcile(mirror: LogFile, here: LogFile) -> None:
-    shorter, longer = sorted((mirror, here), key=lambda copy: copy.size)
-    if shorter.root() != longer.root(shorter.size):
-        raise VaultDamaged(
-            f"{mirror.database.name} and {here.database.name} have different histories",
-            "give the mirror that belongs to this folder",
-        )
-    for batch in longer.entries(shorter.size):
-        shorter.append([entry for _, entry in batch])
+    def _mark(self, index: int, entry: Entry) -> bytes:
+        """What nobody else can write: the mirror is elsewhere, perhaps where others write.
+
+        Who could add to it would remove whom they like, or have the log sign a receipt of what never was.
+        """
+        said = struct.pack(">QQI", index, entry.slot, entry.day) + entry.leaf
+        return hmac.digest(self._marking, said, "sha256")[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import (
@@ -45,6 +45,7 @@ _removals = Table(
     Column("day", Integer, nullable=False),
     Column("salt", LargeBinary),
     Column("heads", LargeBinary),
+    Column("mark", LargeBinary, nullable=False),
 )
 _BATCH = 10_000
 
@@ -58,13 +59,15 @@ class Entry:
         day: days since 1970, UTC.
         salt, heads: 32 bytes each, from which the receipt is made again; None later.
         leaf: hash in the tree.
+        mark: by which the vault knows that it wrote this.
     """
 
     slot: int
     day: int
-    salt: bytes | None
+    salt: bytes | None = field(repr=False)
     heads: bytes | None
     leaf: bytes
+    mark: bytes = b""
 
 
 class LogFile:
@@ -74,11 +77,18 @@ class LogFile:
         size: leaves.
     """
 
-    def __init__(self, path: Path, *, wait_s: float, create: bool = False) -> None:
+    def __init__(self, path: Path, *, wait_s: float, create: bool = False, read_only: bool = False) -> None:
         """Open it, or make an empty one."""
-        self.database = Database.of_file(path, wait_s=wait_s, create=create and not path.exists())
-        with self.database.writing() as connection:
-            _metadata.create_all(connection)
+        if read_only:
+            self.database = Database.of_reader(path, wait_s=wait_s)
+        else:
+            self.database = Database.of_file(path, wait_s=wait_s, create=create and not path.exists())
+            with self.database.writing() as connection:
+                _metadata.create_all(connection)
+        self.reload()
+
+    def reload(self) -> None:
+        """Read what is stored: of a commit that failed nobody knows whether it did."""
         with self.database.reading() as connection:
             self.size = int(connection.execute(select(func.count()).select_from(_removals)).scalar_one())
         self._peaks = list(zip(cover((0, self.size)), self._cover_hashes((0, self.size)), strict=True))
@@ -127,12 +137,14 @@ class LogFile:
         return next(iter(self._select(_removals.c.slot == slot)), None)
 
     def forget(self, before_day: int) -> None:
-        """Erase salts and heads of earlier removals: to who has no receipt, their leaves are noise."""
+        """Erase salts and heads of earlier removals: to who has no receipt, their leaves are noise.
+
+        The file is purged each time, not only of what was erased just now: a crash may have come between.
+        """
         old = and_(_removals.c.day < before_day, _removals.c.salt.is_not(None))
         with self.database.writing() as connection:
-            changed = connection.execute(update(_removals).where(old).values(salt=None, heads=None)).rowcount
-        if changed:
-            self.database.purge()
+            connection.execute(update(_removals).where(old).values(salt=None, heads=None))
+        self.database.purge()
 
     def _select(self, where: ColumnElement[bool]) -> list[tuple[int, Entry]]:
         """Entries with their leaf hashes."""
@@ -180,8 +192,10 @@ def _fields(entry: Entry) -> dict[str, object]:
         "day": entry.day,
         "salt": entry.salt,
         "heads": entry.heads,
+        "mark": entry.mark,
     }
 
 
 def _entry(row: Row[tuple[object, ...]]) -> tuple[int, Entry]:
-    return row.index, Entry(row.slot, row.day, row.salt, row.heads, bytes(row.hash))  # type: ignore[return-value]  # `index` is also a method of tuples
+    entry = Entry(row.slot, row.day, row.salt, row.heads, bytes(row.hash), bytes(row.mark))
+    return row.index, entry  # type: ignore[return-value]  # `index` is also a method of tuples

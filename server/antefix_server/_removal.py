@@ -47,8 +47,10 @@ class Remover:
 
         Raises:
             UnknownUser: then nobody is removed.
+            VaultBusy, VaultFull: nobody is yet; whom the mirror has by then, the next call or start removes.
             RemovalUnfinished: recorded and keys destroyed; the same call again, or a start, does the rest.
         """
+        self._pending += self._log.catch_up()
         stated = {user: self._known(user) or self._stated(user, day) for user in dict.fromkeys(users)}
         new = [one.entry for one in stated.values() if not one.recorded]
         if new:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, text, update
 
 from antefix_server._engine import Database
 from antefix_server._schema import belongs, pieces, records
@@ -44,6 +44,8 @@ class Shelf:
             VaultDamaged: it is another's.
         """
         with self.database.writing() as connection:
+            if not self.database.is_file:  # there two vaults could find it free at once
+                connection.execute(text("LOCK TABLE belongs IN EXCLUSIVE MODE"))
             if not self._compare(connection, tenant):
                 connection.execute(insert(belongs), {"tenant": tenant})
 
@@ -116,12 +118,22 @@ class Shelf:
         if changed.rowcount != 1:
             raise _dropped()
 
-    def drop(self, connection: Connection, ids: Sequence[int]) -> int:
-        """Delete rows with their pieces; how many there were."""
-        connection.execute(delete(pieces).where(pieces.c.record.in_(_many("ids"))), {"ids": list(ids)})
-        return connection.execute(
-            delete(records).where(records.c.id.in_(_many("ids"))), {"ids": list(ids)}
-        ).rowcount
+    def drop(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Delete rows with their pieces, some at a time: a statement takes so many values and no more."""
+        for at in range(0, len(ids), _BATCH):
+            some = {"ids": list(ids[at : at + _BATCH])}
+            connection.execute(delete(pieces).where(pieces.c.record.in_(_many("ids"))), some)
+            connection.execute(delete(records).where(records.c.id.in_(_many("ids"))), some)
+
+    def drop_upload(self, record: int) -> None:
+        """Delete an upload that failed, but not one that has its place.
+
+        Who was interrupted, or lost the connection, while it got it cannot know that it did; the record
+        that it replaced is gone by then.
+        """
+        left = (records.c.id == record) & records.c.place.is_(None)
+        with self.database.writing() as connection:
+            self.drop(connection, connection.execute(select(records.c.id).where(left)).scalars().all())
 
     def drop_owners(self, owners: Sequence[bytes]) -> None:
         """Delete everything of some users, uploads too; durable, and gone from the file, on return."""

@@ -58,20 +58,19 @@ class Writer:
         while len(start) < _START and (chunk := next(chunks, None)) is not None:
             start += chunk
         early = self._admitted(cover_of(bytes(start), bytes(32)))
-        with self._lock:
-            owner = self._owner(early)
-        with owner:
-            body = _Body(bytes(start), chunks, early.size)
-            with self._lock:
+        with ExitStack() as stack:
+            with self._lock:  # held once: a row begun after the user's removal would be nobody's to delete
+                owner = stack.enter_context(self._owner(early))
                 upload = self._shelf.begin_upload(owner.tag, owner.seal_head(Head.of(early)))
+            body = _Body(bytes(start), chunks, early.size)
             try:
                 for number, piece in enumerate(owner.seal(Head.of(early), body)):
                     with self._lock:
                         self._shelf.add_piece(upload, number, piece)
                 return self._settle(owner, upload, cover_of(bytes(start), body.digest()), replaces)
             except BaseException:
-                with suppress(VaultError), self._lock, self._shelf.database.writing() as connection:
-                    self._shelf.drop(connection, [upload])  # else the next start does
+                with suppress(VaultError), self._lock:
+                    self._shelf.drop_upload(upload)  # else the next start does
                 raise
 
     def _settle(self, owner: Owner, upload: int, cover: Cover, replaces: int) -> Head:
@@ -127,7 +126,10 @@ class _Body:
 def _compare(stored: Head | None, cover: Cover, replaces: int) -> None:
     """Refuse a record that is not the next of what is stored.
 
-    A version may be skipped where the caller knows what is stored: after a restore, devices are ahead.
+    A version may be skipped where the caller knows what is stored: after a restore, devices are ahead. An
+    epoch never goes back, nor does a new version: who has not heard of a new user key would else hand the
+    next version to the device that the key was changed for. (`digest` and `replaces` do not tell: a new user
+    key changes neither.)
     """
     now, new, current = 0 if stored is None else stored.version, cover.edition.version, stored
     if replaces != now:
@@ -137,7 +139,7 @@ def _compare(stored: Head | None, cover: Cover, replaces: int) -> None:
         )
     if current is None:
         return
-    if new < now or (new == now and cover.epoch <= current.epoch):
+    if new < now or cover.epoch < current.epoch or (new == now and cover.epoch == current.epoch):
         raise VersionConflict(
             f"version {new} in epoch {cover.epoch} does not follow version {now} in epoch {current.epoch}",
             "fetch the stored one, then decide",

@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import text
+
+from antefix._files import sync_folder
 from antefix.keys import DeviceKeys, RecoveryCode
 from antefix_server import _keybackup, _tables
 from antefix_server._copying import copy_records
@@ -26,10 +28,11 @@ from antefix_server._keyfile import KeyFile
 from antefix_server._log import RemovalLog
 from antefix_server._outer import Owner
 from antefix_server._removal import Remover
+from antefix_server._scratch import scratch
 from antefix_server._seam import database, files
 from antefix_server._shelf import Shelf
-from antefix_server.errors import RestoreRefused
-from antefix_server.settings import KEYS, LOG, RECORDS, Settings
+from antefix_server.errors import RestoreRefused, VaultDamaged
+from antefix_server.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 from antefix_server.vault import Vault
 
 __all__ = ["KEYS_KEPT_DAYS", "Sources", "backup_keys", "backup_records", "operator_keys", "restore"]
@@ -38,6 +41,12 @@ KEYS_KEPT_DAYS = 7
 _DAY_S = 86_400
 _WAIT_S = 5.0
 _OPERATOR = b"antefix operator"
+_ODD = (
+    "SELECT 1 FROM belongs WHERE typeof(tenant) <> 'blob'",
+    "SELECT 1 FROM records WHERE typeof(owner) <> 'blob' OR typeof(head) <> 'blob'"
+    " OR typeof(place) NOT IN ('blob', 'null')",
+    "SELECT 1 FROM pieces WHERE typeof(content) <> 'blob'",
+)
 
 
 @dataclass(frozen=True)
@@ -78,10 +87,10 @@ def backup_keys(vault: Vault, target: Path) -> None:
     """Seal the keys and the removal log to the operator; writers wait meanwhile. Delete it within 7 days."""
     with (
         _beside(target) as path,
-        tempfile.TemporaryDirectory(dir=vault.folder) as temporary,
         vault.paused() as keys,
+        scratch(vault.folder / UNFINISHED) as temporary,
     ):
-        log = Path(temporary) / LOG
+        log = temporary / LOG
         with (
             database(str(log)),
             closing(sqlite3.connect(vault.folder / LOG)) as source,
@@ -125,6 +134,7 @@ def restore(folder: Path, sources: Sources, code: RecoveryCode, settings: Settin
         settings.write(building)
         with files(folder):
             os.rename(building, folder)
+            sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -157,6 +167,7 @@ def _rebuilt(building: Path, sources: Sources, made: _keybackup.Made, settings: 
         keys = opened.enter_context(closing(KeyFile(building / KEYS)))
         log = opened.enter_context(closing(_log(building / LOG, sources, made, settings, keys)))
         source = Shelf(opened.enter_context(closing(Database.of_backup(sources.records))))
+        _require_plain(source)
         source.require(keys.identity.tenant)
         target = Shelf(opened.enter_context(closing(_database(building, settings))))
         _tables.upgrade(target.database)
@@ -166,6 +177,24 @@ def _rebuilt(building: Path, sources: Sources, made: _keybackup.Made, settings: 
         Remover(keys, target, log).replay()
         living = _tags(keys)
         return copy_records(source, target, lambda row: row.owner in living)
+
+
+def _require_plain(source: Shelf) -> None:
+    """Refuse a file in which a table is a view, or a column holds anything but bytes.
+
+    SQLite lets them; of a number Python would make as many zero bytes.
+    """
+    tables = (
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('records', 'pieces', 'belongs')"
+    )
+    with source.database.reading() as connection:
+        odd = connection.execute(text(tables)).scalar() != 3
+        for query in _ODD:
+            odd = odd or connection.execute(text(query)).first() is not None
+    if odd:
+        raise VaultDamaged(
+            f"{source.database.name} is no backup of records", "give the file that a backup wrote"
+        )
 
 
 def _log(
@@ -205,10 +234,9 @@ def _tags(keys: KeyFile) -> set[bytes]:
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A path to write to, renamed to `target` when all is written."""
-    with files(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-            path = Path(temporary) / target.name
-            yield path
-            path.chmod(0o600)
-            os.replace(path, target)
+    with files(target), scratch(target.with_name(f".{target.name}.unfinished")) as temporary:
+        path = temporary / target.name
+        yield path
+        path.chmod(0o600)
+        os.replace(path, target)
+        sync_folder(target.parent)

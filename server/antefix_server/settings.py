@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from antefix._files import write_whole
 from antefix_server._seam import files
 from antefix_server.errors import VaultUnavailable
 
 KEYS, RECORDS, LOG, SETTINGS = "keys", "records.db", "removals.db", "vault.json"
+UNFINISHED = "unfinished"
+"""Folder of what a backup needs while it is made."""
 
 
 class Settings(BaseModel):
@@ -26,7 +28,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     origin: str = "localhost/removals"
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     mirror: Path | None = None
 
     @classmethod
@@ -46,6 +48,8 @@ class Settings(BaseModel):
             raise VaultUnavailable(f"{path} cannot be understood: {where}", "mend it by hand") from None
 
     def write(self, folder: Path) -> None:
-        """Keep them."""
+        """Keep them; the mirror by its whole path, which is the same wherever the next start is made from."""
+        mirror = None if self.mirror is None else self.mirror.absolute()
+        kept = self.model_copy(update={"mirror": mirror})
         with files(folder):
-            write_whole(folder / SETTINGS, self.model_dump_json(indent=2).encode() + b"\n")
+            write_whole(folder / SETTINGS, kept.model_dump_json(indent=2).encode() + b"\n")

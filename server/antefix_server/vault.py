@@ -33,14 +33,16 @@ from antefix_server._keyfile import KeyFile
 from antefix_server._log import RemovalLog
 from antefix_server._outer import Head, Owner
 from antefix_server._removal import Remover
+from antefix_server._scratch import scratch
 from antefix_server._shelf import Shelf
 from antefix_server._writing import Writer
 from antefix_server.errors import RecordAbsent
-from antefix_server.settings import KEYS, LOG, RECORDS, Settings
+from antefix_server.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 
 __all__ = ["Head", "Vault"]
 
 _DAY_S = 86_400
+_MOST_AT_ONCE = 1_000_000
 
 
 class Vault:
@@ -111,7 +113,9 @@ class Vault:
         return self.enrol_many(1)[0]
 
     def enrol_many(self, count: int) -> list[bytes]:
-        """Ids of many, for the price of one."""
+        """Ids of many, a million at most, for the price of one."""
+        if type(count) is not int or not 0 <= count <= _MOST_AT_ONCE:
+            raise InvalidArgument(f"{count!r} users at once", f"enrol 0 to {_MOST_AT_ONCE:,}")
         with self._writing():
             return self._keys.enrol(count)
 
@@ -183,6 +187,7 @@ class Vault:
 
         Raises:
             UnknownUser: never enrolled, or removed long ago.
+            VaultBusy, VaultFull: not removed yet; where the mirror has it, the next removal or start does it.
             RemovalUnfinished: it is recorded and the key destroyed, but unreadable bytes are left to delete.
         """
         return self.remove_many([user])[0]
@@ -233,6 +238,7 @@ class Vault:
         opened.callback(database.close)
         self._shelf = Shelf(database)
         if not self._writes:
+            self._keys.hide(RemovalLog.slots_in(self.folder / LOG, wait_s))
             return
         signing = self._keys.identity.signing
         mirror, origin = self.settings.mirror, self.settings.origin
@@ -240,11 +246,14 @@ class Vault:
         opened.callback(self._log.close)
         self._remover = Remover(self._keys, self._shelf, self._log)
         self._writer = Writer(self._keys, self._shelf, self._lock)
+        opened.enter_context(database.held(self.tenant))
         _tables.upgrade(database)
         self._shelf.claim(self.tenant)
         self._remover.replay()
         self._log.forget(_today())
         self._shelf.sweep()
+        with scratch(self.folder / UNFINISHED):
+            pass  # what a backup left that a crash cut off is gone
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -255,6 +264,7 @@ class Vault:
     def _require_writer(self) -> None:
         if not self._writes:
             raise InvalidArgument("this vault is open for reading", "open it without read_only")
+        self._keys.require_writer()
 
     def _owner(self, user: bytes) -> Owner:
         return Owner(self.tenant, user, self._keys.key_of(_sized("user", user)))

@@ -50,6 +50,20 @@ def test_no_changed_character_passes() -> None:
     assert tried > 2000
 
 
+@pytest.mark.parametrize("character", ["\ud800", "\x1b", "\u2028", "\u202e", "\r"])
+def test_a_character_that_cannot_be_shown_is_refused_by_our_own_error(character: str) -> None:
+    """Half a character cannot be encoded, an escape sequence would reach the terminal with the message."""
+    for at in range(len(GOOD)):
+        with pytest.raises(ReceiptRefused) as caught:
+            verify_receipt(GOOD[:at] + character + GOOD[at + 1 :], KEY)
+        assert character not in caught.value.message
+
+
+def test_a_receipt_does_not_show_its_salt() -> None:
+    """With it, the leaf in the public log can be told to be of this user."""
+    assert "salt" not in repr(receipt())
+
+
 def test_no_cut_and_no_addition_passes() -> None:
     for at in range(len(GOOD)):
         with pytest.raises(ReceiptRefused):

@@ -68,6 +68,12 @@ def test_the_command_takes_no_name_either(attack: str, folder: Path) -> None:
     assert len(done.stderr) < 300
 
 
+@pytest.mark.parametrize("count", [-1, 2**60, 1.5, "many", None])
+def test_a_number_of_users_that_cannot_be_meant_is_refused(count: int, folder: Path) -> None:
+    with Vault.open(folder) as vault, pytest.raises(InvalidArgument, match="users at once"):
+        vault.enrol_many(count)
+
+
 def test_sixteen_bytes_of_anything_are_nobody(folder: Path) -> None:
     with Vault.open(folder) as vault:
         for user in (

@@ -10,6 +10,9 @@ import pytest
 
 REMOVAL, SCAN = "tests/server/test_removal.py", "tests/server/test_scan.py"
 VAULT, BACKUPS = "tests/server/test_vault.py", "tests/server/test_backups.py"
+LOG, RACES = "tests/attacks/test_removal_log.py", "tests/server/test_races.py"
+HALF = "tests/attacks/test_half_made.py"
+SLOTS = "RemovalLog.slots_in(self.folder / LOG, wait_s)"
 APPENDS = "for copy in self._copies:\n            copy.append"
 PURGES = "self.drop(connection, ids)\n        self.database.purge()"
 STEPS = {
@@ -27,6 +30,11 @@ STEPS = {
     "compare and swap": ("_writing.py", "if replaces != now:", "if False:", VAULT),
     "the version before": ("_writing.py", "if new <= now + 1 and names", "if False and names", VAULT),
     "the sweep": ("vault.py", "        self._shelf.sweep()\n", "", VAULT),
+    "catching up": ("_removal.py", "        self._pending += self._log.catch_up()\n", "", LOG),
+    "marks": ("_log.py", "if longer is mirror and any(", "if False and any(", LOG),
+    "a reader's log": ("vault.py", f"self._keys.hide({SLOTS})", "pass", LOG),
+    "epochs": ("_writing.py", "or cover.epoch < current.epoch or", "or", RACES),
+    "half-made files": ("vault.py", "with scratch(self.folder / UNFINISHED):", "if True:", HALF),
     "old salts": ("vault.py", "        self._log.forget(_today())\n", "", REMOVAL),
 }  # fmt: skip
 
