@@ -46,7 +46,9 @@ def test_learning_brings_texts_nearer_than_the_context_does(tmp_path: Path) -> N
     from antefix_simulations._in_context import examples_that_fit
 
     base = FrozenBase.load("smollm2-135m-q4", progress=False)
-    notes = [f"{note} Seen on day {at}, noted by the keeper at {at % 24}:00." for at, note in enumerate(NOTES)]
+    notes = [
+        f"{note} Seen on day {at}, noted by the keeper at {at % 24}:00." for at, note in enumerate(NOTES)
+    ]
     training, later = notes[:16], [Example(note) for note in notes[16:]]
     with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=base) as model:
         model.remember(training)
