@@ -11,7 +11,7 @@ MAX_PROMPT_TOKENS = 256
 
 _SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts, that share of them judges
 _LEAST_SHARE = 0.1
-_FEW, _MANY = 16, 128
+_MANY = 128
 _BATCH, _LOOKS = 4, 4  # texts per step; the best of four looks is kept, so that too many passes do no harm
 
 
@@ -36,4 +36,4 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
         max_prompt_tokens=MAX_PROMPT_TOKENS,
         evaluate_every=max(1, round(passes * texts / _BATCH / _LOOKS)),
     )
-    return PrefixSpec(length=8 if texts < _FEW else 16), plan
+    return PrefixSpec(length=16), plan
