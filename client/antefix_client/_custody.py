@@ -1,4 +1,8 @@
-"""The keys of a profile, in the file `keys`: this device's seed, the user key, the list of devices."""
+"""The keys of a profile, in the file `keys`: this device's seed, the user key, the list of devices.
+
+The file also says whose profile it is. So a device that goes over to another user does so with one write, and
+the card, where the same ids stand in the clear, follows.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from antefix_client.errors import ProfileDamaged
 
 NAME = "keys"
 _HEAD = struct.Struct(f">I32s{2 * KEY_BYTES}s{KEY_BYTES}s")
+_ID = 16
 
 
 @dataclass
@@ -22,26 +27,31 @@ class Custody:
     Attributes:
         device: this device's.
         user_key: wraps the data keys of records.
-        devices: who may write records.
+        devices: who may write records; it says which user this is.
+        prefix: id of the prefix, 16 bytes.
     """
 
     device: DeviceKeys
     user_key: UserKey
     devices: DeviceList
+    prefix: bytes
     _seed: Secret
 
     @classmethod
-    def fresh(cls, tenant: bytes, user: bytes) -> Custody:
+    def fresh(cls, tenant: bytes, user: bytes, prefix: bytes) -> Custody:
         """Keys of a new user on its first device."""
         seed = DeviceKeys.new_seed()
         device = DeviceKeys(seed.data)
-        return cls(
-            device, UserKey.generate(), DeviceList.first(tenant=tenant, user=user, device=device), seed
-        )
+        first = DeviceList.first(tenant=tenant, user=user, device=device)
+        return cls(device, UserKey.generate(), first, prefix, seed)
 
     @classmethod
-    def read(cls, sealed: SealedFiles) -> Custody:
+    def read(cls, sealed: SealedFiles, prefix: bytes) -> Custody:
         """Those of a profile.
+
+        Args:
+            sealed: its files.
+            prefix: id of the prefix as the card has it; older files of keys have none.
 
         Raises:
             ProfileDamaged: they are missing or do not open.
@@ -59,9 +69,10 @@ class Custody:
             epoch, digest, _, _ = _HEAD.unpack_from(found.data)
             seed = Secret(found.data[36 : 36 + 2 * KEY_BYTES])
             key = Secret(found.data[36 + 2 * KEY_BYTES : _HEAD.size])
+            rest = bytes(found.data[_HEAD.size :])
             try:
-                devices = DeviceList.pinned(bytes(found.data[_HEAD.size :]), digest=digest)
-                return cls(DeviceKeys(seed.data), UserKey(key, epoch), devices, seed)
+                devices, prefix = _list_and_prefix(rest, digest, prefix)
+                return cls(DeviceKeys(seed.data), UserKey(key, epoch), devices, prefix, seed)
             except (DeviceListRefused, InvalidArgument):
                 raise damaged from None
 
@@ -71,10 +82,28 @@ class Custody:
         packed = bytearray(_HEAD.size)
         with Secret(packed):
             _HEAD.pack_into(packed, 0, *parts)
-            with Secret(bytearray(packed + self.devices.to_bytes())) as whole:
+            with Secret(bytearray(packed + self.devices.to_bytes() + self.prefix)) as whole:
                 sealed.write(NAME, whole.data)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Whose these keys are, as the card names it."""
+        found = {"tenant": self.devices.tenant, "user": self.devices.user, "prefix": self.prefix}
+        return {name: value.hex() for name, value in found.items()}
 
     def wipe(self) -> None:
         """Zero what can be zeroed."""
         self.user_key.wipe()
         self._seed.wipe()
+
+
+def _list_and_prefix(content: bytes, digest: bytes, prefix: bytes) -> tuple[DeviceList, bytes]:
+    """What follows the keys: the list, then the prefix's id, which older files do not have.
+
+    Raises:
+        DeviceListRefused: neither; the digest tells which.
+    """
+    try:
+        return DeviceList.pinned(content[:-_ID], digest=digest), content[-_ID:]
+    except DeviceListRefused:
+        return DeviceList.pinned(content, digest=digest), prefix

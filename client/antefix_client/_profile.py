@@ -50,8 +50,10 @@ class Profile:
             self._root = root_of(self.card)
             opened.callback(self._root.wipe)
             self.sealed = SealedFiles(folder, self.id, self._root)
-            self._keys = Custody.read(self.sealed)
-            opened.callback(self._keys.wipe)
+            self._keys = Custody.read(self.sealed, bytes.fromhex(self.card.prefix))
+            opened.callback(lambda: self._keys.wipe())
+            # The keys say whose profile this is: the card may be behind, if `take_over` was cut off.
+            self.card = self.card.model_copy(update=self._keys.ids)
             _sweep(folder)
             self.history = History(folder, self.sealed)
             self._log = TextLog(folder / TEXTS, self.id, self._root)
@@ -82,13 +84,13 @@ class Profile:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _require_room(folder)
         card = Card.fresh(base)
-        profile, user = bytes.fromhex(card.profile), bytes.fromhex(card.user)
+        profile = bytes.fromhex(card.profile)
         root = Secret(bytearray(os.urandom(KEY_BYTES)))
         lock = Lock(folder / LOCK)
         try:
             sealed = SealedFiles(folder, profile, root)
             slot = _slots.new_slot(root, profile, unlock, cost)
-            keys = Custody.fresh(bytes.fromhex(card.tenant), user)
+            keys = Custody.fresh(*map(bytes.fromhex, (card.tenant, card.user, card.prefix)))
             keys.write(sealed)
             keys.wipe()
             TextLog(folder / TEXTS, profile, root).create()
@@ -152,9 +154,34 @@ class Profile:
         tenant, user, prefix = map(bytes.fromhex, (self.card.tenant, self.card.user, self.card.prefix))
         return Address(tenant, user, prefix, bytes.fromhex(base), shape)
 
-    def add_version(self, payload: bytes, shape: bytes, version: Version) -> Version:
-        """Seal a prefix as the next version; `version` with number and digest filled in."""
-        newest = self.history.newest
+    @property
+    def keys(self) -> Custody:
+        """Its keys. Private."""
+        return self._keys
+
+    def take_over(self, keys: Custody) -> None:
+        """Use other keys, of another user perhaps; one write decides: a crash leaves the old or the new.
+
+        Raises:
+            ProfileFull, ProfileUnwritable: nothing has changed, or the card alone is behind.
+        """
+        keys.write(self.sealed)
+        self._keys = keys
+        self.card = self.card.model_copy(update=keys.ids)
+        self.card.write(self.folder)
+
+    def add_version(
+        self, payload: bytes, shape: bytes, version: Version, follows: Version | None = None
+    ) -> Version:
+        """Seal a prefix as the next version; `version` with number and digest filled in.
+
+        Args:
+            payload: the prefix. Private.
+            shape: of it, 32 bytes.
+            version: what else is known of it.
+            follows: the version before; None for the one in use.
+        """
+        newest = follows or self.history.newest
         previous = FIRST if newest is None else bytes.fromhex(newest.digest)
         number = self.history.next_number
         edition = Edition(self.address(version.base, shape), number, previous if number > 1 else FIRST)

@@ -9,6 +9,8 @@ ProfileError
 ├── ProfileFull        no space left; nothing was lost
 ├── ProfileUnwritable  the folder cannot be read or written
 ├── UnlockRefused      wrong passphrase or key
+├── LinkRefused        not the two devices that a person compared, or not their messages
+├── VersionRefused     a received version that is older than all that is kept
 ├── BaseChanged        the base is not the one that the prefixes were trained on
 ├── TextRefused        a text that is empty or too long
 └── TooFewTexts        nothing to learn from yet
@@ -62,6 +64,20 @@ class UnlockRefused(ProfileError):
             "the profile does not open with this passphrase or key",
             "check the keyboard's layout; each try takes a moment on purpose, so wait between tries",
         )
+
+
+class LinkRefused(ProfileError):
+    """Not the two devices that a person compared, or not what they wrote. Nothing was changed."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(
+            f"the link is refused: {why}",
+            hint or "read the fingerprint off the other device's screen again, or begin with a new request",
+        )
+
+
+class VersionRefused(ProfileError):
+    """A received version that is older than all that is kept."""
 
 
 class BaseChanged(ProfileError):

@@ -118,6 +118,25 @@ class DeviceList:
             raise DeviceListRefused(f"its digest is {found.digest.hex()}, expected {digest.hex()}")
         return found
 
+    @classmethod
+    def introduced(cls, content: bytes, *, by: bytes) -> DeviceList:
+        """A list of which only the device is known that hands it over: a person compared its fingerprint.
+
+        Args:
+            content: the list, from anywhere.
+            by: id of that device, 16 bytes. It is a digest of its keys, so no other keys on a list have it.
+
+        Raises:
+            DeviceListRefused: that device is not on it, or did not sign it.
+        """
+        found = _parsed(content)
+        if found.signer != by:
+            raise DeviceListRefused(f"it is signed by {found.signer.hex()}, expected {by.hex()}")
+        if by not in found.writers:
+            raise DeviceListRefused(f"device {by.hex()} has signed it and is not on it")
+        found._verify(found.writers)
+        return found
+
     def _next(self, devices: tuple[DevicePublic, ...], epoch: int, signer: DeviceKeys) -> DeviceList:
         if signer.id not in self.writers:
             raise InvalidArgument(f"device {signer.id.hex()} is not on the list and cannot change it")
