@@ -55,6 +55,11 @@ class Version(BaseModel):
     beside: bool = False
 
     @property
+    def name(self) -> str:
+        """Number and digest, `3-1a2b3c4d`: no other version has it, not even one of the same number."""
+        return f"{self.number}-{self.digest[:8]}"
+
+    @property
     def file(self) -> str:
         """Name of its record."""
         return f"{self.number:08d}-{self.digest[:8]}.record" if self.beside else f"{self.number:08d}.record"
@@ -105,14 +110,28 @@ class History:
                 raise ProfileDamaged(f"{path} is missing", "put it back from a backup, or roll back")
             return path.read_bytes()
 
+    def previous(self, version: Version) -> str | None:
+        """Digest of the version before, as the record of a version says; None where that cannot be read."""
+        try:
+            return cover_of(self.record(version)).edition.previous.hex()
+        except (ProfileDamaged, RecordMismatch):
+            return None
+
     def add(self, version: Version, record: bytes) -> None:
-        """Keep a version: its record first, then what is known of it. Durable on return."""
+        """Keep a version, or the same one in another place: its record first, then what is known of it.
+
+        Durable on return. The last five of its own line stay, and as many beside them that are not older.
+        """
         path = self._folder / version.file
         with files(path):
             write_whole(path, record)
-        kept = sorted([*self.versions, version], key=lambda one: (one.number, one.beside))
-        own = [one.number for one in kept if not one.beside][-KEPT:]
-        self._write([one for one in kept if one.number >= own[0]] if own else kept)
+        others = [one for one in self.versions if one.digest != version.digest]
+        kept = sorted([*others, version], key=lambda one: (one.number, one.beside))
+        own = [one for one in kept if not one.beside][-KEPT:]
+        beside = [one for one in kept if one.beside and (not own or one.number >= own[0].number)]
+        while len(beside) > KEPT:
+            beside.remove(next(one for one in beside if one is not version))
+        self._write(sorted([*own, *beside], key=lambda one: (one.number, one.beside)))
         self._sweep()
 
     def _write(self, versions: list[Version]) -> None:

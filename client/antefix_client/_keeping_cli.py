@@ -138,22 +138,28 @@ def versions(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = 
     lines = [
         f"{one.number:4}  {one.made:%Y-%m-%d %H:%M}  {one.how}{f' of {one.of}' if one.of else ''}"
         f"{'' if one.loss_after is None else f'  {one.loss_before:.2f} → {one.loss_after:.2f} nats/token'}"
-        f"{'  (beside)' if one.beside else ''}"
+        f"{f'  (beside: {one.name})' if one.beside else ''}"
         for one in found
     ]
     _say(as_json, rows, "\n".join(lines) or "nothing was learned yet")
 
 
 def roll_back(
-    number: Annotated[int | None, typer.Argument(help="Version.", show_default="the one before")] = None,
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="Number; where two have it, with the digits that versions shows: 3-1a2b3c4d.",
+            show_default="the one before",
+        ),
+    ] = None,
     folder: Folder = HOME,
     key_file: KeyFile = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Use an older version again; it becomes the newest."""
+    """Use an older version again, or choose in a conflict; it becomes the newest."""
     with opened(folder, key_file, device) as model:
-        made = model.roll_back(number)
+        made = model.roll_back(version)
     _say(as_json, json.loads(made.model_dump_json()), f"version {made.number} is version {made.of} again")
 
 

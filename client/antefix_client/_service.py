@@ -51,7 +51,7 @@ class _Texts(_Body):
 
 
 class _Number(_Body):
-    number: int | None = None
+    number: int | str | None = None
 
 
 class Service:

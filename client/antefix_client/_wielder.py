@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from antefix._example import Example
 from antefix._files import write_whole
 from antefix.errors import InvalidArgument
+from antefix_client._conflict import Which, before_choice, chosen
 from antefix_client._history import Version, now
 from antefix_client._profile import SHARED, Profile
 from antefix_client._seam import files
@@ -134,29 +135,22 @@ class Wielder:
 
         return score(self.base, texts, self.prefix)
 
-    def roll_back(self, profile: Profile, number: int | None) -> Version:
-        """Seal an older version as the next one."""
-        own = [version for version in profile.history.versions if not version.beside]
-        known = [*own[:-1], *(version for version in profile.history.versions if version.beside)]
-        chosen = own[-2:-1] if number is None else [one for one in known if one.number == number]
-        if not chosen:
-            wanted = "before the one in use" if number is None else f"{number} to go back to"
-            numbers = ", ".join(str(one.number) for one in known) or "none"
-            raise InvalidArgument(f"there is no version {wanted}", f"there are: {numbers}")
-        prefix = self.prefix_of(chosen[-1])
-        return self.keep(
-            profile,
-            prefix,
-            chosen[-1].model_copy(update={"how": "rolled back", "of": chosen[-1].number, "beside": False}),
-        )
+    def roll_back(self, profile: Profile, which: Which) -> Version:
+        """Seal an older version, or one of a conflict, as the next one."""
+        version = chosen(profile.history, which)
+        prefix = self.prefix_of(version)
+        made = version.model_copy(update={"how": "rolled back", "of": version.number, "beside": False})
+        return self.keep(profile, prefix, made, before_choice(profile.history, version))
 
-    def keep(self, profile: Profile, prefix: Prefix, version: Version) -> Version:
-        """Seal a prefix as the next version, which is in use from then on."""
+    def keep(
+        self, profile: Profile, prefix: Prefix, version: Version, follows: Version | None = None
+    ) -> Version:
+        """Seal a prefix as the next version, in use from then on; it follows the one in use, or another."""
         from antefix.records import shape_of
 
         shape = shape_of(prefix.layout.digest, prefix.length, "fp32")
         made = version.model_copy(update={"made": now(), "base": prefix.base_fingerprint})
-        made = profile.add_version(prefix.to_bytes(), shape, made)
+        made = profile.add_version(prefix.to_bytes(), shape, made, follows)
         self._in_use = made, prefix
         return made
 

@@ -6,7 +6,7 @@ Results go to stdout, errors and progress to stderr. Imports no torch before a c
 from __future__ import annotations
 
 from antefix._command import application
-from antefix_client import _keeping_cli, _receipt_cli, _serve_cli, _writing_cli
+from antefix_client import _devices_cli, _keeping_cli, _receipt_cli, _serve_cli, _writing_cli
 
 ABOUT = "A personal model on this device: it remembers, learns, and writes like you."
 app = application("antefix", ABOUT, completion=True)
@@ -14,6 +14,7 @@ _keeping_cli.register(app)
 _writing_cli.register(app)
 _serve_cli.register(app)
 _receipt_cli.register(app)
+_devices_cli.register(app)
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from antefix._arguments import path_of, require
 from antefix._example import Example
 from antefix.errors import InvalidArgument
-from antefix_client import _exports
+from antefix_client import _exports, _link, _linkrequest
 from antefix_client._budget import Budget
+from antefix_client._conflict import Which, open_conflicts
 from antefix_client._history import Version
 from antefix_client._profile import Profile
 from antefix_client._report import LearnReport
@@ -50,6 +51,7 @@ class Status:
         fingerprint: of the base, once it was loaded.
         texts: remembered.
         version: in use; None for none.
+        conflicts: versions of another device that wait for a choice, as `roll_back` takes them.
         interrupted: a `learn` was cut off; the next one goes on from there.
         bytes: on the disk.
         damaged: what could not be read; the rest can.
@@ -60,6 +62,7 @@ class Status:
     fingerprint: str | None
     texts: int
     version: int | None
+    conflicts: tuple[str, ...]
     interrupted: bool
     bytes: int
     damaged: tuple[str, ...]
@@ -216,18 +219,84 @@ class PersonalModel:
         with self._changing() as profile:
             return list(profile.history.versions)
 
-    def roll_back(self, number: int | None = None) -> Version:
+    def roll_back(self, which: Which = None) -> Version:
         """Use an older version again: it is sealed as a new one, so that versions only grow.
 
+        In a conflict this chooses: a version that is beside, or the one in use. The other device takes the
+        choice over when it receives it.
+
         Args:
-            number: of the version; None for the one before the one in use.
+            which: a number; where two versions have it, `Version.name` or the version itself; None for the
+                one before the one in use.
 
         Raises:
-            InvalidArgument: there is no such version.
+            InvalidArgument: there is no such version, or there are two.
             ProfileDamaged: it does not open.
         """
         with self._changing() as profile:
-            return self._wielder.roll_back(profile, number)
+            return self._wielder.roll_back(profile, which)
+
+    @property
+    def device(self) -> str:
+        """This device's fingerprint, which a person compares on two screens: eight groups of four digits."""
+        with self._changing() as profile:
+            return profile.keys.device.public.fingerprint
+
+    def link_request(self) -> bytes:
+        """On a new device, with a profile of its own: its public keys, for `admit` on the old one."""
+        with self._changing() as profile:
+            return _linkrequest.to_bytes(profile.keys.device.public)
+
+    def admit(self, request: bytes, *, device: str) -> bytes:
+        """On a device of yours: let a new one in; the welcome, for `join` there.
+
+        The new device will read every version, and write ones that this device takes over.
+
+        Args:
+            request: from `link_request` on the new device, carried by anyone.
+            device: the fingerprint on the new device's own screen, typed by a person. It is what keeps out
+                whoever carries the request and would put his own keys into it.
+
+        Raises:
+            LinkRefused, InvalidArgument: nothing was changed.
+            ProfileFull, ProfileUnwritable.
+        """
+        with self._changing() as profile:
+            return _link.admit(profile, request, device)
+
+    def join(self, welcome: bytes, *, device: str) -> None:
+        """On the new device: become a device of the user who admitted it. Its texts stay, and stay its own.
+
+        Args:
+            welcome: from `admit`, carried by anyone.
+            device: the fingerprint on the old device's own screen, typed by a person.
+
+        Raises:
+            LinkRefused, InvalidArgument: nothing was changed; this profile may have versions already.
+            BaseChanged: the two devices have different bases.
+            ProfileFull, ProfileUnwritable.
+        """
+        with self._changing() as profile:
+            _link.join(profile, welcome, device)
+
+    def receive(self, record: bytes) -> Version:
+        """Keep a version of another device of yours, as `export(what="record")` writes it there.
+
+        What comes next after the version in use is in use from now on. What was made from another version
+        than ours is a conflict: it is kept, `beside` is true, and the one in use stays in use until somebody
+        chooses with `roll_back`. A version that is here already is returned as it is.
+
+        Raises:
+            BaseChanged: it is for another base.
+            RecordMismatch, RecordRefused: another user's, of a device that was not linked, or damaged.
+            VersionRefused: older than all that is kept.
+            ProfileFull, ProfileUnwritable, and what loading the base may raise, if it never was.
+        """
+        from antefix_client._receiving import receive
+
+        with self._changing() as profile:
+            base = profile.card.fingerprint or self._wielder.base.fingerprint
+            return receive(profile, record, base)
 
     def export(
         self, path: str | Path, *, what: Literal["prefix", "peft", "record", "texts"] = "prefix"
@@ -275,6 +344,7 @@ class PersonalModel:
                 fingerprint=profile.card.fingerprint,
                 texts=texts,
                 version=None if newest is None else newest.number,
+                conflicts=tuple(one.name for one in open_conflicts(profile.history)),
                 interrupted=profile.interrupted,
                 bytes=profile.bytes_on_disk,
                 damaged=tuple(profile.damaged),
