@@ -1,0 +1,49 @@
+"""Two devices of one user, and versions that cost no training."""
+
+from pathlib import Path
+
+import torch
+
+from antefix import Prefix
+from antefix_client import PersonalModel, Version
+from antefix_client._history import now
+from tests import tiny
+from tests.client.people import KEY
+
+
+def device(folder: Path) -> PersonalModel:
+    """A new profile on the tiny base."""
+    return PersonalModel.create(folder, unlock=KEY, base=tiny.base("llama"))
+
+
+def link(old: PersonalModel, new: PersonalModel) -> None:
+    """As two people would who read both screens."""
+    new.join(old.admit(new.link_request(), device=new.device), device=old.device)
+
+
+def learned(model: PersonalModel, value: float) -> Version:
+    """A next version, filled with a value."""
+    base = model._wielder.base
+    prefix = Prefix(torch.full((base.layout.size(2),), value), base.layout, base.fingerprint)
+    made = Version(number=0, made=now(), how="learned", base="", digest="")
+    return model._wielder.keep(model._open_profile(), prefix, made)
+
+
+def record(model: PersonalModel) -> bytes:
+    """That of the version in use."""
+    history = model._open_profile().history
+    assert history.newest is not None
+    return history.record(history.newest)
+
+
+def value(model: PersonalModel) -> float:
+    """What the version in use is filled with."""
+    prefix = model._wielder.prefix
+    assert prefix is not None
+    return float(prefix.values.flatten()[0])
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """All files of a profile but its lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
