@@ -59,7 +59,7 @@ class Custody:
         found = sealed.read(NAME)
         damaged = ProfileDamaged(
             f"{sealed.folder / NAME} is missing or damaged",
-            "put it back from a backup; the texts can be saved with: antefix export --texts",
+            "put it back from a backup; the texts can be saved: antefix rescue FILE, PersonalModel.rescue()",
         )
         if found is None:
             raise damaged

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antefix._example import Example
 from antefix._files import write_whole
 from antefix.errors import InvalidArgument
 from antefix_client._profile import Profile
@@ -30,7 +32,7 @@ def export(profile: Profile, wielder: Wielder, path: Path, what: str) -> Path:
         if path.exists():
             raise InvalidArgument(f"{path} is there already", "choose a new path")
     if what == "texts":
-        return _write(path, _lines(profile))
+        return _write(path, as_lines(profile.texts.values()))
     newest = profile.history.newest
     if newest is None:
         raise InvalidArgument("nothing was learned yet", "learn first, or export texts")
@@ -45,8 +47,9 @@ def export(profile: Profile, wielder: Wielder, path: Path, what: str) -> Path:
         return export_peft(prefix, wielder.base, path)
 
 
-def _lines(profile: Profile) -> bytes:
-    rows = [{"prompt": text.prompt, "completion": text.completion} for text in profile.texts.values()]
+def as_lines(texts: Iterable[Example]) -> bytes:
+    """One JSON object a line."""
+    rows = [{"prompt": text.prompt, "completion": text.completion} for text in texts]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 

@@ -20,6 +20,7 @@ from antefix_client._opening import (
     new_key,
     opened,
     passphrase,
+    unlock_of,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ UseKeyring = Annotated[bool, typer.Option("--keyring", help="Unlock with the sys
 
 def register(app: typer.Typer) -> None:
     """Add the commands to a command line."""
-    for command in (init, remember, learn, status, versions, roll_back, export, unlock, forget):
+    for command in (init, remember, learn, status, versions, roll_back, export, rescue, unlock, forget):
         app.command()(command)
 
 
@@ -176,6 +177,27 @@ def export(
         typer.echo(f"wrote {model.export(path, what=what.value)}")
     if what is not What.record:
         typer.echo("antefix: it is in the clear", err=True)
+
+
+def rescue(
+    path: Annotated[Path, typer.Argument(help="New file.", show_default=False)],
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Save the texts of a profile that does not open any more, in the clear, as JSON lines."""
+    from antefix.errors import InvalidArgument
+    from antefix_client import PersonalModel
+    from antefix_client._exports import as_lines
+    from antefix_client._seam import files
+
+    if path.exists():
+        raise InvalidArgument(f"{path} is there already", "choose a new path")
+    folder = folder.expanduser()
+    texts = PersonalModel.rescue(folder, unlock=unlock_of(folder, key_file))
+    with files(path):
+        path.touch(mode=0o600)
+        path.write_bytes(as_lines(texts))
+    typer.echo(f"{len(texts):,} texts in {path}")
 
 
 def unlock(

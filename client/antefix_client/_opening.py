@@ -34,22 +34,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def opened(folder: Path, key_file: Path | None, device: str = "cpu", dtype: str = "fp32") -> PersonalModel:
-    """The profile, unlocked: by a key file, its keyring, or a passphrase that is asked for."""
+    """The profile, unlocked."""
     from antefix_client import PersonalModel
-    from antefix_client._card import Card
 
     folder = folder.expanduser()
-    kinds = {slot.kind: slot for slot in Card.read(folder).slots}
-    unlock: Unlock
-    if key_file is not None:
-        unlock = key_in(key_file)
-    elif "keyring" in kinds:
-        from antefix_client import Keyring
+    return PersonalModel.open(folder, unlock=unlock_of(folder, key_file), device=device, dtype=dtype)
 
-        unlock = Keyring(kinds["keyring"].service or "antefix")
-    else:
-        unlock = passphrase()
-    return PersonalModel.open(folder, unlock=unlock, device=device, dtype=dtype)
+
+def unlock_of(folder: Path, key_file: Path | None) -> Unlock:
+    """What unlocks a profile: a key file, its keyring, or a passphrase that is asked for."""
+    from antefix_client import Keyring
+    from antefix_client._card import Card
+
+    kinds = {slot.kind: slot for slot in Card.read(folder).slots}
+    if key_file is not None:
+        return key_in(key_file)
+    if "keyring" in kinds:
+        return Keyring(kinds["keyring"].service or "antefix")
+    return passphrase()
 
 
 def passphrase(*, new: bool = False, variable: str = PASSPHRASE) -> str:

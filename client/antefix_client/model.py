@@ -26,6 +26,7 @@ from antefix_client._conflict import Which, open_conflicts
 from antefix_client._history import Version
 from antefix_client._profile import Profile
 from antefix_client._report import LearnReport
+from antefix_client._rescue import rescue
 from antefix_client._slots import Keyring, Unlock
 from antefix_client._wielder import Wielder
 from antefix_client.errors import ProfileClosed
@@ -132,6 +133,15 @@ class PersonalModel:
             ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged, ProfileUnwritable.
         """
         return cls(Profile.open(path_of(folder, "folder"), unlock), base, device, dtype)
+
+    @staticmethod
+    def rescue(folder: str | Path, *, unlock: Unlock) -> list[Example]:
+        """The texts of a profile that does not open any more, its `keys` being damaged. Private.
+
+        Raises:
+            ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged.
+        """
+        return rescue(path_of(folder, "folder"), unlock)
 
     def remember(self, texts: Iterable[str | Example]) -> int:
         """Keep texts to learn from; how many of them are new. Durable on return; all or none.

@@ -145,3 +145,14 @@ def test_a_terminal_is_not_made_to_obey() -> None:
     assert harmless("fine\n\tGrüße") == "fine\n\tGrüße"
     assert "\x1b" not in harmless("\x1b[2J\x1b]0;title\x07")
     assert "\x9b" not in harmless("\x9b31m\r\x08")
+
+
+def test_texts_are_saved_from_a_profile_without_keys(home: Path) -> None:
+    run("init", "--base", home / "base")
+    run("remember", home / "notes.txt")
+    (home / "profile" / "keys").unlink()
+    refused("status", said="antefix rescue FILE")
+    assert run("rescue", home / "saved.jsonl").stdout.startswith("24 texts")
+    rows = [json.loads(line) for line in (home / "saved.jsonl").read_text("utf-8").splitlines()]
+    assert [row["completion"] for row in rows] == NOTES
+    refused("rescue", home / "saved.jsonl", said="is there already")
