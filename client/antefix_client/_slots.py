@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from antefix._arguments import require_text
 from antefix._sealing import KEY_BYTES, Secret, decrypt, encrypt
 from antefix.errors import InvalidArgument, KeyRefused
 from antefix.keys import Cost, UserKey, open_with_passphrase, seal_under_passphrase
@@ -111,6 +112,7 @@ def _given(unlock: Unlock) -> str | bytes | Keyring:
             )
         return bytes(given)
     if isinstance(given, str):
+        require_text(given, "the passphrase")
         if not given:
             raise InvalidArgument("the passphrase is empty", "choose one of several words")
         return given

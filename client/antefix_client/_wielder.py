@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from antefix._arguments import require_text
 from antefix._example import Example
 from antefix._files import write_whole
 from antefix.errors import InvalidArgument
@@ -164,7 +165,7 @@ class Wielder:
 
     def change_base(self, profile: Profile, base: str | FrozenBase) -> None:
         """Go over to another base."""
-        name, self._base = (base, None) if isinstance(base, str) else (base.name, base)
+        name, self._base = named(base)
         self._in_use, self._checked = None, False
         profile.unpin_base(name)
 
@@ -189,3 +190,20 @@ class Wielder:
                 f"this profile is for {pinned[:16]}…",
                 "bring the old base back; or call change_base() and learn() again: no text is lost",
             )
+
+
+def named(base: object) -> tuple[str, FrozenBase | None]:
+    """Name of a base, and the base itself where it is loaded.
+
+    Raises:
+        InvalidArgument: neither a name nor a base.
+    """
+    if isinstance(base, str):
+        require_text(base, "base")
+        return base, None
+    name = getattr(base, "name", None)
+    if not isinstance(name, str) or not hasattr(base, "fingerprint"):
+        raise InvalidArgument(
+            f"base is of type {type(base).__name__}", "give a name, a folder or a FrozenBase"
+        )
+    return name, cast("FrozenBase", base)

@@ -28,7 +28,7 @@ from antefix_client._profile import Profile
 from antefix_client._report import LearnReport
 from antefix_client._rescue import rescue
 from antefix_client._slots import Keyring, Unlock
-from antefix_client._wielder import Wielder
+from antefix_client._wielder import Wielder, named
 from antefix_client.errors import ProfileClosed
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class PersonalModel:
         Raises:
             ProfileExists, ProfileInUse, ProfileFull, ProfileUnwritable, InvalidArgument.
         """
-        name, loaded = (base, None) if isinstance(base, str) else (base.name, base)
+        name, loaded = named(base)
         profile = Profile.create(path_of(folder, "folder"), name, unlock, cost)
         return cls(profile, loaded, device, dtype)
 
@@ -132,6 +132,10 @@ class PersonalModel:
         Raises:
             ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged, ProfileUnwritable.
         """
+        if isinstance(base, str):
+            raise InvalidArgument(
+                "base is a name", "the profile knows its base: leave it out, or give a loaded one"
+            )
         return cls(Profile.open(path_of(folder, "folder"), unlock), base, device, dtype)
 
     @staticmethod
@@ -166,8 +170,13 @@ class PersonalModel:
 
     def remove_texts(self, numbers: Iterable[int]) -> int:
         """Forget some texts; how many there were. What was learned from them stays until the next `learn`."""
+        given: object = numbers
+        items = list(given) if isinstance(given, Iterable) else [given]
+        chosen = [item for item in items if isinstance(item, int)]
+        if not isinstance(given, Iterable) or len(chosen) < len(items):
+            raise InvalidArgument("numbers is not a list of whole numbers", "texts() has them")
         with self._changing() as profile:
-            return profile.remove_texts(numbers)
+            return profile.remove_texts(chosen)
 
     def learn(self, *, budget: Budget | None = None, progress: Progress = True) -> LearnReport:
         """Train a new version, and keep it if it predicts texts better that it was not trained on.
@@ -221,6 +230,8 @@ class PersonalModel:
     def score(self, texts: Iterable[str | Example]) -> float:
         """How well texts are predicted: mean nats per token, lower is better."""
         require(texts, Iterable, "texts", "give a list")
+        if isinstance(texts, str):
+            raise InvalidArgument("texts is one text", "put it in a list")
         self._open_profile()
         return self._wielder.score([_example(text) for text in texts])
 

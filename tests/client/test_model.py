@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -359,3 +360,20 @@ def test_wrong_arguments_are_named(model: PersonalModel) -> None:
         model.generate("a", max_new_token=3)
     with pytest.raises(InvalidArgument, match="has its own prefix"):
         model.generate("a", prefix=None)
+
+
+def test_what_cannot_be_meant_is_named(model: PersonalModel, tmp_path: Path) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: PersonalModel.create(tmp_path / "a", unlock=KEY, base=3),  # type: ignore[arg-type]
+        lambda: PersonalModel.create(tmp_path / "b", unlock=KEY, base="\ud800"),
+        lambda: PersonalModel.create(tmp_path / "c", unlock="\ud800"),
+        lambda: PersonalModel.open(tmp_path / "d", unlock=KEY, base="a name"),  # type: ignore[arg-type]
+        lambda: model.change_base(None),  # type: ignore[arg-type]
+        lambda: model.score("abc"),
+        lambda: model.remove_texts(3),  # type: ignore[arg-type]
+        lambda: model.remove_texts("ab"),  # type: ignore[arg-type]
+        lambda: model.remove_texts([[]]),  # type: ignore[list-item]
+    ]
+    for call in calls:
+        with pytest.raises(InvalidArgument):
+            call()
