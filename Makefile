@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	       "try: make PYTHON=python3.12 venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
+	@echo "installing PyTorch and what else is needed: a minute or two" >&2
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,keyring,dev]" -c constraints.txt
 	@touch $@

@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -13,6 +14,12 @@ import torch
 
 # Tiny models gain nothing from a second thread, and lose much where tests share the cores.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Take what is imported by now out of every later search for garbage: a second or two for each worker."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

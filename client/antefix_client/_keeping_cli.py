@@ -17,6 +17,8 @@ from antefix_client._opening import (
     Dtype,
     Folder,
     KeyFile,
+    check_base,
+    confirm,
     new_key,
     opened,
     passphrase,
@@ -50,7 +52,19 @@ UseKeyring = Annotated[bool, typer.Option("--keyring", help="Unlock with the sys
 
 def register(app: typer.Typer) -> None:
     """Add the commands to a command line."""
-    for command in (init, remember, learn, status, versions, roll_back, export, rescue, unlock, forget):
+    for command in (
+        init,
+        remember,
+        learn,
+        status,
+        versions,
+        roll_back,
+        export,
+        rescue,
+        unlock,
+        change_base,
+        forget,
+    ):
         app.command()(command)
 
 
@@ -68,6 +82,7 @@ def init(
     from antefix_client import PersonalModel
 
     folder = folder.expanduser()
+    check_base(base)
     with PersonalModel.create(folder, base=base, unlock=_new_unlock(key_file, keyring)):
         typer.echo(f"made {folder}")
     typer.echo("antefix: whoever loses what unlocks it loses the profile; nobody else has it", err=True)
@@ -214,6 +229,18 @@ def unlock(
     typer.echo("changed")
 
 
+def change_base(
+    base: Annotated[str, typer.Argument(help="A name, a folder or a hub id.", show_default=False)],
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Go over to another base. Texts stay; what was learned on the old one waits until it is back."""
+    check_base(base)
+    with opened(folder, key_file) as model:
+        model.change_base(base)
+    typer.echo("changed; learn again")
+
+
 def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     folder: Folder = HOME,
@@ -222,9 +249,7 @@ def forget(
     """Destroy a profile: keys, texts, versions. There is no way back."""
     with opened(folder, key_file) as model:
         if not yes:
-            typer.confirm(
-                f"destroy {folder.expanduser()} with {len(model.texts()):,} texts?", abort=True, err=True
-            )
+            confirm(f"destroy {folder.expanduser()} with {len(model.texts()):,} texts?")
         model.forget()
     typer.echo("destroyed")
 
@@ -234,7 +259,8 @@ def _new_unlock(key_file: Path | None, keyring: bool, variable: str = "ANTEFIX_P
         from antefix_client import Keyring
 
         return Keyring()
-    return passphrase(new=True, variable=variable) if key_file is None else new_key(key_file)
+    # Asked for and made when it is needed: what is refused before asks nobody and leaves no key behind.
+    return lambda: passphrase(new=True, variable=variable) if key_file is None else new_key(key_file)
 
 
 def _say(as_json: bool, facts: Any, text: str) -> None:

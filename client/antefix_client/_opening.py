@@ -71,6 +71,28 @@ def passphrase(*, new: bool = False, variable: str = PASSPHRASE) -> str:
     return typed
 
 
+def confirm(question: str) -> None:
+    """Ask; anything but yes ends the command."""
+    try:
+        meant = typer.confirm(question, err=True)
+    except typer.Abort:
+        if not sys.stdin.isatty():
+            from antefix.errors import InvalidArgument
+
+            raise InvalidArgument("nobody answered", "say --yes") from None
+        raise
+    if not meant:
+        raise typer.Abort
+
+
+def check_base(name: str) -> None:
+    """Refuse what cannot be a base before a profile is made for it; say where it will come from."""
+    from antefix._names import origin_of
+
+    if origin_of(name) == "hub":
+        typer.echo(f"antefix: base {name!r} will be fetched from the Hugging Face hub", err=True)
+
+
 def key_in(path: Path) -> bytes:
     """The key in a file."""
     from antefix.errors import InvalidArgument

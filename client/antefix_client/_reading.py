@@ -44,6 +44,8 @@ def read_texts(file: str, split: Split, newest: bool) -> list[Example]:
                     "take the last ones with --newest, or give less",
                 )
             found.append(text)
+        if not found:
+            raise InvalidArgument(f"there is no text in {file}", "it is empty, or holds empty lines only")
     return found
 
 
@@ -71,12 +73,15 @@ def _lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, str]]:
                 "split it into several texts",
             )
         try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InvalidArgument(
                 f"line {number} of {file} is not UTF-8 at byte {error.start}",
                 "convert it: iconv -f latin1 -t utf-8",
             ) from None
+        if "\0" in text:
+            raise InvalidArgument(f"line {number} of {file} has a zero byte: it is no text", "convert it")
+        yield number, text
 
 
 def _paragraphs(lines: Iterable[tuple[int, str]], file: str) -> Iterator[Example]:

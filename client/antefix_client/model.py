@@ -108,6 +108,8 @@ class PersonalModel:
             ProfileExists, ProfileInUse, ProfileFull, ProfileUnwritable, InvalidArgument.
         """
         name, loaded = named(base)
+        if cost is not None and not hasattr(cost, "allowed"):  # antefix.keys is not imported for this
+            raise InvalidArgument(f"cost is of type {type(cost).__name__}", "give an antefix.keys.Cost")
         profile = Profile.create(path_of(folder, "folder"), name, unlock, cost)
         return cls(profile, loaded, device, dtype)
 
@@ -157,9 +159,7 @@ class PersonalModel:
             TextRefused, InvalidArgument: one of them cannot be kept; its number is said, never its text.
             ProfileFull, ProfileUnwritable: nothing was kept.
         """
-        require(texts, Iterable, "texts", "give a list")
-        if isinstance(texts, str):
-            raise InvalidArgument("texts is one text", "put it in a list")
+        _require_list(texts)
         with self._changing() as profile:
             return profile.remember(map(_example, texts))
 
@@ -203,7 +203,8 @@ class PersonalModel:
         """What follows the prompt, in one's own way.
 
         Args:
-            prompt: what the base reads first.
+            prompt: what the base reads first. Best without a space at its end: most tokenizers put the space
+                before a word into its token, and go astray after a lone one.
             settings: as in `antefix.GenerationRequest`: `max_new_tokens`, `temperature`, `stop`, `chat` …
 
         Raises:
@@ -229,9 +230,7 @@ class PersonalModel:
 
     def score(self, texts: Iterable[str | Example]) -> float:
         """How well texts are predicted: mean nats per token, lower is better."""
-        require(texts, Iterable, "texts", "give a list")
-        if isinstance(texts, str):
-            raise InvalidArgument("texts is one text", "put it in a list")
+        _require_list(texts)
         self._open_profile()
         return self._wielder.score([_example(text) for text in texts])
 
@@ -411,6 +410,15 @@ class PersonalModel:
     def _changing(self) -> Iterator[Profile]:
         with self._write:
             yield self._open_profile()
+
+
+def _require_list(texts: object) -> None:
+    """A text is iterable too, by letters; so is a mapping, by its keys."""
+    require(texts, Iterable, "texts", "give a list")
+    if isinstance(texts, str | Example):
+        raise InvalidArgument("texts is one text", "put it in a list")
+    if isinstance(texts, Mapping | bytes):
+        raise InvalidArgument(f"texts is a {type(texts).__name__}", "give a list of texts")
 
 
 def _example(text: object) -> Example:

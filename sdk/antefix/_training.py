@@ -96,6 +96,8 @@ def train(
     refuse_unknown("train", unknown)
     require(base, FrozenBase, "base")
     require_users(examples, "examples")
+    if not (on_finished is None or callable(on_finished)):
+        raise InvalidArgument("on_finished is no function", "it is called with a name and a TrainedUser")
     spec = _spec(spec)
     plans = _plans(examples, plan)
     starts = _starts(examples, start)

@@ -7,6 +7,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from antefix_client import PersonalModel
 from antefix_client._writing_cli import harmless
 from antefix_client.cli import app
 from tests.client.people import KEY, NOTES, tiny_folder
@@ -19,8 +20,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notes.txt").write_text("\n\n".join(NOTES), "utf-8")
     (tmp_path / "key").write_bytes(KEY)
     monkeypatch.setenv("ANTEFIX_PROFILE", str(tmp_path / "profile"))
-    monkeypatch.setenv("ANTEFIX_PASSPHRASE", "several words of one's own")
+    monkeypatch.setenv("ANTEFIX_KEY_FILE", str(tmp_path / "key"))
     return tmp_path
+
+
+def made(home: Path, name: str = "profile") -> None:
+    """A profile that the key unlocks; `init` asks for a passphrase, which takes its time by design."""
+    PersonalModel.create(home / name, unlock=KEY, base=str(home / "base")).close()
 
 
 def run(*words: object, stdin: str | None = None, code: int = 0) -> Result:
@@ -39,8 +45,11 @@ def refused(*words: object, said: str, stdin: str | None = None) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_whole_life(home: Path) -> None:
-    assert str(home / "profile") in run("init", "--base", home / "base").stdout
+def test_a_whole_life(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTEFIX_KEY_FILE", str(home / "new-key"))
+    assert (
+        str(home / "profile") in run("init", "--base", home / "base", "--key-file", home / "new-key").stdout
+    )
     assert run("remember", home / "notes.txt").stdout == "24 new texts, 24 in all\n"
     assert run("remember", "-", stdin="one more\n").stdout == "1 new texts, 25 in all\n"
     assert json.loads(run("status", "--json").stdout)["texts"] == 25
@@ -62,6 +71,8 @@ def test_a_whole_life(home: Path) -> None:
 
 
 def test_what_unlocks_can_be_changed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTEFIX_KEY_FILE")
+    monkeypatch.setenv("ANTEFIX_PASSPHRASE", "several words of one's own")
     run("init", "--base", home / "base")
     monkeypatch.setenv("ANTEFIX_NEW_PASSPHRASE", "other words")
     run("unlock")
@@ -79,8 +90,9 @@ def test_what_unlocks_can_be_changed(home: Path, monkeypatch: pytest.MonkeyPatch
 def test_without_a_terminal_a_passphrase_is_not_asked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("ANTEFIX_PASSPHRASE")
+    monkeypatch.delenv("ANTEFIX_PASSPHRASE", raising=False)
     refused("init", said="set ANTEFIX_PASSPHRASE")
+    refused("init", said="set ANTEFIX_PASSPHRASE")  # nothing was left that would be in the way
 
 
 @pytest.mark.parametrize(
@@ -92,6 +104,8 @@ def test_without_a_terminal_a_passphrase_is_not_asked_for(
         (b'{"prompt": "a"}\n', "json", "line 1 of .* has no text"),
         (b'{"completion": 7}\n', "json", "line 1 of .* has no text"),
         (b"[" * 100_000, "json", "line 1 of .* is no JSON"),
+        (b"PNG\0\0\n", "paragraphs", "line 1 of .* has a zero byte"),
+        (b"\n \n", "paragraphs", "there is no text in"),
         (b"a line\n" * 70_000, "whole", "more than 400,000 characters"),
         (b"a line\n" * 5_000, "lines", "more than 4,096 texts.*--newest"),
     ],
@@ -99,7 +113,7 @@ def test_without_a_terminal_a_passphrase_is_not_asked_for(
 def test_odd_files_are_refused_and_nothing_is_kept(content: bytes, split: str, said: str, home: Path) -> None:
     import re
 
-    run("init", "--base", home / "base")
+    made(home)
     (home / "odd").write_bytes(content)
     result = run("remember", home / "odd", "--split", split, code=1)
     assert re.search(said, " ".join(result.stderr.split()))
@@ -107,7 +121,7 @@ def test_odd_files_are_refused_and_nothing_is_kept(content: bytes, split: str, s
 
 
 def test_a_file_of_80_mb_is_not_read_whole(home: Path) -> None:
-    run("init", "--base", home / "base")
+    made(home)
     with (home / "large").open("wb") as file:
         file.truncate(80_000_000)
     refused("remember", home / "large", said="split it into several")
@@ -119,7 +133,7 @@ def test_a_file_of_80_mb_is_not_read_whole(home: Path) -> None:
 def test_what_is_not_there_is_said(home: Path) -> None:
     refused("status", said="there is no profile in")
     refused("remember", home / "nothing.txt", said="cannot be read")
-    run("init", "--base", home / "base")
+    made(home)
     refused("init", "--base", home / "base", said="has something in it")
     refused("learn", said="0 texts are remembered, 4 are needed")
     refused("roll-back", said="there is no version before")
@@ -128,14 +142,39 @@ def test_what_is_not_there_is_said(home: Path) -> None:
 
 
 def test_chat_answers_and_keeps_nothing(home: Path) -> None:
-    run("init", "--base", home / "base")
+    made(home)
     result = run("chat", stdin="hello\n\n", code=1)  # the tiny base has no chat template
     assert "has no chat template" in result.stderr
 
 
+def test_a_base_that_cannot_be_is_refused_before_anything_is_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("smollm2-135m-q5", "./nowhere", " ", str(home / "key")):
+        refused("init", "--base", name, "--key-file", home / "new-key", said="base")
+    assert not (home / "profile").exists()
+    assert not (home / "new-key").exists()
+    said = run("init", "--base", "somebody/some-base", "--key-file", home / "new-key").stderr
+    assert "from the Hugging Face hub" in said
+    monkeypatch.setenv("ANTEFIX_KEY_FILE", str(home / "new-key"))
+    refused("change-base", "smollm2-135m-q5", said="did you mean 'smollm2-135m-q4'?")
+    run("change-base", home / "base")
+    run("remember", home / "notes.txt")
+    run("learn")
+
+
+def test_a_key_is_made_only_for_a_profile_that_is(home: Path) -> None:
+    (home / "profile").mkdir()
+    (home / "profile" / "other").write_text("here first")
+    refused("init", "--base", home / "base", "--key-file", home / "new-key", said="has something in it")
+    assert not (home / "new-key").exists()
+
+
 def test_forgetting_asks_first(home: Path) -> None:
-    run("init", "--base", home / "base")
+    made(home)
     run("forget", stdin="n\n", code=1)
+    assert (home / "profile").exists()
+    assert "hint: say --yes" in run("forget", stdin="", code=1).stderr
     assert (home / "profile").exists()
     run("forget", stdin="y\n")
     assert not (home / "profile").exists()
@@ -148,7 +187,7 @@ def test_a_terminal_is_not_made_to_obey() -> None:
 
 
 def test_texts_are_saved_from_a_profile_without_keys(home: Path) -> None:
-    run("init", "--base", home / "base")
+    made(home)
     run("remember", home / "notes.txt")
     (home / "profile" / "keys").unlink()
     refused("status", said="antefix rescue FILE")

@@ -7,10 +7,10 @@ import pytest
 
 from antefix_client import PersonalModel
 from tests.client.devices import learned
-from tests.client.test_cli import home, refused, run
+from tests.client.people import KEY
+from tests.client.test_cli import home, made, refused, run
 
 __all__ = ["home"]
-WORDS = "several words of one's own"
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def devices(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A phone and a laptop, linked."""
     monkeypatch.chdir(home)
     for name in ("phone", "laptop"):
-        run("init", "--base", home / "base", "--profile", name)
+        made(home, name)
     phone, laptop = (run("device", "show", "--profile", name).stdout.strip() for name in ("phone", "laptop"))
     said = run("device", "request", "request", "--profile", "laptop").stdout
     assert said == f"wrote request; this device is {laptop}\n"
@@ -30,7 +30,7 @@ def devices(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def learn(name: str, value: float) -> None:
     """Without training; the base is the one of the fixture."""
-    with PersonalModel.open(name, unlock=WORDS) as model:
+    with PersonalModel.open(name, unlock=KEY) as model:
         learned(model, value)
 
 

@@ -370,6 +370,10 @@ def test_what_cannot_be_meant_is_named(model: PersonalModel, tmp_path: Path) -> 
         lambda: PersonalModel.open(tmp_path / "d", unlock=KEY, base="a name"),  # type: ignore[arg-type]
         lambda: model.change_base(None),  # type: ignore[arg-type]
         lambda: model.score("abc"),
+        lambda: model.remember({}),
+        lambda: model.remember(b"abc"),  # type: ignore[arg-type]
+        lambda: model.remember(Example("abc")),  # type: ignore[arg-type]
+        lambda: PersonalModel.create(tmp_path / "e", unlock=KEY, cost=3),  # type: ignore[arg-type]
         lambda: model.remove_texts(3),  # type: ignore[arg-type]
         lambda: model.remove_texts("ab"),  # type: ignore[arg-type]
         lambda: model.remove_texts([[]]),  # type: ignore[list-item]

@@ -169,6 +169,11 @@ def test_settings_that_do_nothing_without_evaluation_are_refused() -> None:
         TrainingPlan(evaluate=False, evaluate_every=2)
 
 
+def test_what_cannot_be_called_is_refused_before_training() -> None:
+    with pytest.raises(InvalidArgument, match="on_finished"):
+        train(tiny.base("llama"), {"a": TEXTS}, SPEC, PLAN, on_finished=3)  # type: ignore[arg-type]
+
+
 def test_a_user_may_be_called_anything(tmp_path: Path) -> None:
     names = ["", "\ud800", "a\0b", "../x"]
     plan = TrainingPlan(max_steps=1, micro_batch_tokens=64, workers=1)

@@ -28,6 +28,10 @@ from tests.sdk.reference import OneRow
 TEXT = "The roof is frozen, every house has an ornament of its own. An antefix is one. "
 
 
+# One of each way that a base reads its past.
+SEAMS = ("llama", "gpt2", "bart", "t5")
+
+
 def prefix_for(base: FrozenBase, length: int, seed: int = 0) -> Prefix | None:
     if length == 0:
         return None
@@ -97,7 +101,10 @@ def ragged(base: FrozenBase) -> list[GenerationRequest]:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [name if name in SEAMS else pytest.param(name, marks=pytest.mark.slow) for name in tiny.FAMILIES],
+)
 def test_rows_that_join_and_leave_get_what_each_gets_alone(family: str, exact: bool) -> None:
     base = tiny.base(family)
     prepared = [prepare(base, request) for request in ragged(base)]
@@ -233,7 +240,7 @@ CROWD = {"before": st.lists(NEIGHBOUR, max_size=6), "after": st.lists(NEIGHBOUR,
 
 
 @pytest.mark.parametrize("family", ["llama", pytest.param("t5", marks=pytest.mark.slow)])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(**CROWD)
 def test_neighbours_change_not_one_bit_in_exact_mode(
     family: str, before: list[dict[str, float]], after: list[dict[str, float]]

@@ -77,13 +77,13 @@ def test_two_hundred_neighbourhoods_change_no_bit(others: Any, place: int) -> No
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bart", "t5"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit(family: str, others: Any, place: int) -> None:
     check(family, others, place)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5), workers=st.integers(2, 3), flight=st.integers(1, 3))
 def test_neighbours_change_no_bit_in_any_order_of_workers(
     others: Any, place: int, workers: int, flight: int
@@ -91,14 +91,14 @@ def test_neighbours_change_no_bit_in_any_order_of_workers(
     check("llama", others, place, PLAN.model_copy(update={"workers": workers, "users_in_flight": flight}))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit_when_each_runs_alone(others: Any, place: int) -> None:
     check("llama", others, place, PLAN.model_copy(update={"batching": "alone"}))
 
 
 @pytest.mark.parametrize("family", ["llama", pytest.param("bart", marks=pytest.mark.slow)])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit_with_attention_at_once(family: str, others: Any, place: int) -> None:
     with pytest.MonkeyPatch.context() as patch:  # what a GPU does, on this machine

@@ -62,6 +62,15 @@ def test_layers_are_keys_and_values_by_head() -> None:
     assert key.shape == value.shape == (2, 4, 16)
 
 
+def test_what_is_no_slot_or_no_file_is_refused(tmp_path: Path) -> None:
+    prefix = some(tiny.base("llama"))
+    for number in (-1, 99, "a", None):
+        with pytest.raises(InvalidArgument, match="there is no slot"):
+            prefix.layer(number)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="is a folder"):
+        prefix.save(tmp_path)
+
+
 def test_no_value_shows_in_its_text() -> None:
     prefix = Prefix(
         torch.full((tiny.base("llama").layout.size(2),), 0.123456), tiny.base("llama").layout, "a" * 64

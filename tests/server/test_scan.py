@@ -184,6 +184,7 @@ def test_the_scanner_finds_every_form() -> None:
     assert needles.within(some_bytes("other", 100_000)) == set()
 
 
+@pytest.mark.slow
 def test_nothing_of_eight_removed_users_is_left(tmp_path: Path) -> None:
     scan(tmp_path, 12, 8)
 

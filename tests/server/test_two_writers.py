@@ -14,6 +14,8 @@ from antefix_server.vault import Vault
 from tests import postgres
 from tests.vaults import Person, new_vault
 
+pytestmark = pytest.mark.slow  # two processes on a PostgreSQL
+
 
 @pytest.fixture
 def url(postgres_url: str) -> str:
