@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from antefix import Prefix
     from antefix_client._wielder import Wielder
 
-KINDS = ("prefix", "peft", "record", "texts")
+FILES = ("prefix", "record", "texts")
 
 
 def export(profile: Profile, wielder: Wielder, path: Path, what: str) -> Path:
@@ -26,25 +26,35 @@ def export(profile: Profile, wielder: Wielder, path: Path, what: str) -> Path:
     Raises:
         InvalidArgument: another kind, a path that is taken, or nothing learned yet.
     """
-    if what not in KINDS:
-        raise InvalidArgument(f"what is {what!r}", f"use one of {', '.join(KINDS)}")
     with files(path):
         if path.exists():
             raise InvalidArgument(f"{path} is there already", "choose a new path")
-    if what == "texts":
-        return _write(path, as_lines(profile.texts.values()))
-    newest = profile.history.newest
-    if newest is None:
-        raise InvalidArgument("nothing was learned yet", "learn first, or export texts")
-    if what == "record":
-        return _write(path, profile.history.record(newest))
-    prefix = _required(wielder)
-    with files(path):
-        if what == "prefix":
-            return prefix.save(path)
+    if what == "peft":
         from antefix.peft import export_peft
 
-        return export_peft(prefix, wielder.base, path)
+        prefix = _required(wielder)
+        with files(path):
+            return export_peft(prefix, wielder.base, path)
+    content = content_of(profile, wielder, what)
+    with files(path):
+        write_whole(path, content)
+    return path
+
+
+def content_of(profile: Profile, wielder: Wielder, what: str) -> bytes:
+    """What a file of one kind has in it.
+
+    Raises:
+        InvalidArgument: another kind, or nothing learned yet.
+    """
+    if what not in FILES:
+        raise InvalidArgument(f"what is {what!r}", "use one of prefix, peft, record, texts")
+    if what == "texts":
+        return as_lines(profile.texts.values())
+    newest = profile.history.newest
+    if newest is None:
+        raise _nothing()
+    return profile.history.record(newest) if what == "record" else _required(wielder).to_bytes()
 
 
 def as_lines(texts: Iterable[Example]) -> bytes:
@@ -53,14 +63,12 @@ def as_lines(texts: Iterable[Example]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _write(path: Path, content: bytes) -> Path:
-    with files(path):
-        write_whole(path, content)
-    return path
-
-
 def _required(wielder: Wielder) -> Prefix:
     prefix = wielder.prefix
     if prefix is None:
-        raise InvalidArgument("nothing was learned yet", "learn first, or export texts")
+        raise _nothing()
     return prefix
+
+
+def _nothing() -> InvalidArgument:
+    return InvalidArgument("nothing was learned yet", "learn first, or export texts")

@@ -334,6 +334,11 @@ class PersonalModel:
         with self._changing() as profile:
             return _exports.export(profile, self._wielder, path_of(path, "path"), what)
 
+    def exported(self, what: Literal["prefix", "record", "texts"]) -> bytes:
+        """For a service: what `export` would write."""
+        with self._changing() as profile:
+            return _exports.content_of(profile, self._wielder, what)
+
     def use_shared(self, path: str | Path) -> None:
         """Start from a shared prefix: what is used before the first `learn`, and what each one begins with.
 

@@ -16,8 +16,9 @@ import pytest
 import uvicorn
 
 from antefix_client import PersonalModel
+from antefix_client._http import LARGEST_BODY
 from antefix_client._serve_cli import _socket
-from antefix_client._service import LARGEST_BODY, Service
+from antefix_client._service import Service
 from tests import tiny
 from tests.client.people import KEY, NOTES, tiny_folder
 
@@ -187,6 +188,25 @@ def test_antefix_operations_over_a_unix_socket(tmp_path: Path) -> None:
                 refused = http.post("/roll_back", json={})
                 assert refused.status_code == 400
                 assert "no version before" in refused.json()["error"]["message"]
+                check_what_goes_in_and_out(http, model)
+                assert http.post("/forget").json() == {"forgotten": True}
+                assert http.get("/status").status_code == 503
+    assert not (tmp_path / "profile" / "keys").exists()
+
+
+def check_what_goes_in_and_out(http: httpx.Client, model: PersonalModel) -> None:
+    rows = http.get("/texts").json()
+    assert rows[-1] == {"number": 25, "prompt": "p", "completion": "c"}
+    assert http.post("/remove_texts", json={"numbers": [25, 99]}).json() == {"removed": 1}
+    assert len(http.get("/texts").json()) == 24
+    record = http.get("/export", params={"what": "record"}).content
+    assert record == model.exported("record")
+    assert http.post("/receive", content=record).json()["number"] == 1
+    assert http.post("/receive", content=b"no record").status_code == 400
+    assert http.get("/export", params={"what": "keys"}).status_code == 400
+    assert http.get("/export").content[-500:] == model.exported("prefix")[-500:]  # metadata has no order
+    assert http.get("/export", params={"what": "texts"}).content == model.exported("texts")
+    assert http.get("/forget").status_code == 405
 
 
 def test_many_at_once(client: openai.OpenAI, learned: PersonalModel) -> None:

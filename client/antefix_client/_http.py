@@ -1,0 +1,115 @@
+"""What every answer of the service needs: who is let in, bodies that are read, errors that are told."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from antefix.errors import AntefixError, BaseError
+from antefix_client.errors import ProfileClosed, ProfileFull, TooFewTexts
+
+Asked = TypeVar("Asked", bound=BaseModel)
+LARGEST_BODY = 2**22
+_LOCAL = {"localhost", "127.0.0.1", "[::1]", "antefix"}
+_STATUS = (
+    (ProfileFull, 507),
+    (ProfileClosed, 503),
+    (BaseError, 503),
+    (TooFewTexts, 409),
+    (AntefixError, 400),
+)
+
+
+class BodyRefused(Exception):
+    """A body that cannot be taken.
+
+    Attributes:
+        status: of the answer.
+        message: what is wrong with it; nothing of its content.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class Guard:
+    """Lets in who has the token, and requests that were meant for this machine (no web page's)."""
+
+    def __init__(self, inner: ASGIApp, token: str | None) -> None:
+        """Without a token the socket's rights decide."""
+        self._inner, self._token = inner, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401 or 403, or go on."""
+        if scope["type"] == "http":
+            headers = {name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]}
+            if self._token is not None and not self._knows(headers.get("authorization", "")):
+                await answer_of(401, "no or another token", "send Authorization: Bearer TOKEN")(
+                    scope, receive, send
+                )
+                return
+            # A page in a browser could reach loopback through a name of its own (DNS rebinding).
+            host = headers.get("host", "localhost").rsplit(":", 1)[0]
+            if host not in _LOCAL or "origin" in headers:
+                await answer_of(403, "for programs on this machine alone", "")(scope, receive, send)
+                return
+        await self._inner(scope, receive, send)
+
+    def _knows(self, given: str) -> bool:
+        wanted = f"Bearer {self._token}"
+        return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """An error of ours in OpenAI's form."""
+    if isinstance(error, BodyRefused):
+        return answer_of(error.status, error.message)
+    status = next(code for kind, code in _STATUS if isinstance(error, kind))
+    message, hint = getattr(error, "message", ""), getattr(error, "hint", "")
+    return answer_of(status, message, hint, type(error).__name__)
+
+
+def answer_of(status: int, message: str, hint: str = "", kind: str = "refused") -> Response:
+    """An error in OpenAI's form."""
+    text = f"{message}; {hint}" if hint else message
+    return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)
+
+
+async def content_of(request: Request) -> bytes:
+    """A body of no more than `LARGEST_BODY` bytes.
+
+    Raises:
+        BodyRefused: it has more.
+    """
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > LARGEST_BODY:
+            raise BodyRefused(413, f"the body has more than {LARGEST_BODY:,} bytes; send less at a time")
+    return bytes(content)
+
+
+async def body_of(request: Request, kind: type[Asked]) -> Asked:
+    """The checked body; what is wrong with one is said without its content.
+
+    Raises:
+        BodyRefused: too large, no JSON object, or not what is expected in it.
+    """
+    content = await content_of(request)
+    try:
+        return kind(**json.loads(content or b"{}"))
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise BodyRefused(400, f"{where}: {first['msg'].lower()}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, AntefixError):
+            raise
+        raise BodyRefused(400, "the body is not a JSON object") from None
