@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from antefix._devices import DeviceKeys, whose
+from antefix._paper import read, written
 from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import InvalidArgument
 
-_CHECK = 3
-_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: nothing that looks like something else
-_TO_PAPER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _LETTERS)
-_FROM_PAPER = str.maketrans(_LETTERS + "OIL", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" + "ABB")
+_WHAT = "a recovery code"
 
 
 class RecoveryCode:
@@ -40,22 +36,11 @@ class RecoveryCode:
         Raises:
             InvalidArgument: too short, too long, or mistyped; the code itself is not repeated.
         """
-        letters = "".join(text.split()).replace("-", "").upper()
-        if len(letters) != 56 or set(letters) - set(_LETTERS + "OIL"):
-            raise InvalidArgument(
-                f"a recovery code has 56 letters and digits, this has {len(letters)}, or others among them",
-                "type it as it stands on the sheet",
-            )
-        content = base64.b32decode(letters.translate(_FROM_PAPER))
-        if content[KEY_BYTES:] != _checksum(content[:KEY_BYTES]):
-            raise InvalidArgument("the recovery code has a typing error", "compare it with the sheet")
-        return cls(Secret(bytearray(content[:KEY_BYTES])))
+        return cls(Secret(bytearray(read(text, _WHAT, "type it as it stands on the sheet"))))
 
     def text(self) -> str:
         """Fourteen groups of four, for paper. Private."""
-        secret = bytes(self._secret.data)
-        letters = base64.b32encode(secret + _checksum(secret)).decode().translate(_TO_PAPER)
-        return "-".join(letters[at : at + 4] for at in range(0, len(letters), 4))
+        return written(bytes(self._secret.data), _WHAT)
 
     def keys(self, *, tenant: bytes, user: bytes) -> DeviceKeys:
         """Keys of a device that exists on paper only; its public half stands in the device list."""
@@ -71,7 +56,3 @@ class RecoveryCode:
     def __repr__(self) -> str:
         """Not a letter of it."""
         return "RecoveryCode()"
-
-
-def _checksum(secret: bytes) -> bytes:
-    return hashlib.sha256(b"antefix/v1/recovery code\0" + secret).digest()[:_CHECK]

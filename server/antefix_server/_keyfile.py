@@ -69,6 +69,19 @@ class Identity:
         """The log's key."""
         return Ed25519PrivateKey.from_private_bytes(self.log_seed)
 
+    @property
+    def releasing(self) -> Ed25519PrivateKey:
+        """The key that signs releases, and by which devices know this server."""
+        return Ed25519PrivateKey.from_private_bytes(self._derived(b"release seed"))
+
+    @property
+    def index_key(self) -> bytes:
+        """Finds users by name, 32 bytes. Private."""
+        return self._derived(b"index")
+
+    def _derived(self, label: bytes) -> bytes:
+        return hmac.digest(self.log_seed, b"antefix/v1/vault " + label + b"\0", "sha256")
+
     def to_bytes(self) -> bytes:
         """The first 4,096 bytes of the file."""
         keys = (self.operator.kem_bytes, self.operator.signing_bytes)

@@ -89,6 +89,22 @@ class Owner:
         with plain:
             return Head(*_HEAD.unpack(plain.data))
 
+    def seal_fact(self, kind: int, mark: bytes, content: bytes) -> bytes:
+        """Something else that is known of the user, bound to its row's kind and mark."""
+        return encrypt(self.key.data, self._context(b"fact", bytes([kind]) + mark), content)
+
+    def open_fact(self, kind: int, mark: bytes, sealed: bytes) -> bytes:
+        """Read it.
+
+        Raises:
+            VaultDamaged: another row's, another user's, or changed.
+        """
+        plain = decrypt(self.key.data, self._context(b"fact", bytes([kind]) + mark), sealed)
+        if plain is None:
+            raise VaultDamaged(f"a fact of user {self.user.hex()} is damaged", "restore it from a backup")
+        with plain:
+            return bytes(plain.data)
+
     def seal(self, head: Head, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The record's bytes sealed, in pieces of `PIECE` bytes; nothing is in the clear outside memory."""
         encryptor = Cobblestone256Encryptor(self.key.data, self._content(head))

@@ -30,5 +30,18 @@ pieces = Table(
 )
 """The sealed record, cut; 1 MiB at most each."""
 
+facts = Table(
+    "facts",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("owner", LargeBinary, nullable=False, index=True),
+    Column("kind", Integer, nullable=False),
+    Column("mark", LargeBinary, nullable=False, unique=True),
+    Column("hint", LargeBinary),
+    Column("sealed", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What is known of users besides their records (`_facts`), sealed under the shred key."""
+
 belongs = Table("belongs", metadata, Column("tenant", LargeBinary, primary_key=True))
 """One row: the vault whose records these are."""

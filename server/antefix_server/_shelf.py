@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, text, update
 
 from antefix_server._engine import Database
-from antefix_server._schema import belongs, pieces, records
+from antefix_server._schema import belongs, facts, pieces, records
 from antefix_server.errors import RecordReplaced, VaultDamaged
 
 _BATCH = 500
@@ -143,6 +143,7 @@ class Shelf:
                 found = select(records.c.id).where(records.c.owner.in_(_many("owners")))
                 ids = connection.execute(found, {"owners": some}).scalars().all()
                 self.drop(connection, ids)
+                connection.execute(delete(facts).where(facts.c.owner.in_(_many("owners"))), {"owners": some})
         self.database.purge()
 
     def sweep(self) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import inspect, text
 from antefix_server._engine import Database
 from antefix_server.errors import VaultDamaged
 
-NEWEST = "0001"
+NEWEST = "0002"
 
 
 def upgrade(database: Database) -> None:

@@ -11,6 +11,12 @@ VaultError
 ├── VaultDamaged       stored bytes are not what was stored
 ├── RemovalUnfinished  recorded and the key destroyed, but bytes are left to delete
 └── RestoreRefused     a backup that cannot or must not be restored
+RegistryError
+├── NameTaken          a user of that name is there
+├── NameUnknown        no user of that name
+├── InvitationRefused  used, expired, or never given
+├── TokenRefused       of no device that may come in
+└── DeviceUnknown      the user has no such device
 """
 
 from __future__ import annotations
@@ -65,3 +71,33 @@ class RemovalUnfinished(VaultError):
 
 class RestoreRefused(VaultError):
     """A backup that cannot be restored, or must not be."""
+
+
+class RegistryError(AntefixError):
+    """About users and their devices."""
+
+
+class NameTaken(RegistryError):
+    """A user of that name is there."""
+
+
+class NameUnknown(RegistryError):
+    """No user of that name."""
+
+
+class InvitationRefused(RegistryError):
+    """Used, expired, or never given: which of them is not said."""
+
+    def __init__(self) -> None:
+        super().__init__("the invitation is used, expired, or not of this server", "ask for a new one")
+
+
+class TokenRefused(RegistryError):
+    """Of no device that may come in: which of the reasons is not said."""
+
+    def __init__(self) -> None:
+        super().__init__("the token opens nothing here", "the device may be revoked: ask the operator")
+
+
+class DeviceUnknown(RegistryError):
+    """The user has no such device."""

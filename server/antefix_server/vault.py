@@ -29,7 +29,7 @@ from antefix.keys import DevicePublic
 from antefix.receipts import Checkpoint, LogKey, Receipt
 from antefix_server import _create, _tables
 from antefix_server._engine import Database
-from antefix_server._keyfile import KeyFile
+from antefix_server._keyfile import Identity, KeyFile
 from antefix_server._log import RemovalLog
 from antefix_server._outer import Head, Owner
 from antefix_server._removal import Remover
@@ -104,6 +104,11 @@ class Vault:
         return self._shelf
 
     @property
+    def identity(self) -> Identity:
+        """Keys of the vault itself. Private."""
+        return self._keys.identity
+
+    @property
     def log_key(self) -> LogKey:
         """What receipts are verified with; publish it where users trust it."""
         return self._log.key
@@ -116,7 +121,7 @@ class Vault:
         """Ids of many, a million at most, for the price of one."""
         if type(count) is not int or not 0 <= count <= _MOST_AT_ONCE:
             raise InvalidArgument(f"{count!r} users at once", f"enrol 0 to {_MOST_AT_ONCE:,}")
-        with self._writing():
+        with self.writing():
             return self._keys.enrol(count)
 
     def put(self, record: bytes, *, replaces: int = 0) -> Head:
@@ -135,7 +140,7 @@ class Vault:
 
     def put_many(self, records: Iterable[tuple[bytes, int]]) -> list[Head]:
         """Store many records, each with the version it replaces, in one transaction: all or none."""
-        with self._writing():
+        with self.writing():
             return self._writer.put_all(list(records))
 
     def put_stream(self, chunks: Iterable[bytes], *, replaces: int = 0) -> Head:
@@ -153,7 +158,7 @@ class Vault:
         Raises:
             UnknownUser, RecordAbsent: nothing is.
         """
-        with self._owner(user) as owner:
+        with self.owner(user) as owner:
             return self._find(owner, prefix)[1]
 
     def get(self, user: bytes, prefix: bytes) -> bytes:
@@ -163,7 +168,7 @@ class Vault:
             UnknownUser, RecordAbsent: nothing is stored.
             VaultDamaged: what is stored was changed.
         """
-        with self._owner(user) as owner:
+        with self.owner(user) as owner:
             place = owner.place(_sized("prefix", prefix))
             with self._shelf.database.reading() as connection:
                 stored = self._shelf.find(connection, place)
@@ -178,7 +183,7 @@ class Vault:
         Raises:
             As `get`; also RecordReplaced, between two pieces: begin again.
         """
-        with self._owner(user) as owner:
+        with self.owner(user) as owner:
             row, head = self._find(owner, prefix)
             yield from owner.open(head, self._pieces(row))
 
@@ -196,23 +201,23 @@ class Vault:
         """Remove many users, for the price of one."""
         for user in users:
             _sized("user", user)
-        with self._writing():
+        with self.writing():
             return self._remover.remove(users, _today())
 
     def checkpoint(self) -> Checkpoint:
         """The removal log's signed size and root, for witnesses and auditors."""
-        with self._writing():
+        with self.writing():
             return self._log.checkpoint()
 
     def consistency(self, first: int) -> list[bytes]:
         """Proof that the log only grew since it had `first` leaves (RFC 9162, 2.1.4)."""
-        with self._writing():
+        with self.writing():
             return self._log.consistency(first)
 
     @contextmanager
     def paused(self) -> Iterator[KeyFile]:
         """Nobody writes meanwhile; the keys, for a backup of them."""
-        with self._writing():
+        with self.writing():
             yield self._keys
 
     def close(self) -> None:
@@ -256,18 +261,24 @@ class Vault:
             pass  # what a backup left that a crash cut off is gone
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Nobody else changes anything meanwhile."""
         self._require_writer()
         with self._lock:
             yield
+
+    def owner(self, user: bytes) -> Owner:
+        """A living user's key; use it in a `with` block.
+
+        Raises:
+            UnknownUser.
+        """
+        return Owner(self.tenant, user, self._keys.key_of(_sized("user", user)))
 
     def _require_writer(self) -> None:
         if not self._writes:
             raise InvalidArgument("this vault is open for reading", "open it without read_only")
         self._keys.require_writer()
-
-    def _owner(self, user: bytes) -> Owner:
-        return Owner(self.tenant, user, self._keys.key_of(_sized("user", user)))
 
     def _find(self, owner: Owner, prefix: bytes) -> tuple[int, Head]:
         """Row and head of a record."""

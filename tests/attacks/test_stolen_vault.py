@@ -100,7 +100,7 @@ def test_without_the_key_file_no_row_opens_under_anything_found(loot: Loot) -> N
     rows = [row for batch in shelf.rows() for row in batch]
     shelf.database.close()
     victim = loot.people[3]
-    with Vault.open(loot.folder / "vault", read_only=True) as vault, vault._owner(victim.user) as owner:
+    with Vault.open(loot.folder / "vault", read_only=True) as vault, vault.owner(victim.user) as owner:
         right = bytes(owner.key.data)  # control
     found = list(keys_in(without_keys(loot), step=64))
     assert len(found) > 500

@@ -111,7 +111,7 @@ def test_a_user_with_more_records_than_a_statement_has_values_can_be_removed(tmp
         event.listen(vault.shelf.database.engine, "connect", lambda raw, _: raw.setlimit(9, 600))
         vault.shelf.database.engine.dispose()
         ann = Person.enrolled(vault, "ann")
-        with vault._owner(ann.user) as owner:
+        with vault.owner(ann.user) as owner:
             fill(vault.shelf, owner, 1300)
         vault.remove(ann.user)
         assert rows(vault) == [0, 0]

@@ -126,7 +126,7 @@ def sent(record: bytes) -> Iterator[bytes]:
 
 def lying(reader: Vault, person: Person) -> Iterator[bytes]:
     """Of the same version as it lies in the database."""
-    with reader._owner(person.user) as owner, reader.shelf.database.reading() as connection:
+    with reader.owner(person.user) as owner, reader.shelf.database.reading() as connection:
         yield owner.tag
         row = reader.shelf.find(connection, owner.place(person.prefix))
         assert row is not None
@@ -137,12 +137,12 @@ def lying(reader: Vault, person: Person) -> Iterator[bytes]:
 
 
 def names(reader: Vault, person: Person) -> tuple[bytes, bytes]:
-    with reader._owner(person.user) as owner:
+    with reader.owner(person.user) as owner:
         return owner.tag, owner.place(person.prefix)
 
 
 def shred_key(reader: Vault, person: Person) -> bytes:
-    with reader._owner(person.user) as owner:
+    with reader.owner(person.user) as owner:
         return bytes(owner.key.data)
 
 

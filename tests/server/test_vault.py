@@ -205,7 +205,7 @@ def test_an_upload_does_not_outlive_its_user(vault: Vault) -> None:
 
 def test_what_an_upload_left_in_a_crash_is_swept(vault: Vault) -> None:
     ann = Person.enrolled(vault, "ann")
-    with vault._owner(ann.user) as owner:
+    with vault.owner(ann.user) as owner:
         left = vault._shelf.begin_upload(owner.tag, b"head")
     vault._shelf.add_piece(left, 0, b"piece")
     reopen(vault)

@@ -1,0 +1,151 @@
+"""Devices of a user: their public keys, and the tokens by which they come in.
+
+A token is the user's id and 32 random bytes; what is stored is a hash of the latter.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+from antefix.keys import DevicePublic
+from antefix_server import _facts
+from antefix_server._facts import Fact, Kind
+from antefix_server._outer import Owner
+from antefix_server.errors import DeviceUnknown, InvitationRefused, TokenRefused
+
+_SECRET = 32
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as the operator sees it.
+
+    Attributes:
+        id: 16 bytes, a digest of its keys.
+        name: what its user calls it.
+        enrolled: seconds since 1970, the last time.
+        revoked: it is not let in.
+    """
+
+    id: bytes
+    name: str
+    enrolled: int
+    revoked: bool
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What a device gets when it is let in for the first time.
+
+    Attributes:
+        tenant, user: the user's ids, 16 bytes each.
+        token: goes with every request from then on. Private; the server keeps a hash.
+    """
+
+    tenant: bytes
+    user: bytes
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Whose request it is."""
+
+    user: bytes
+    device: bytes
+
+
+def enrolled(connection: Connection, owner: Owner, device: DevicePublic, name: str) -> Enrolled:
+    """Keep a device; one that is there gets a new token, and the old one is no good any more.
+
+    Raises:
+        InvitationRefused: it was revoked.
+    """
+    secret = os.urandom(_SECRET)
+    content = {
+        "kem": device.kem_bytes.hex(),
+        "signing": device.signing_bytes.hex(),
+        "name": name[:200],
+        "token": hashlib.sha256(secret).hexdigest(),
+        "enrolled": int(time.time()),
+        "revoked": False,
+    }
+    mark = _mark(owner, device.id)
+    row = _facts.by_mark(connection, Kind.DEVICE, mark)
+    if row is None:
+        _facts.add(connection, owner, Kind.DEVICE, mark, content)
+    elif _facts.opened(owner, row)["revoked"]:
+        raise InvitationRefused
+    else:
+        _facts.change(connection, owner, row, content)
+    token = base64.urlsafe_b64encode(owner.user + secret).decode()
+    return Enrolled(owner.tenant, owner.user, token)
+
+
+def parts_of(token: str) -> tuple[bytes, bytes]:
+    """User and secret of a token.
+
+    Raises:
+        TokenRefused: not even a token.
+    """
+    try:
+        content = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise TokenRefused from None
+    if len(content) != 16 + _SECRET:
+        raise TokenRefused
+    return content[:16], content[16:]
+
+
+def session(connection: Connection, owner: Owner, secret: bytes) -> Session:
+    """The device of a user that has a token.
+
+    Raises:
+        TokenRefused: none that may come in.
+    """
+    given = hashlib.sha256(secret).hexdigest()
+    for row in _facts.of(connection, owner, Kind.DEVICE):
+        said = _facts.opened(owner, row)
+        if hmac.compare_digest(given, said["token"]) and not said["revoked"]:
+            return Session(owner.user, _public(said).id)
+    raise TokenRefused
+
+
+def listed(connection: Connection, owner: Owner) -> list[Device]:
+    """A user's devices."""
+    return [_device(_facts.opened(owner, row)) for row in _facts.of(connection, owner, Kind.DEVICE)]
+
+
+def revoked(connection: Connection, owner: Owner, device: bytes) -> Device:
+    """Let it in no more.
+
+    Raises:
+        DeviceUnknown.
+    """
+    row: Fact | None = _facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
+    if row is None:
+        raise DeviceUnknown(f"the user has no device {device.hex()}", "antefix-server devices list NAME")
+    said = {**_facts.opened(owner, row), "revoked": True}
+    _facts.change(connection, owner, row, said)
+    return _device(said)
+
+
+def _mark(owner: Owner, device: bytes) -> bytes:
+    return hmac.digest(owner.key.data, b"antefix/v1/registry device\0" + device, "sha256")
+
+
+def _public(said: dict[str, Any]) -> DevicePublic:
+    return DevicePublic(bytes.fromhex(said["kem"]), bytes.fromhex(said["signing"]))
+
+
+def _device(said: dict[str, Any]) -> Device:
+    return Device(_public(said).id, said["name"], said["enrolled"], said["revoked"])
