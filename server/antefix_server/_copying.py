@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from antefix_server import _facts
+from antefix_server._engine import Database
 from antefix_server._shelf import Shelf, Stored
 from antefix_server.errors import RecordReplaced
 
@@ -30,6 +32,20 @@ def copy_records(source: Shelf, target: Shelf, keeps: Callable[[Stored], bool]) 
         count += len(new) + len(large)
     target.database.purge()
     return count
+
+
+def copy_facts(source: Database, target: Database, keeps: Callable[[bytes], bool]) -> None:
+    """Copy what is known of the users whose tag `keeps` accepts. Durable on return."""
+    last = 0
+    while True:
+        with source.reading() as connection:
+            rows = _facts.pages(connection, last)
+        if not rows:
+            break
+        with target.writing(durable=False) as connection:
+            _facts.put(connection, [row for row in rows if keeps(row.owner)])
+        last = rows[-1].id
+    target.purge()
 
 
 def _copied(source: Shelf, target: Shelf, row: Stored) -> bool:

@@ -81,6 +81,20 @@ def after(connection: Connection, kind: Kind, id: int) -> list[Fact]:
     return [_row(one) for one in connection.execute(query.limit(_BATCH))]
 
 
+def pages(connection: Connection, last: int) -> list[Fact]:
+    """Everybody's rows of every kind after an id, some at a time."""
+    query = select(facts).where(facts.c.id > last).order_by(facts.c.id).limit(_BATCH)
+    return [_row(one) for one in connection.execute(query)]
+
+
+def put(connection: Connection, rows: list[Fact]) -> None:
+    """Rows as they lay in another database; those with the same marks are replaced."""
+    for row in rows:
+        connection.execute(delete(facts).where(facts.c.mark == row.mark))
+        values = {"owner": row.owner, "kind": int(row.kind), "mark": row.mark, "hint": row.hint}
+        connection.execute(insert(facts), {**values, "sealed": row.sealed})
+
+
 def change(connection: Connection, owner: Owner, row: Fact, content: dict[str, Any]) -> None:
     """Another content for a row."""
     sealed = owner.seal_fact(row.kind, row.mark, _padded(content))

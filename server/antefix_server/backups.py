@@ -22,7 +22,7 @@ from sqlalchemy import text
 from antefix._files import sync_folder
 from antefix.keys import DeviceKeys, RecoveryCode
 from antefix_server import _keybackup, _tables
-from antefix_server._copying import copy_records
+from antefix_server._copying import copy_facts, copy_records
 from antefix_server._engine import Database
 from antefix_server._keyfile import KeyFile
 from antefix_server._log import RemovalLog
@@ -46,6 +46,8 @@ _ODD = (
     "SELECT 1 FROM records WHERE typeof(owner) <> 'blob' OR typeof(head) <> 'blob'"
     " OR typeof(place) NOT IN ('blob', 'null')",
     "SELECT 1 FROM pieces WHERE typeof(content) <> 'blob'",
+    "SELECT 1 FROM facts WHERE typeof(owner) <> 'blob' OR typeof(mark) <> 'blob' OR typeof(sealed) <> 'blob'"
+    " OR typeof(hint) NOT IN ('blob', 'null') OR kind NOT IN (1, 2, 3)",
 )
 
 
@@ -79,6 +81,7 @@ def backup_records(vault: Vault, target: Path) -> int:
         _tables.upgrade(copy.database)
         copy.claim(vault.tenant)
         count = copy_records(vault.shelf, copy, lambda _: True)
+        copy_facts(vault.shelf.database, copy.database, lambda _: True)
         copy.database.seal()
     return count
 
@@ -176,6 +179,7 @@ def _rebuilt(building: Path, sources: Sources, made: _keybackup.Made, settings: 
         target.claim(keys.identity.tenant)
         Remover(keys, target, log).replay()
         living = _tags(keys)
+        copy_facts(source.database, target.database, living.__contains__)
         return copy_records(source, target, lambda row: row.owner in living)
 
 
@@ -185,10 +189,11 @@ def _require_plain(source: Shelf) -> None:
     SQLite lets them; of a number Python would make as many zero bytes.
     """
     tables = (
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('records', 'pieces', 'belongs')"
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table'"
+        " AND name IN ('records', 'pieces', 'belongs', 'facts')"
     )
     with source.database.reading() as connection:
-        odd = connection.execute(text(tables)).scalar() != 3
+        odd = connection.execute(text(tables)).scalar() != 4
         for query in _ODD:
             odd = odd or connection.execute(text(query)).first() is not None
     if odd:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from antefix.errors import KeyRefused
-from antefix.keys import RecoveryCode
+from antefix.keys import DeviceKeys, RecoveryCode
 from antefix.receipts import verify_receipt
 from antefix_server.backups import Sources, backup_keys, backup_records, operator_keys, restore
-from antefix_server.errors import RestoreRefused, UnknownUser, VaultDamaged, VaultUnavailable
+from antefix_server.errors import RestoreRefused, TokenRefused, UnknownUser, VaultDamaged, VaultUnavailable
+from antefix_server.registry import Registry
 from antefix_server.settings import Settings
 from antefix_server.vault import Vault
 from tests import postgres
@@ -199,3 +200,28 @@ def test_a_folder_with_something_in_it_is_not_overwritten(vault: Vault) -> None:
     with pytest.raises(RestoreRefused, match="is not empty"):
         restore(vault.folder, sources, CODE)
     vault.close()
+
+
+def test_who_was_known_is_known_again_and_who_was_removed_is_not(vault: Vault) -> None:
+    registry = Registry(vault)
+    tokens = []
+    for number in range(3):
+        device = DeviceKeys(some_bytes(f"device {number}", 64))
+        invitation = registry.add(f"user {number}").invitation
+        tokens.append(registry.enrol(invitation, device.public, invitation.proof(device)).token)
+    registry.suspend("user 1")
+    sources = backed_up(vault)
+    registry.remove("user 0")
+    settings = lose(vault)
+    restore(vault.folder, sources, CODE, settings)
+    with Vault.open(vault.folder) as again:
+        registry = Registry(again)
+        assert [(user.name, user.suspended) for user in registry.users()] == [
+            ("user 1", True),
+            ("user 2", False),
+        ]
+        registry.authenticate(tokens[2])
+        for token in tokens[:2]:
+            with pytest.raises(TokenRefused):
+                registry.authenticate(token)
+        registry.add("user 0")
