@@ -6,12 +6,15 @@ Results go to stdout, progress and errors to stderr. Nothing of the server is im
 from __future__ import annotations
 
 from antefix._command import application
-from antefix_server import _bench_cli, _vault_cli
+from antefix_server import _bench_cli, _operator_cli, _users_cli
+from antefix_server._opening import place
 
 app = application(
     "antefix-server", "The server of Antefix: it keeps users' sealed prefixes, and removes them."
 )
-_vault_cli.register(app)
+app.callback()(place)
+_operator_cli.register(app)
+_users_cli.register(app)
 _bench_cli.register(app)
 
 

@@ -130,6 +130,11 @@ class Registry:
                     continue  # removed meanwhile
             last = rows[-1].id
 
+    def count(self) -> int:
+        """How many users there are."""
+        with self._database.reading() as connection:
+            return _facts.count(connection, Kind.USER)
+
     def suspend(self, name: str, suspended: bool = True) -> User:
         """Let a user's devices in no more, or again. Its records stay.
 

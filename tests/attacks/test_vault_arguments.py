@@ -60,10 +60,10 @@ def test_a_name_is_no_id(attack: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("attack", [attack for attack in NAMES if attack not in ("empty", "nul")])
 def test_the_command_takes_no_name_either(attack: str, folder: Path) -> None:
-    done = CliRunner().invoke(app, ["vault", "remove", str(folder), "--", NAMES[attack]])
+    done = CliRunner().invoke(app, ["--data", str(folder), "users", "remove", "--", NAMES[attack]])
     assert (done.exit_code, done.stdout) == (1, "")
     lines = done.stderr.splitlines()
-    assert "a user id of" in lines[0]
+    assert "there is no user" in lines[0] or "name" in lines[0]
     assert len(lines) == 2
     assert len(done.stderr) < 300
 

@@ -1,4 +1,4 @@
-"""`antefix-server vault …`: what an operator does with a vault."""
+"""`antefix-server init`, `status`, `backup`, `restore`: what an operator does with the whole."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from antefix_server._opening import AsJson, opened, say
+
 if TYPE_CHECKING:
     from antefix.keys import RecoveryCode
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the vault.", show_default=False)]
 Mirror = Annotated[
     Path | None, typer.Option(help="Second copy of the removal log, on another disk.", show_default="none")
 ]
@@ -27,19 +28,18 @@ Origin = Annotated[str, typer.Option(help="Name of the removal log, best a domai
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `vault` to a command line."""
-    group = typer.Typer(
-        no_args_is_help=True, help="Make, look at, back up and restore a vault; remove users."
-    )
-    for command in (init, status, remove, backup, restore):
-        group.command()(command)
-    app.add_typer(group, name="vault")
+    """Add the commands to a command line."""
+    for command in (init, status, backup, restore):
+        app.command()(command)
 
 
 def init(
-    folder: Folder, mirror: Mirror = None, postgres: Postgres = None, origin: Origin = "localhost/removals"
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.", show_default=False)],
+    mirror: Mirror = None,
+    postgres: Postgres = None,
+    origin: Origin = "localhost/removals",
 ) -> None:
-    """Make a vault. Prints the recovery code that its backups need, once, and the key of its removal log."""
+    """Make a server's data. Prints, once, the recovery code that backups need, and the removal log's key."""
     from antefix.keys import RecoveryCode
     from antefix_server.backups import operator_keys
     from antefix_server.settings import Settings
@@ -53,41 +53,28 @@ def init(
     typer.echo("antefix-server: the recovery code is not kept anywhere: write it down", err=True)
 
 
-def status(folder: Folder) -> None:
-    """Say what is in a vault."""
-    from antefix_server.vault import Vault
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Say what is there."""
+    from antefix_server.registry import Registry
 
-    with Vault.open(folder) as vault:
-        typer.echo(f"vault     {vault.tenant.hex()}")
-        typer.echo(f"records   {vault.shelf.count():,}")
-        typer.echo(f"removals  {vault.checkpoint().size:,}")
-        typer.echo(f"log key   {vault.log_key.text()}")
-
-
-def remove(
-    folder: Folder,
-    user: Annotated[str, typer.Argument(help="Id of the user, 32 hex digits.", show_default=False)],
-    receipt: Annotated[
-        Path | None, typer.Option(help="File for the receipt.", show_default="print it")
-    ] = None,
-) -> None:
-    """Remove a user for good, and give the receipt. The same again within 8 days gives the receipt again."""
-    from antefix._files import write_whole
-    from antefix_server._seam import files
-    from antefix_server.vault import Vault
-
-    who = _id(user)
-    with Vault.open(folder) as vault:
-        text = vault.remove(who).text()
-    if receipt is None:
-        typer.echo(text, nl=False)
-        return
-    with files(receipt):
-        write_whole(receipt, text.encode())
+    with opened(context) as vault:
+        facts = {
+            "data": str(vault.folder),
+            "vault": vault.tenant.hex(),
+            "users": Registry(vault).count(),
+            "records": vault.shelf.count(),
+            "removals": vault.checkpoint().size,
+            "log key": vault.log_key.text(),
+        }
+    lines = "\n".join(
+        f"{name:9} {value:,}" if isinstance(value, int) else f"{name:9} {value}"
+        for name, value in facts.items()
+    )
+    say(as_json, facts, lines)
 
 
 def backup(
-    folder: Folder,
+    context: typer.Context,
     records: Annotated[
         Path | None,
         typer.Option(help="File for the records; keep it as long as you like.", show_default="none"),
@@ -96,11 +83,13 @@ def backup(
         Path | None, typer.Option(help="File for the keys; delete it within 7 days.", show_default="none")
     ] = None,
 ) -> None:
-    """Back up a vault into two files, which belong into two places."""
+    """Back up into two files, which belong into two places."""
+    from antefix.errors import InvalidArgument
     from antefix_server.backups import backup_keys, backup_records
-    from antefix_server.vault import Vault
 
-    with Vault.open(folder) as vault:
+    if records is None and keys is None:
+        raise InvalidArgument("nothing to back up was named", "give --records FILE, --keys FILE, or both")
+    with opened(context) as vault:
         if records is not None:
             typer.echo(f"{backup_records(vault, records):,} records")
         if keys is not None:
@@ -109,7 +98,7 @@ def backup(
 
 
 def restore(
-    folder: Folder,
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.", show_default=False)],
     records: Annotated[Path, typer.Option(help="Backup of the records.")],
     keys: Annotated[Path, typer.Option(help="Backup of the keys, 7 days old at most.")],
     mirror: Mirror = None,
@@ -122,7 +111,7 @@ def restore(
         ),
     ] = False,
 ) -> None:
-    """Make a vault from backups; users who were removed do not come back. Asks for the recovery code."""
+    """Make a server's data from backups; who was removed does not come back. Asks for the recovery code."""
     from antefix_server import backups
     from antefix_server.settings import Settings
 
@@ -141,13 +130,3 @@ def _code() -> RecoveryCode:
         else sys.stdin.readline()
     )
     return RecoveryCode.parse(typed)
-
-
-def _id(text: str) -> bytes:
-    from antefix.errors import InvalidArgument
-
-    if len(text) != 32 or set(text) - set("0123456789abcdef"):
-        raise InvalidArgument(
-            f"a user id of {len(text):,} characters", "it has 32 hex digits: 0-9, a-f; no names"
-        )
-    return bytes.fromhex(text)
