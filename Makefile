@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
 	@echo "installing PyTorch and what else is needed: a minute or two" >&2
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,keyring,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,dev]" -c constraints.txt
 	@touch $@
 
 test: lint  ## all checks: format, lint, types, import layers, every test (minutes)
@@ -43,5 +43,5 @@ lint: venv  ## format, lint, types, import layers
 docs: venv  ## rewrite docs/commands.md from the commands' own help
 	$(BIN)/python -m tests.help_pages > docs/commands.md
 
-demo: venv  ## eight users, eight private prefixes, one base
+demo: venv  ## the whole story: rounds, eight sealed private prefixes, one removed, a report
 	$(BIN)/antefix-sim demo

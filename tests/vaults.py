@@ -31,6 +31,7 @@ class Person:
     owner: Owner
     record: bytes = b""
     version: int = 0
+    previous: bytes = bytes(32)
 
     @classmethod
     def enrolled(cls, vault: Vault, name: str) -> "Person":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 _SHARE_OF_TIME = 0.7  # the rest is for judging, and for what a first guess of the speed is off
 _PROBE_TOKENS = 256
-_RUNTIME_BYTES = 420 * 2**20  # Python with torch and transformers, before any model
-_HEAD_BYTES = 60 * 2**20  # logits of a few positions, and what the allocator keeps
+_RUNTIME_BYTES = 470 * 2**20  # Python with torch and transformers and an open profile, without weights
+_HEAD_BYTES = 80 * 2**20  # logits of a few positions, and what two runs of the same plan differ by
 # What a backward pass keeps of one token in one layer, in units of the hidden size; measured on SmolLM2.
-_KEPT, _KEPT_WITH_RECOMPUTING = 14, 5
+_KEPT, _KEPT_WITH_RECOMPUTING = 16, 6
 _MICRO_BATCHES = (512, 256, 128, 64)
 
 
@@ -36,30 +37,31 @@ class Budget(Settings):
     memory_mb: Count | None = None
 
 
-def within(budget: Budget, base: FrozenBase, plan: TrainingPlan, *, texts: int, tokens: int) -> TrainingPlan:
+def within(budget: Budget, base: FrozenBase, plan: TrainingPlan, tokens: Sequence[int]) -> TrainingPlan:
     """The plan cut to a budget.
 
     Args:
         budget: what it may take.
         base: the base.
         plan: as the rule has it.
-        texts: how many train.
-        tokens: real tokens in them.
+        tokens: real tokens of each text that trains.
 
     Raises:
         InvalidArgument: not even one step fits.
     """
+    texts = len(tokens)
     steps = plan.steps_for(texts)
-    per_step = max(1, tokens * min(plan.batch_size, texts) // texts)
+    per_step = max(1, sum(tokens) * min(plan.batch_size, texts) // texts)
     if budget.tokens is not None:
         steps = min(steps, budget.tokens // per_step)
     if budget.seconds is not None:
-        steps = min(steps, int(budget.seconds * _SHARE_OF_TIME / _seconds_per_step(base, per_step)))
+        fitting = budget.seconds * _SHARE_OF_TIME / _seconds_per_step(base, per_step)  # may be infinite
+        steps = int(min(steps, fitting))
     if steps < 1:
         raise InvalidArgument(
             f"the budget is below one step of {per_step} tokens", "allow more tokens or seconds"
         )
-    return plan.model_copy(update={"max_steps": steps, **_fitting(budget, base)})
+    return plan.model_copy(update={"max_steps": steps, **_fitting(budget, base, max(tokens))})
 
 
 def _seconds_per_step(base: FrozenBase, tokens: int) -> float:
@@ -77,19 +79,23 @@ def _seconds_per_step(base: FrozenBase, tokens: int) -> float:
     return min(times) * max(1.0, tokens / probe)
 
 
-def _fitting(budget: Budget, base: FrozenBase) -> dict[str, Any]:
-    """Settings of a plan that keep it below the memory, the fastest first."""
+def _fitting(budget: Budget, base: FrozenBase, longest: int) -> dict[str, Any]:
+    """Settings of a plan that keep it below the memory, the fastest first.
+
+    A text is never cut: one that is longer than a micro-batch is a micro-batch.
+    """
     if budget.memory_mb is None:
         return {}
     room = budget.memory_mb * 2**20
     for tokens in _MICRO_BATCHES:
         for recompute in (False, True):
-            if estimated_bytes(base, tokens, recompute=recompute) <= room:
+            if estimated_bytes(base, max(tokens, longest), recompute=recompute) <= room:
                 return {"micro_batch_tokens": tokens, "workers": 1, "activation_checkpointing": recompute}
-    least = estimated_bytes(base, _MICRO_BATCHES[-1], recompute=True) // 2**20 + 1
+    least = estimated_bytes(base, max(_MICRO_BATCHES[-1], longest), recompute=True) // 2**20 + 1
     raise InvalidArgument(
-        f"the budget is {budget.memory_mb} MB of memory, this base needs about {least}",
-        "allow more, use a smaller base, or dtype='bf16'",
+        f"the budget is {budget.memory_mb} MB of memory; this base, with a text of {longest} tokens, needs "
+        f"about {least}",
+        "allow more, use a smaller base, shorter texts, or dtype='bf16'",
     )
 
 

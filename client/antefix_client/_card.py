@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from antefix._files import write_whole
+from antefix_client._regular import replace
 from antefix_client._seam import files
 from antefix_client._slots import Slot
 from antefix_client.errors import ProfileAbsent, ProfileDamaged
@@ -85,5 +85,4 @@ class Card(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Keep it."""
-        with files(folder / NAME):
-            write_whole(folder / NAME, self.model_dump_json(indent=2).encode() + b"\n")
+        replace(folder / NAME, self.model_dump_json(indent=2).encode() + b"\n")

@@ -7,7 +7,8 @@ from collections.abc import Iterator, MutableMapping
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antefix._spec import PrefixSpec, TrainingPlan
-from antefix_client._profile import CHECKPOINT, Profile
+from antefix_client._holding import Holding
+from antefix_client._profile import CHECKPOINT
 from antefix_client.errors import ProfileDamaged, ProfileFull
 
 _SIZE = 4
@@ -33,13 +34,14 @@ class Plan(BaseModel):
 class SealedCheckpoint(MutableMapping[str, bytes]):
     """The file `learning`: a mapping of one name, as `antefix.train` writes it."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, held: Holding) -> None:
         """Read what an earlier run left; a file that is damaged is as good as none."""
-        self._profile = profile
+        self._held = held
         self.plan: Plan | None = None
         self._content: bytes | None = None
         try:
-            found = profile.sealed.read(CHECKPOINT)
+            with held.changing() as profile:
+                found = profile.sealed.read(CHECKPOINT)
         except ProfileDamaged:
             return
         if found is None:
@@ -65,7 +67,8 @@ class SealedCheckpoint(MutableMapping[str, bytes]):
 
     def clear(self) -> None:
         """Delete the file."""
-        self._profile.sealed.delete(CHECKPOINT)
+        with self._held.changing() as profile:
+            profile.sealed.delete(CHECKPOINT)
         self.plan = self._content = None
 
     def __getitem__(self, name: str) -> bytes:
@@ -81,7 +84,8 @@ class SealedCheckpoint(MutableMapping[str, bytes]):
         head = self.plan.model_dump_json().encode()
         self._content = content
         try:
-            self._profile.sealed.write(CHECKPOINT, len(head).to_bytes(_SIZE, "big") + head + content)
+            with self._held.changing() as profile:
+                profile.sealed.write(CHECKPOINT, len(head).to_bytes(_SIZE, "big") + head + content)
         except ProfileFull as error:
             raise OSError(error.message) from error
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from antefix._example import Example
 from antefix._files import write_whole
 from antefix.errors import InvalidArgument
-from antefix_client._profile import Profile
+from antefix_client._holding import Holding
 from antefix_client._seam import files
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILES = ("prefix", "record", "texts")
 
 
-def export(profile: Profile, wielder: Wielder, path: Path, what: str) -> Path:
+def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
     """Write one kind of thing to a new path.
 
     Raises:
@@ -32,16 +32,17 @@ def export(profile: Profile, wielder: Wielder, path: Path, what: str) -> Path:
     if what == "peft":
         from antefix.peft import export_peft
 
-        prefix = _required(wielder)
+        prefix, base = _required(wielder), wielder.base
         with files(path):
-            return export_peft(prefix, wielder.base, path)
-    content = content_of(profile, wielder, what)
+            path.mkdir(parents=True, mode=0o700)
+            return export_peft(prefix, base, path)
+    content = content_of(held, wielder, what)
     with files(path):
         write_whole(path, content)
     return path
 
 
-def content_of(profile: Profile, wielder: Wielder, what: str) -> bytes:
+def content_of(held: Holding, wielder: Wielder, what: str) -> bytes:
     """What a file of one kind has in it.
 
     Raises:
@@ -49,12 +50,15 @@ def content_of(profile: Profile, wielder: Wielder, what: str) -> bytes:
     """
     if what not in FILES:
         raise InvalidArgument(f"what is {what!r}", "use one of prefix, peft, record, texts")
-    if what == "texts":
-        return as_lines(profile.texts.values())
-    newest = profile.history.newest
-    if newest is None:
-        raise _nothing()
-    return profile.history.record(newest) if what == "record" else _required(wielder).to_bytes()
+    with held.changing() as profile:
+        if what == "texts":
+            return as_lines(profile.texts.values())
+        newest = profile.history.newest
+        if newest is None:
+            raise _nothing()
+        if what == "record":
+            return profile.history.record(newest)
+    return _required(wielder).to_bytes()
 
 
 def as_lines(texts: Iterable[Example]) -> bytes:

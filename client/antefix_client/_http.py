@@ -16,6 +16,10 @@ from antefix_client.errors import ProfileClosed, ProfileFull, TooFewTexts
 
 Asked = TypeVar("Asked", bound=BaseModel)
 LARGEST_BODY = 2**22
+_OPENAI = {
+    "function_call", "functions", "logit_bias", "logprobs", "metadata", "modalities", "parallel_tool_calls",
+    "prefix", "reasoning_effort", "service_tier", "store", "suffix", "tool_choice", "tools", "top_logprobs",
+}  # fmt: skip
 _LOCAL = {"localhost", "127.0.0.1", "[::1]", "antefix"}
 _STATUS = (
     (ProfileFull, 507),
@@ -82,8 +86,8 @@ def answer_of(status: int, message: str, hint: str = "", kind: str = "refused") 
     return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)
 
 
-async def content_of(request: Request) -> bytes:
-    """A body of no more than `LARGEST_BODY` bytes.
+async def content_of(request: Request, most: int = LARGEST_BODY) -> bytes:
+    """A body of no more than so many bytes.
 
     Raises:
         BodyRefused: it has more.
@@ -91,8 +95,8 @@ async def content_of(request: Request) -> bytes:
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > LARGEST_BODY:
-            raise BodyRefused(413, f"the body has more than {LARGEST_BODY:,} bytes; send less at a time")
+        if len(content) > most:
+            raise BodyRefused(413, f"the body has more than {most:,} bytes; send less at a time")
     return bytes(content)
 
 
@@ -104,12 +108,22 @@ async def body_of(request: Request, kind: type[Asked]) -> Asked:
     """
     content = await content_of(request)
     try:
-        return kind(**json.loads(content or b"{}"))
+        given = json.loads(content or b"{}")
+        json.dumps(given, ensure_ascii=False).encode()
+        return kind(**given)
+    except UnicodeEncodeError:
+        raise BodyRefused(400, "the body holds half of a surrogate pair, which is no character") from None
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
+        where = ".".join(_place(kind, part) for part in first["loc"]) or "the body"
         raise BodyRefused(400, f"{where}: {first['msg'].lower()}") from None
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, AntefixError):
             raise
         raise BodyRefused(400, "the body is not a JSON object") from None
+
+
+def _place(kind: type[BaseModel], part: str | int) -> str:
+    """A part of the way to what is wrong; names are repeated where they are ours or OpenAI's, no others."""
+    known = isinstance(part, int) or part in _OPENAI or f'"{part}"' in json.dumps(kind.model_json_schema())
+    return str(part) if known else "an unknown field"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from antefix._command import harmless
 from antefix_client._opening import (
     HOME,
     AsJson,
@@ -22,6 +23,7 @@ from antefix_client._opening import (
     new_key,
     opened,
     passphrase,
+    require_outside,
     unlock_of,
 )
 
@@ -83,7 +85,7 @@ def init(
 
     folder = folder.expanduser()
     check_base(base)
-    with PersonalModel.create(folder, base=base, unlock=_new_unlock(key_file, keyring)):
+    with PersonalModel.create(folder, base=base, unlock=_new_unlock(folder, key_file, keyring)):
         typer.echo(f"made {folder}")
     typer.echo("antefix: whoever loses what unlocks it loses the profile; nobody else has it", err=True)
 
@@ -105,7 +107,7 @@ def remember(
     chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
     texts = read_texts(file, chosen.value, newest)
     with opened(folder, key_file) as model:
-        count, total = model.remember(texts), len(model.texts())
+        count, total = model.remember(text for _, text in texts), len(model.texts())
     _say(as_json, {"new": count, "texts": total}, f"{count:,} new texts, {total:,} in all")
 
 
@@ -224,8 +226,9 @@ def unlock(
     key_file: KeyFile = None,
 ) -> None:
     """Change what unlocks a profile: a new passphrase, a key file, or the keyring."""
+    new = _new_unlock(folder, new_key_file, keyring, variable="ANTEFIX_NEW_PASSPHRASE")
     with opened(folder, key_file) as model:
-        model.change_unlock(_new_unlock(new_key_file, keyring, variable="ANTEFIX_NEW_PASSPHRASE"))
+        model.change_unlock(new)
     typer.echo("changed")
 
 
@@ -254,11 +257,15 @@ def forget(
     typer.echo("destroyed")
 
 
-def _new_unlock(key_file: Path | None, keyring: bool, variable: str = "ANTEFIX_PASSPHRASE") -> Unlock:
+def _new_unlock(
+    folder: Path, key_file: Path | None, keyring: bool, variable: str = "ANTEFIX_PASSPHRASE"
+) -> Unlock:
     if keyring:
         from antefix_client import Keyring
 
         return Keyring()
+    if key_file is not None:
+        require_outside(folder, key_file)
     # Asked for and made when it is needed: what is refused before asks nobody and leaves no key behind.
     return lambda: passphrase(new=True, variable=variable) if key_file is None else new_key(key_file)
 
@@ -269,5 +276,5 @@ def _say(as_json: bool, facts: Any, text: str) -> None:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return "; ".join(map(str, value)) or "nothing"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return harmless("; ".join(map(str, value))) or "nothing"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else harmless(str(value))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from antefix._arguments import require
 from antefix.errors import InvalidArgument, KeyRefused
-from antefix_client import _linkrequest
+from antefix_client import _changes, _linkrequest
 from antefix_client._custody import Custody
 from antefix_client._linkrequest import shown
 from antefix_client._profile import Profile
@@ -31,13 +31,12 @@ def admit(profile: Profile, request: bytes, device: str) -> bytes:
     try:  # before the list is changed: keys that are none get nowhere
         sealed = keys.user_key.seal_for(new, tenant=devices.tenant, user=devices.user)
         if new.id not in devices.writers:
-            devices = devices.adding(new, signer=keys.device)
+            _changes.add(profile, new)
+            devices = profile.keys.devices
     except InvalidArgument as error:
         raise LinkRefused(error.message) from None
     if devices.signer != keys.device.id:
         raise LinkRefused(f"device {shown(new.id)} was admitted by another device", "admit it there")
-    if devices is not keys.devices:
-        profile.take_over(replace(keys, devices=devices))
     card = profile.card
     base = UNKNOWN if card.fingerprint is None else bytes.fromhex(card.fingerprint)
     name = Path(card.base).name  # of a folder the last part: a path says whose computer it is on
@@ -73,6 +72,7 @@ def join(profile: Profile, content: bytes, device: str) -> None:
 
 def _replace(profile: Profile, keys: Custody) -> None:
     old = profile.keys
+    _changes.keep(profile, [])  # of the user that this profile was
     try:
         profile.take_over(keys)
     finally:  # whichever of the two is not in use

@@ -30,11 +30,12 @@ def brought_up(folder: Path) -> Card:
     return Card.read(folder)
 
 
-def _format(folder: Path) -> object:
+def _format(folder: Path) -> int:
     with files(folder / NAME):
         content = (folder / NAME).read_bytes()
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return FORMAT  # damaged: its reader says how
-    return found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
+    said = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
+    return said if isinstance(said, int) else FORMAT

@@ -104,6 +104,20 @@ def key_in(path: Path) -> bytes:
         raise InvalidArgument(f"{path} cannot be read: {error.strerror}", "check the path") from None
 
 
+def require_outside(folder: Path, key_file: Path) -> None:
+    """Refuse a key in the profile: whoever copies the folder would have it, and its files replace each other.
+
+    Raises:
+        InvalidArgument.
+    """
+    from antefix.errors import InvalidArgument
+
+    if key_file.resolve().is_relative_to(folder.expanduser().resolve()):
+        raise InvalidArgument(
+            f"the key file {key_file} is in the profile's folder", "keep the key in another folder"
+        )
+
+
 def new_key(path: Path) -> bytes:
     """A fresh key, written to a new file that its owner alone can read."""
     from antefix._files import write_whole

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
+from anyio import CapacityLimiter, to_thread
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from antefix_client._history import Version
 from antefix_client._http import body_of, content_of
 from antefix_client.model import PersonalModel
 
-_API = "/antefix/v1"
+API = "/antefix/v1"
 
 
 class _Body(BaseModel):
@@ -48,6 +49,8 @@ class Operations:
     def __init__(self, model: PersonalModel) -> None:
         """Take an open model; its owner closes it."""
         self._model = model
+        # One thread of its own: whoever waits to learn must not take those that answer everybody else.
+        self._learning = CapacityLimiter(1)
 
     @property
     def routes(self) -> list[Route]:
@@ -63,8 +66,8 @@ class Operations:
             self.forget,
         )
         return [
-            *(Route(f"{_API}/{one.__name__}", one) for one in reading),
-            *(Route(f"{_API}/{one.__name__}", one, methods=["POST"]) for one in changing),
+            *(Route(f"{API}/{one.__name__}", one) for one in reading),
+            *(Route(f"{API}/{one.__name__}", one, methods=["POST"]) for one in changing),
         ]
 
     async def status(self, request: Request) -> Response:
@@ -105,7 +108,9 @@ class Operations:
     async def learn(self, request: Request) -> Response:
         """Train a new version; answers when it is done."""
         asked = await body_of(request, Budget)
-        report = await run_in_threadpool(lambda: self._model.learn(budget=asked, progress=False))
+        report = await to_thread.run_sync(
+            lambda: self._model.learn(budget=asked, progress=False), limiter=self._learning
+        )
         return JSONResponse({**_finite(asdict(report)), "said": str(report)})
 
     async def score(self, request: Request) -> Response:

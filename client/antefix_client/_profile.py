@@ -4,62 +4,75 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from antefix._example import Example
 from antefix._files import sync_folder
 from antefix._sealing import KEY_BYTES, Secret
-from antefix.errors import RecordError
+from antefix.errors import InvalidArgument, RecordError
 from antefix.keys import Cost
 from antefix.records import FIRST, Address, Edition, OpenedRecord, cover_of, digest_of, open_record, seal
-from antefix_client import _card, _custody, _history, _migration, _slots
+from antefix_client import _adoption, _card, _changes, _custody, _history, _migration, _slots
 from antefix_client._card import Card
 from antefix_client._custody import Custody
 from antefix_client._history import History, Version
 from antefix_client._lock import Lock
-from antefix_client._sealedfiles import SealedFiles, shred
+from antefix_client._regular import shred, sweep
+from antefix_client._sealedfiles import SealedFiles
 from antefix_client._seam import files
 from antefix_client._slots import Unlock
-from antefix_client._textlog import TextLog, stored_bytes
-from antefix_client.errors import ProfileDamaged, ProfileExists, TextRefused
+from antefix_client._textlog import TextLog, new_identity, stored_bytes
+from antefix_client.errors import ProfileDamaged, ProfileExists, ProfileUnwritable, TextRefused
 
 LOCK, TEXTS, CHECKPOINT, SHARED = "lock", "texts", "learning", "shared.safetensors"
 _LONGEST_TEXT = 100_000
+_ELSEWHERE = "keep the key in another folder: whoever has the profile must not have it, too"
 
 
 class Profile:
-    """An open profile. One thread at a time writes; the model that owns it sees to that.
+    """An open profile. One thread at a time uses it; the model that owns it sees to that.
 
     Attributes:
-        folder: where it is.
+        folder: where it is; links on the way are followed once.
+        lock: held while it is open; whatever writes requires it.
         card: its public facts.
         sealed: its small sealed files.
         history: its versions.
         damaged: what of it could not be read, for a person.
+        removals: how often texts were removed since it was opened.
     """
 
-    def __init__(self, folder: Path, root_of: Callable[[Card], Secret]) -> None:
+    def __init__(self, folder: Path, root_of: Callable[[Card], Secret], lock: Lock | None = None) -> None:
         """Use `open` or `create`."""
-        self.folder = folder
-        Card.require(folder)  # before the lock, which would make a file
+        self.folder = folder = folder.resolve()
         with ExitStack() as opened:
-            opened.callback(Lock(folder / LOCK).release)
+            if lock is None:
+                Card.require(folder)  # before the lock, which would make a file
+                lock = Lock(folder / LOCK)
+            self.lock = lock
+            opened.callback(self.lock.release)
             self.card = _migration.brought_up(folder)
             self._root = root_of(self.card)
             opened.callback(self._root.wipe)
-            self.sealed = SealedFiles(folder, self.id, self._root)
+            self.sealed = SealedFiles(folder, self.id, self._root, self.lock)
             self._keys = Custody.read(self.sealed, bytes.fromhex(self.card.prefix))
             opened.callback(lambda: self._keys.wipe())
             # The keys say whose profile this is: the card may be behind, if `take_over` was cut off.
             self.card = self.card.model_copy(update=self._keys.ids)
-            _sweep(folder)
+            sweep(folder)
             self.history = History(folder, self.sealed)
             self._log = TextLog(folder / TEXTS, self.id, self._root)
             self._texts: dict[int, Example] | None = None
             self._known: set[bytes] = set()
+            self._identity: bytes | None = None
+            self.removals = 0
             self._end = 0
+            _adoption.finish(self)
+            _changes.finish(self)
+            self.history.take_in(self._opens)
             self.damaged = list(self.history.damaged)
             self._close = opened.pop_all().close
 
@@ -80,24 +93,27 @@ class Profile:
             ProfileExists: the folder has something in it.
             ProfileInUse, ProfileFull, ProfileUnwritable.
         """
-        with files(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _require_room(folder)
+        _make_room(folder)
         card = Card.fresh(base)
         profile = bytes.fromhex(card.profile)
         root = Secret(bytearray(os.urandom(KEY_BYTES)))
-        lock = Lock(folder / LOCK)
-        try:
-            sealed = SealedFiles(folder, profile, root)
+        with ExitStack() as failed:
+            lock = Lock(folder / LOCK)
+            failed.callback(lock.release)
+            before = _require_room(folder)  # again: somebody else may have been faster
             slot = _slots.new_slot(root, profile, unlock, cost)
+            failed.callback(_slots.dismiss, slot, profile)
+            if _require_room(folder) != before:
+                raise InvalidArgument("unlock has put a file into the profile's folder", _ELSEWHERE)
+            sealed = SealedFiles(folder, profile, root, lock)
             keys = Custody.fresh(*map(bytes.fromhex, (card.tenant, card.user, card.prefix)))
             keys.write(sealed)
             keys.wipe()
-            TextLog(folder / TEXTS, profile, root).create()
+            log = TextLog(folder / TEXTS, profile, root).create()
+            History(folder, sealed).note(logs=[log.hex()])
             card.model_copy(update={"slots": [slot]}).write(folder)  # last: from now on it is one
-        finally:
-            lock.release()
-        return cls(folder, lambda _: root)
+            failed.pop_all()
+        return cls(folder, lambda _: root, lock)
 
     @property
     def id(self) -> bytes:
@@ -108,9 +124,11 @@ class Profile:
     def texts(self) -> dict[int, Example]:
         """What is remembered, by number, oldest first. Private."""
         if self._texts is None:
-            contents = self._log.read()
-            if contents.damaged:
-                self.damaged.append(f"{TEXTS}: {contents.damaged} places in it")
+            contents = self._log.read(map(bytes.fromhex, self.history.state.logs))
+            said = contents.said(TEXTS)
+            if contents.damaged and said not in self.damaged:
+                self.damaged.append(said)
+            self._identity = contents.identity
             self._texts, self._end = contents.texts, contents.end
             self._known = {self.digest(text) for text in contents.texts.values()}
         return self._texts
@@ -127,26 +145,43 @@ class Profile:
             TextRefused: one is too long.
             ProfileFull, ProfileUnwritable: nothing was kept.
         """
+        self.lock.require()
         have = self.texts
-        number, new, digests = max(have, default=0) + 1, {}, set()
+        number, new, digests = self._next_number, dict[int, Example](), set[bytes]()
         for at, text in enumerate(texts):
-            _require_usable(text, at)
+            require_usable(text, f"text {at}")
             digest = self.digest(text)
             if digest not in self._known and digest not in digests:
                 new[number], number = text, number + 1
                 digests.add(digest)
-        if new:
+        if not new:
+            return 0
+        kept = self._bounded({**have, **new}, self._end + sum(map(stored_bytes, new.values())))
+        if kept is not None:
+            self._rewrite(kept)
+            return len(new)
+        if self._identity is not None and self._identity.hex() not in self.history.state.logs:
+            self.history.note(logs=[self._identity.hex()])  # of a profile that was made before it was kept
+        with self._rereading():
             self._end = self._log.append(new.items(), self._end)
-            have.update(new)
-            self._known |= digests
-            self._bound()
+        have.update(new)
+        self._known |= digests
         return len(new)
 
     def remove_texts(self, numbers: Iterable[int]) -> int:
-        """Forget some texts: the file is written anew without them; how many there were."""
+        """Forget some texts: the file is written anew without them; how many there were.
+
+        What was learned so far counts as learned from them, until a `learn` has started over.
+        """
+        self.lock.require()
         gone = set(numbers) & self.texts.keys()
         if gone:
-            self._rewrite({number: text for number, text in self.texts.items() if number not in gone})
+            self.removals += 1
+            removed = self.history.state.removed or bool(self.history.versions)
+            kept = {number: text for number, text in self.texts.items() if number not in gone}
+            self.sealed.delete(CHECKPOINT)  # it was trained on them
+            # Noted first: a crash after it costs a warm start, and no promise.
+            self._rewrite(kept, removed=removed)
         return len(gone)
 
     def address(self, base: str, shape: bytes) -> Address:
@@ -167,11 +202,10 @@ class Profile:
         """
         keys.write(self.sealed)
         self._keys = keys
-        self.card = self.card.model_copy(update=keys.ids)
-        self.card.write(self.folder)
+        self._update(**keys.ids)
 
     def add_version(
-        self, payload: bytes, shape: bytes, version: Version, follows: Version | None = None
+        self, payload: bytes, shape: bytes, version: Version, follows: Version | None = None, least: int = 1
     ) -> Version:
         """Seal a prefix as the next version; `version` with number and digest filled in.
 
@@ -180,10 +214,12 @@ class Profile:
             shape: of it, 32 bytes.
             version: what else is known of it.
             follows: the version before; None for the one in use.
+            least: number that it has at least.
         """
+        self.lock.require()
         newest = follows or self.history.newest
-        previous = FIRST if newest is None else bytes.fromhex(newest.digest)
-        number = self.history.next_number
+        previous = self.history.last_digest if newest is None else bytes.fromhex(newest.digest)
+        number = max(self.history.next_number, least)
         edition = Edition(self.address(version.base, shape), number, previous if number > 1 else FIRST)
         record = seal(payload, edition, key=self._keys.user_key, device=self._keys.device)
         made = version.model_copy(update={"number": number, "digest": digest_of(record).hex()})
@@ -214,13 +250,11 @@ class Profile:
 
     def pin_base(self, fingerprint: str) -> None:
         """Remember which base this profile's prefixes are for."""
-        self.card = self.card.model_copy(update={"fingerprint": fingerprint})
-        self.card.write(self.folder)
+        self._update(fingerprint=fingerprint)
 
     def unpin_base(self, name: str) -> None:
         """Go over to another base; its fingerprint is pinned when it is loaded."""
-        self.card = self.card.model_copy(update={"base": name, "fingerprint": None})
-        self.card.write(self.folder)
+        self._update(base=name, fingerprint=None)
 
     @property
     def interrupted(self) -> bool:
@@ -235,74 +269,147 @@ class Profile:
 
     def change_unlock(self, unlock: Unlock, cost: Cost | None = None) -> None:
         """Unlock with something else from now on; what unlocked it before does not any more."""
+        self.lock.require()
         old, slot = self.card.slots, _slots.new_slot(self._root, self.id, unlock, cost)
-        self.card = self.card.model_copy(update={"slots": [slot]})
-        self.card.write(self.folder)
-        if slot.kind != "keyring":
-            for one in old:
+        try:
+            self._update(slots=[slot])
+        except BaseException:
+            with suppress(Exception):
+                if Card.read(self.folder).slots == old:  # else it was written all but the folder's sync
+                    _slots.dismiss(slot, self.id)
+            raise
+        for one in old:  # now that the new one is on the disk: nothing opens them any more
+            with suppress(Exception):  # a keyring that is locked, of any kind; what stays there is of no use
                 _slots.dismiss(one, self.id)
 
     def forget(self) -> None:
         """Destroy the profile: slots first, so that nothing of the rest can be opened, then every file."""
+        self.lock.require()
         for slot in self.card.slots:
             _slots.dismiss(slot, self.id)
-        shred(self.folder / _card.NAME)
-        shred(self.folder / _custody.NAME)
         versions = self.folder / _history.FOLDER
-        inside = [*versions.iterdir()] if versions.is_dir() else []
-        for path in [*inside, *self.folder.iterdir()]:
-            if path.name != LOCK and not path.is_dir():
-                shred(path)
-        self.close()
+        try:
+            shred(self.folder / _card.NAME)
+            shred(self.folder / _custody.NAME)
+            inside = [*versions.iterdir()] if versions.is_dir() and not versions.is_symlink() else []
+            for path in [*inside, *self.folder.iterdir()]:
+                if path.name != LOCK and (path.is_symlink() or not path.is_dir()):
+                    shred(path)
+            self.lock.delete()
+        finally:  # also where a file could not be overwritten: the next write would bring the card back
+            self.close()
+        for folder in (versions, self.folder):
+            with suppress(OSError):  # not empty: something in it is not ours
+                folder.rmdir()
         with files(self.folder):
-            if versions.is_dir():
-                versions.rmdir()
-            (self.folder / LOCK).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
-                sync_folder(self.folder.parent)
+            sync_folder(self.folder.parent)
 
     def close(self) -> None:
         """Wipe the keys and let the next one in."""
         self._texts, self._known = None, set()
         self._close()
 
-    def _bound(self) -> None:
-        """Drop the oldest texts above the limits, a tenth more than must be, so that it is rare."""
-        if len(self.texts) <= self.card.max_texts and self._end <= self.card.max_bytes:
-            return
+    def _opens(self, version: Version) -> bool:
+        try:
+            self.open_version(version).wipe()
+        except ProfileDamaged:
+            return False
+        return True
+
+    def _update(self, **facts: object) -> None:
+        """Write the card, then believe it: what could not be written must not come with the next write."""
+        self.lock.require()
+        card = self.card.model_copy(update=facts)
+        card.write(self.folder)
+        self.card = card
+
+    @property
+    def given(self) -> int:
+        """Texts that were ever remembered, also those that are gone; it never falls."""
+        return self._next_number - 1
+
+    @property
+    def _next_number(self) -> int:
+        """Of the next text; none that was ever given, so that nobody removes another one by it."""
+        return max(max(self.texts, default=0) + 1, self.history.state.next_text)
+
+    def _bounded(self, texts: dict[int, Example], size: int) -> dict[int, Example] | None:
+        """Without the oldest above the limits, a tenth more than must be; None where all fit."""
+        if len(texts) <= self.card.max_texts and size <= self.card.max_bytes:
+            return None
         kept, room = {}, self.card.max_bytes * 9 // 10
-        for number in sorted(self.texts, reverse=True)[: self.card.max_texts * 9 // 10]:
-            room -= stored_bytes(self.texts[number])
+        for number in sorted(texts, reverse=True)[: self.card.max_texts * 9 // 10]:
+            room -= stored_bytes(texts[number])
             if room < 0:
                 break
-            kept[number] = self.texts[number]
-        self._rewrite(dict(sorted(kept.items())))
+            kept[number] = texts[number]
+        return dict(sorted(kept.items()))
 
-    def _rewrite(self, texts: dict[int, Example]) -> None:
-        self._end = self._log.rewrite(texts)
-        self._texts = texts
+    def _rewrite(self, texts: dict[int, Example], **facts: object) -> None:
+        """Write the file of texts anew; its identity is noted before, beside the one that it has."""
+        self._log.require()
+        identity = new_identity()
+        logs = [identity.hex()] + ([] if self._identity is None else [self._identity.hex()])
+        self.history.note(logs=logs, next_text=max(self._next_number, max(texts, default=0) + 1), **facts)
+        with self._rereading():
+            self._end = self._log.rewrite(texts, identity)
+        self._texts, self._identity = texts, identity
         self._known = {self.digest(text) for text in texts.values()}
 
+    @contextmanager
+    def _rereading(self) -> Iterator[None]:
+        """After a write that failed, what is on the disk counts, and is read when it is needed."""
+        try:
+            yield
+        except BaseException:
+            self._texts = None
+            raise
 
-def _require_room(folder: Path) -> None:
-    """Refuse a folder in use; what a `create` left that was cut off is no use."""
-    ours = {LOCK, TEXTS, _custody.NAME}
-    if any(path.name.lstrip(".").split(".")[0] not in ours for path in folder.iterdir()):
+
+def _make_room(folder: Path) -> None:
+    """A folder of our own that nobody else can read, with nothing in it."""
+    with files(folder):
+        if not folder.parent.exists():  # made silently, a mistyped path would be a profile that nobody finds
+            raise ProfileUnwritable(
+                f"{folder} cannot be made: there is no folder {folder.parent}",
+                "check the path, or make that folder first",
+            )
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _require_room(folder)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = os.fstat(handle)
+            if found.st_uid != os.geteuid():
+                raise ProfileUnwritable(
+                    f"{folder} belongs to user {found.st_uid}, this process to {os.geteuid()}",
+                    "choose a folder of your own",
+                )
+            if stat.S_IMODE(found.st_mode) != 0o700:
+                os.fchmod(handle, 0o700)
+        finally:
+            os.close(handle)
+
+
+def _require_room(folder: Path) -> set[str]:
+    """Refuse a folder in use; what a `create` left that was cut off is no use. Names of what is there."""
+    ours = {LOCK, TEXTS, _custody.NAME, _history.STATE}
+    with files(folder):
+        found = {path.name for path in folder.iterdir()}
+    if any(name.lstrip(".").split(".")[0] not in ours for name in found):
         raise ProfileExists(f"{folder} has something in it", "choose a new folder, or open the profile there")
+    return found
 
 
-def _sweep(folder: Path) -> None:
-    """Delete what writes left that were cut off."""
-    for path in folder.glob(".*"):
-        shred(path)
+def require_usable(text: Example, what: str) -> None:
+    """Refuse a text that is not kept.
 
-
-def _require_usable(text: Example, at: int) -> None:
+    Raises:
+        TextRefused: empty or too long; `what` names it.
+    """
     size = len(text.prompt) + len(text.completion)
     if size > _LONGEST_TEXT:
         raise TextRefused(
-            f"text {at} has {size:,} characters, more than {_LONGEST_TEXT:,}", "split it into several"
+            f"{what} has {size:,} characters, more than {_LONGEST_TEXT:,}", "split it into several"
         )
     if not text.completion.strip():
-        raise TextRefused(f"text {at} is empty", "leave it out")
+        raise TextRefused(f"{what} is empty", "leave it out")

@@ -6,22 +6,25 @@ import io
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeAlias
 
 from antefix._example import Example
-from antefix.errors import InvalidArgument
+from antefix.errors import ExampleError, InvalidArgument
+from antefix_client._profile import require_usable
 from antefix_client.errors import TextRefused
 
 Split = Literal["paragraphs", "lines", "json", "whole"]
+_Line: TypeAlias = "tuple[int, str]"
+_Text: TypeAlias = "tuple[int, Example]"
 MOST_TEXTS = 4096
 _LONGEST_LINE = 400_000
 
 
-def read_texts(file: str, split: Split, newest: bool) -> list[Example]:
-    """Texts of a file, `-` for standard input.
+def read_texts(file: str, split: Split, newest: bool) -> list[tuple[int, Example]]:
+    """Texts of a file, `-` for standard input, each with the line where it begins.
 
     Args:
         file: path, or `-`.
@@ -34,9 +37,7 @@ def read_texts(file: str, split: Split, newest: bool) -> list[Example]:
     """
     with _opened(file) as stream:
         texts = _SPLITTERS[split](_lines(stream, file), file)
-        if newest:
-            return list(deque(texts, MOST_TEXTS))
-        found: list[Example] = []
+        found = list(deque(texts, MOST_TEXTS)) if newest else []
         for text in texts:
             if len(found) == MOST_TEXTS:
                 raise TextRefused(
@@ -46,7 +47,21 @@ def read_texts(file: str, split: Split, newest: bool) -> list[Example]:
             found.append(text)
         if not found:
             raise InvalidArgument(f"there is no text in {file}", "it is empty, or holds empty lines only")
+        for line, example in found:
+            require_usable(example, f"the text at line {line} of {file}")
     return found
+
+
+@contextmanager
+def said_by_line(file: str, texts: Sequence[tuple[int, Example]]) -> Iterator[None]:
+    """A refusal of one of the texts says where in the file it is: nobody counts them in a shell."""
+    try:
+        yield
+    except ExampleError as error:
+        if error.number is None:
+            raise
+        where = f"line {texts[error.number][0]} of {file}"
+        raise type(error)(f"{where}: {error.message}", error.hint) from None
 
 
 @contextmanager
@@ -61,7 +76,7 @@ def _opened(file: str) -> Iterator[BinaryIO]:
         raise InvalidArgument(f"{file} cannot be read: {error.strerror}", "check the path") from None
 
 
-def _lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, str]]:
+def _lines(stream: BinaryIO, file: str) -> Iterator[_Line]:
     """Numbered lines without their ends; a line without end is never read whole."""
     for number in range(1, sys.maxsize):
         line = stream.readline(_LONGEST_LINE + 1)
@@ -84,32 +99,34 @@ def _lines(stream: BinaryIO, file: str) -> Iterator[tuple[int, str]]:
         yield number, text
 
 
-def _paragraphs(lines: Iterable[tuple[int, str]], file: str) -> Iterator[Example]:
+def _paragraphs(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
     gathered: list[str] = []
-    for _, line in lines:
+    first = 1
+    for number, line in lines:
         if line.strip():
+            first = first if gathered else number
             gathered.append(line)
         elif gathered:
-            yield Example("\n".join(gathered))
+            yield first, Example("\n".join(gathered))
             gathered = []
     if gathered:
-        yield Example("\n".join(gathered))
+        yield first, Example("\n".join(gathered))
 
 
-def _each_line(lines: Iterable[tuple[int, str]], file: str) -> Iterator[Example]:
-    return (Example(line) for _, line in lines if line.strip())
+def _each_line(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
+    return ((number, Example(line)) for number, line in lines if line.strip())
 
 
-def _whole(lines: Iterable[tuple[int, str]], file: str) -> Iterator[Example]:
+def _whole(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
     text = io.StringIO()
     for _, line in lines:
         text.write(line + "\n")
         if text.tell() > _LONGEST_LINE:
             raise TextRefused(f"{file} has more than {_LONGEST_LINE:,} characters", "use --split paragraphs")
-    yield Example(text.getvalue().rstrip("\n"))
+    yield 1, Example(text.getvalue().rstrip("\n"))
 
 
-def _json(lines: Iterable[tuple[int, str]], file: str) -> Iterator[Example]:
+def _json(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
     for number, line in lines:
         if not line.strip():
             continue
@@ -123,7 +140,7 @@ def _json(lines: Iterable[tuple[int, str]], file: str) -> Iterator[Example]:
             raise InvalidArgument(
                 f"line {number} of {file} has no text", 'write {"completion": "…", "prompt": "…"}'
             )
-        yield Example(completion, prompt)
+        yield number, Example(completion, prompt)
 
 
 _SPLITTERS = {"paragraphs": _paragraphs, "lines": _each_line, "json": _json, "whole": _whole}

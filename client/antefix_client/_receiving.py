@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from antefix._arguments import require
 from antefix.records import cover_of, open_record
-from antefix_client._history import History, Version, now
+from antefix_client._history import FARTHEST, History, Version, now
 from antefix_client._profile import Profile
 from antefix_client.errors import BaseChanged, VersionRefused
 
 
-def receive(profile: Profile, record: bytes, base: str) -> Version:
+def receive(profile: Profile, record: bytes) -> Version:
     """Keep a version of another device; see `PersonalModel.receive`.
 
     Args:
-        profile: of this device.
+        profile: of this device; its base was loaded once.
         record: bytes from anywhere.
-        base: fingerprint of the base of this profile.
     """
     require(record, bytes, "the record")
-    version, previous = _opened(profile, record, base)
+    version, previous = _opened(profile, record, profile.card.fingerprint or "")
     history = profile.history
     for known in history.versions:
         if known.digest == version.digest:
@@ -55,8 +54,17 @@ def _opened(profile: Profile, record: bytes, base: str) -> tuple[Version, str]:
 
 
 def _require_place(history: History, version: Version) -> None:
-    """Refuse what is older than all that is kept: it would be dropped at once."""
-    oldest = min((one.number for one in history.versions if not one.beside), default=0)
+    """Refuse what is older than all that is kept: it would be dropped at once, or was.
+
+    Nor may a device of ours, once taken over, use up all numbers.
+    """
+    oldest = min((one.number for one in history.versions if not one.beside), default=history.state.past + 1)
+    most = history.next_number + FARTHEST
+    if version.number > most:
+        raise VersionRefused(
+            f"the record is version {version.number}, the newest here is {history.next_number - 1}",
+            f"numbers go up one by one, to {most} at most; remove the device that made it",
+        )
     if version.number < oldest:
         raise VersionRefused(
             f"the record is version {version.number}, the oldest that is kept here is {oldest}",

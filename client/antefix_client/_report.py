@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_SHOWN = 8  # numbers of texts in a sentence
+
 
 @dataclass(frozen=True)
 class LearnReport:
@@ -23,6 +25,8 @@ class LearnReport:
         seconds: training and judging, loading the base not.
         resumed: it went on from an interrupted run.
         shortened: the budget allowed fewer steps than the rule would take.
+        fresh: texts had been removed: it began without what was learned before, which is gone now.
+        skipped: numbers of texts, as `texts()` has them, that are too long for the base or empty to it.
     """
 
     finished: bool
@@ -38,6 +42,8 @@ class LearnReport:
     seconds: float
     resumed: bool
     shortened: bool
+    fresh: bool = False
+    skipped: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         """One sentence for a person."""
@@ -45,8 +51,22 @@ class LearnReport:
             return f"Out of time after {self.seconds:.0f} s: learn again to go on from there."
         judged = f"{self.loss_before:.2f} → {self.loss_after:.2f} nats per token"
         on = f"on {self.judged_on} texts that were kept aside"
+        more = _left_out(self.skipped)
+        if self.fresh:
+            more = f" It began afresh, texts having been removed: older versions are gone.{more}"
         if self.kept:
             made = f"Version {self.version}, learned from {self.texts} texts in {self.seconds:.0f} s"
-            return f"{made}: {judged} {on}."
+            return f"{made}: {judged} {on}.{more}"
         stays = "nothing changes" if self.version is None else f"version {self.version} stays in use"
-        return f"No gain from {self.texts} texts ({judged} {on}): {stays}."
+        if self.fresh:
+            stays = "no version is in use"
+        return f"No gain from {self.texts} texts ({judged} {on}): {stays}.{more}"
+
+
+def _left_out(skipped: tuple[int, ...]) -> str:
+    if not skipped:
+        return ""
+    numbers = ", ".join(map(str, skipped[:_SHOWN])) + (" …" if len(skipped) > _SHOWN else "")
+    if len(skipped) == 1:
+        return f" Text {numbers} does not fit the base and was left out."
+    return f" {len(skipped):,} texts do not fit the base and were left out: {numbers}."

@@ -7,8 +7,10 @@ from pathlib import Path
 from antefix._example import Example
 from antefix_client import _slots
 from antefix_client._card import Card
+from antefix_client._history import known_logs
 from antefix_client._lock import Lock
 from antefix_client._profile import LOCK, TEXTS
+from antefix_client._sealedfiles import SealedFiles
 from antefix_client._slots import Unlock
 from antefix_client._textlog import TextLog
 
@@ -24,6 +26,7 @@ def rescue(folder: Path, unlock: Unlock) -> list[Example]:
     lock = Lock(folder / LOCK)
     try:
         with _slots.root_of(card.slots, profile, unlock) as root:
-            return list(TextLog(folder / TEXTS, profile, root).read().texts.values())
+            known = known_logs(SealedFiles(folder, profile, root, lock))
+            return list(TextLog(folder / TEXTS, profile, root).read(known).texts.values())
     finally:
         lock.release()

@@ -8,16 +8,22 @@ from __future__ import annotations
 from antefix._spec import PrefixSpec, TrainingPlan
 
 MAX_PROMPT_TOKENS = 256
+LENGTH = 16
 
-_SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts, that share of them judges
+_SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts ever remembered, that share of them judges
 _LEAST_SHARE = 0.1
 _MANY = 128
 _BATCH, _LOOKS = 4, 4  # texts per step; the best of four looks is kept, so that too many passes do no harm
 
 
-def judging_share(texts: int) -> float:
-    """Share of the texts that judge; it never grows, so that a text that trained never judges later."""
-    return next((share for most, share in _SHARES if texts <= most), _LEAST_SHARE)
+def judging_share(given: int) -> float:
+    """Share of the texts that judge; it never grows, so that a text that trained never judges later.
+
+    Args:
+        given: texts that were ever remembered. Of those that are left the share would grow when some are
+            removed, and what has trained a shared prefix in a round would judge it.
+    """
+    return next((share for most, share in _SHARES if given <= most), _LEAST_SHARE)
 
 
 def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
@@ -36,4 +42,4 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
         max_prompt_tokens=MAX_PROMPT_TOKENS,
         evaluate_every=max(1, round(passes * texts / _BATCH / _LOOKS)),
     )
-    return PrefixSpec(length=16), plan
+    return PrefixSpec(length=LENGTH), plan

@@ -8,11 +8,15 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from antefix_client._opening import HOME, Device, Dtype, Folder, KeyFile, opened
+
+if TYPE_CHECKING:
+    from antefix_client import PersonalModel
+    from antefix_client._resident import Resident
 
 TOKEN = "ANTEFIX_TOKEN"
 SOCKET = "service.sock"
@@ -41,28 +45,58 @@ def serve(
     On a Unix socket in the profile, which only you can open; or with --port on loopback, for who has the
     token (printed, or what ANTEFIX_TOKEN says). Ctrl-C ends it.
     """
+    folder = folder.expanduser()
+    require_service()
+    with opened(folder, key_file, device, dtype) as model:
+        serve_model(model, folder, port)
+
+
+def require_service() -> None:
+    """Say before anything is asked that the service cannot be started."""
     from antefix.errors import InvalidArgument
 
     try:
-        import uvicorn
-
-        from antefix_client._service import Service
+        import uvicorn  # noqa: F401
     except ImportError:
         raise InvalidArgument("the service is not installed", "pip install 'antefix[service]'") from None
-    folder = folder.expanduser()
-    with opened(folder, key_file, device, dtype) as model:
-        model.load_base()
-        listening = _socket(folder / SOCKET) if port is None else _loopback(port)
-        token = None if port is None else os.environ.get(TOKEN) or secrets.token_urlsafe(32)
-        try:
-            # uvicorn raises the signal again when it is done; unhandled, it would end us before we clean up.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            typer.echo(_where(listening, token))
-            config = uvicorn.Config(Service(model).application(token), log_level="warning", access_log=False)
-            uvicorn.Server(config).run(sockets=[listening])
-        finally:
-            listening.close()
+
+
+def serve_model(model: PersonalModel, folder: Path, port: int | None) -> None:
+    """Serve an open model until a signal comes."""
+    import uvicorn
+
+    from antefix_client._listening import settled
+    from antefix_client._service import Service
+
+    model.load_base()
+    listening = _socket(folder / SOCKET) if port is None else _loopback(port)
+    token = None if port is None else os.environ.get(TOKEN) or secrets.token_urlsafe(32)
+    resident = _resident(model, folder / SOCKET if port is None else None)
+    try:
+        # uvicorn raises the signal again when it is done; unhandled, it would end us before we clean up.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        typer.echo(_where(listening, token))
+        more = [] if resident is None else resident.routes
+        application = Service(model, more).application(token)
+        if resident is not None:
+            resident.start()
+        uvicorn.Server(settled(application)).run(sockets=[listening])
+    finally:
+        if resident is not None:
+            resident.stop()
+        listening.close()
+        if port is None:
             (folder / SOCKET).unlink(missing_ok=True)
+
+
+def _resident(model: PersonalModel, socket: Path | None) -> Resident | None:
+    """What keeps a joined device in step; None where what talks to servers is not installed."""
+    try:
+        from antefix_client._resident import Resident
+        from antefix_client.membership import Membership
+    except ImportError:
+        return None
+    return Resident(Membership(model), socket)
 
 
 def _socket(path: Path) -> socket.socket:
@@ -72,8 +106,9 @@ def _socket(path: Path) -> socket.socket:
 
     if len(os.fsencode(path)) > _LONGEST_SOCKET:
         raise InvalidArgument(f"{path} is too long for a socket", "use --port, or a shorter --profile")
+    with files(path):
+        path.unlink(missing_ok=True)  # of a service that was killed: the profile's lock says that none runs
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path.unlink(missing_ok=True)  # of a service that was killed: the profile's lock says that none runs
     before = os.umask(0o177)
     try:
         with files(path):

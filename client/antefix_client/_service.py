@@ -6,7 +6,7 @@ It listens on a Unix socket that its user alone can open, or on loopback for who
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,9 +26,9 @@ from antefix_client.model import PersonalModel
 class Service:
     """Answers for one model, in OpenAI's form and in our own. Whatever takes time runs in threads."""
 
-    def __init__(self, model: PersonalModel) -> None:
-        """Take an open model; its owner closes it."""
-        self._model = model
+    def __init__(self, model: PersonalModel, more: Sequence[Route] = ()) -> None:
+        """Take an open model, which its owner closes, and routes of others."""
+        self._model, self._more = model, more
 
     def application(self, token: str | None) -> ASGIApp:
         """The routes; with a token, for who has it alone."""
@@ -38,6 +38,7 @@ class Service:
             Route("/v1/completions", self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             *Operations(self._model).routes,
+            *self._more,
         ]
         handlers = {AntefixError: refused, BodyRefused: refused}
         return Guard(Starlette(routes=routes, exception_handlers=handlers), token)

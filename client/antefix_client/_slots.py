@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from antefix._arguments import require_text
 from antefix._sealing import KEY_BYTES, Secret, decrypt, encrypt
@@ -46,6 +47,7 @@ class Slot(BaseModel):
         kind: what opens it.
         sealed: hex digits.
         service: of a keyring.
+        entry: end of its name there; profiles of before had one entry without, which a change wrote over.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -53,6 +55,7 @@ class Slot(BaseModel):
     kind: Literal["passphrase", "key", "keyring"]
     sealed: str
     service: str | None = None
+    entry: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")
 
 
 def new_slot(root: Secret, profile: bytes, unlock: Unlock, cost: Cost | None = None) -> Slot:
@@ -67,11 +70,12 @@ def new_slot(root: Secret, profile: bytes, unlock: Unlock, cost: Cost | None = N
     Raises:
         InvalidArgument: nothing that could unlock.
     """
-    given = _given(unlock)
+    given = settled(unlock)
     if isinstance(given, Keyring):
-        key = os.urandom(KEY_BYTES)
-        _keyring().set_password(given.service, profile.hex(), base64.b64encode(key).decode())
-        return Slot(kind="keyring", sealed=_sealed(root, profile, key).hex(), service=given.service)
+        key, entry = os.urandom(KEY_BYTES), secrets.token_hex(8)
+        _keyring().set_password(given.service, _name(profile, entry), base64.b64encode(key).decode())
+        under = _sealed(root, profile, key).hex()
+        return Slot(kind="keyring", sealed=under, service=given.service, entry=entry)
     if isinstance(given, bytes):
         return Slot(kind="key", sealed=_sealed(root, profile, given).hex())
     held = UserKey(Secret(bytearray(root.data)), _EPOCH)
@@ -87,7 +91,7 @@ def root_of(slots: list[Slot], profile: bytes, unlock: Unlock) -> Secret:
         UnlockRefused: none does.
         InvalidArgument: nothing that could unlock.
     """
-    given = _given(unlock)
+    given = settled(unlock)
     for slot in slots:
         root = _opened(slot, profile, given)
         if root is not None:
@@ -98,12 +102,17 @@ def root_of(slots: list[Slot], profile: bytes, unlock: Unlock) -> Secret:
 def dismiss(slot: Slot, profile: bytes) -> None:
     """Delete what a slot keeps elsewhere: its entry in the keyring."""
     if slot.kind == "keyring" and slot.service is not None:
-        keyring = _keyring()
-        if keyring.get_password(slot.service, profile.hex()) is not None:
-            keyring.delete_password(slot.service, profile.hex())
+        keyring, name = _keyring(), _name(profile, slot.entry)
+        if keyring.get_password(slot.service, name) is not None:
+            keyring.delete_password(slot.service, name)
 
 
-def _given(unlock: Unlock) -> str | bytes | Keyring:
+def settled(unlock: Unlock) -> str | bytes | Keyring:
+    """What a function gives, who may ask a person; and whether it could unlock anything.
+
+    Raises:
+        InvalidArgument: it could not.
+    """
     given = unlock() if callable(unlock) else unlock
     if isinstance(given, bytes | bytearray):
         if len(given) != KEY_BYTES:
@@ -137,12 +146,17 @@ def _opened(slot: Slot, profile: bytes, given: str | bytes | Keyring) -> Secret 
     if slot.kind == "key" and isinstance(given, bytes):
         return _unsealed(sealed, profile, given)
     if slot.kind == "keyring" and isinstance(given, Keyring):
-        stored = _keyring().get_password(given.service, profile.hex())
+        stored = _keyring().get_password(given.service, _name(profile, slot.entry))
         try:
             return None if stored is None else _unsealed(sealed, profile, base64.b64decode(stored))
         except binascii.Error:
             return None
     return None
+
+
+def _name(profile: bytes, entry: str | None) -> str:
+    """Under which the keyring has a slot's key: each has its own, so that a new one replaces none in use."""
+    return profile.hex() if entry is None else f"{profile.hex()}-{entry}"
 
 
 def _sealed(root: Secret, profile: bytes, key: bytes) -> bytes:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from antefix._arguments import require_text
 from antefix._example import Example
-from antefix._files import write_whole
 from antefix.errors import InvalidArgument
 from antefix_client._conflict import Which, before_choice, chosen
 from antefix_client._history import Version, now
+from antefix_client._holding import Holding
 from antefix_client._profile import SHARED, Profile
+from antefix_client._regular import replace
 from antefix_client._seam import files
 from antefix_client.errors import BaseChanged
 
@@ -28,11 +30,12 @@ class Wielder:
     A prefix in memory is in the clear. It is let go with `drop`; Python cannot promise that it is wiped.
     """
 
-    def __init__(self, profile: Profile, base: FrozenBase | None, device: str, dtype: str) -> None:
+    def __init__(self, held: Holding, base: FrozenBase | None, device: str, dtype: str) -> None:
         """Load nothing yet."""
-        self._profile, self._base, self._device, self._dtype = profile, base, device, dtype
+        self._held, self._device, self._dtype = held, device, dtype
         self._loading = threading.Lock()
-        self._checked = False
+        self._given, self._turn = base, 0
+        self._ready: FrozenBase | None = None
         self._in_use: tuple[Version, Prefix] | None = None
 
     @property
@@ -41,18 +44,24 @@ class Wielder:
 
         Raises:
             BaseChanged: it is not the one of the profile.
+            ProfileClosed: also where it was closed while the base was loading.
             BaseNotFound, BaseUnavailable, BaseDamaged, BaseUnsuitable.
         """
-        from antefix import FrozenBase
+        while True:
+            with self._held.changing():
+                if self._ready is not None:
+                    return self._ready
+            self._load()
 
-        with self._loading:
-            if self._base is None:
-                name = self._profile.card.base
-                self._base = FrozenBase.load(name, device=self._device, dtype=self._dtype)
-            if not self._checked:
-                self._check(self._base)
-                self._checked = True
-            return self._base
+    @contextmanager
+    def wielding(self) -> Iterator[tuple[Profile, FrozenBase]]:
+        """The profile, which nobody else changes meanwhile, with its base, which is loaded before."""
+        while True:
+            base = self.base
+            with self._held.changing() as profile:
+                if self._ready is base:
+                    yield profile, base
+                    return
 
     @property
     def prefix(self) -> Prefix | None:
@@ -62,68 +71,47 @@ class Wielder:
             ProfileDamaged: its record does not open.
             BaseChanged: it is of another base.
         """
-        newest = self._profile.history.newest
-        if newest is None:
-            return self.shared
-        held = self._in_use
-        if held is None or held[0].digest != newest.digest:
-            held = self._in_use = newest, self.prefix_of(newest)
-        return held[1]
+        return self._ready_to_write()[1]
 
-    @property
-    def shared(self) -> Prefix | None:
+    def prefix_or_none(self, profile: Profile, base: FrozenBase) -> Prefix | None:
+        """As `prefix`; None where the newest version is of a base that the profile had before."""
+        try:
+            return self._prefix(profile, base)
+        except BaseChanged:
+            return self.shared(profile, base)
+
+    def shared(self, profile: Profile, base: FrozenBase) -> Prefix | None:
         """The shared prefix of the release, if the profile has one for this base."""
         from antefix import Prefix
 
-        path = self._profile.folder / SHARED
+        path = profile.folder / SHARED
         if not path.is_file():
             return None
         shared = Prefix.load(path)
-        return shared if shared.base_fingerprint == self.base.fingerprint else None
-
-    def prefix_or_none(self) -> Prefix | None:
-        """As `prefix`; None where the newest version is of a base that the profile had before."""
-        try:
-            return self.prefix
-        except BaseChanged:
-            return self.shared
-
-    def prefix_of(self, version: Version) -> Prefix:
-        """The prefix of any version.
-
-        Raises:
-            ProfileDamaged: its record does not open.
-        """
-        base = self.base
-        if version.base != base.fingerprint:
-            raise BaseChanged(
-                f"version {version.number} was trained on base {version.base[:16]}…, "
-                f"the base in use is {base.fingerprint[:16]}…",
-                "learn again",
-            )
-        with self._profile.open_version(version) as opened:
-            return opened.prefix()
+        return shared if shared.base_fingerprint == base.fingerprint else None
 
     def generate(self, prompt: str, settings: Mapping[str, Any]) -> Generated:
         """One text."""
         from antefix import generate
 
-        return generate(self.base, [self._request(prompt, settings)], max_rows=1)[0]
+        base, request = self._request(prompt, settings)
+        return generate(base, [request], max_rows=1)[0]
 
     def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[Piece]]:
         """Tokens read, and one text piece by piece; what is refused is refused now, not with the first."""
+        from antefix import generate
         from antefix._batch import Piece, RunningBatch
         from antefix._request import prepare
 
-        request = self._request(prompt, settings)
-        prepared = prepare(self.base, request, "the prompt")
+        base, request = self._request(prompt, settings)
+        prepared = prepare(base, request, "the prompt")
         read = len(prepared.inputs) + len(prepared.source)
         if request.num_beams > 1:
-            found = self.generate(prompt, settings)
+            found = generate(base, [request], max_rows=1)[0]
             return read, iter([Piece(0, found.text, found)])
 
         def running() -> Iterator[Piece]:
-            batch = RunningBatch(self.base, 1, prepared.size)
+            batch = RunningBatch(base, 1, prepared.size)
             batch.join(prepared)
             while batch.busy:
                 yield from batch.step()
@@ -134,14 +122,16 @@ class Wielder:
         """Nats per token under the prefix in use."""
         from antefix import score
 
-        return score(self.base, texts, self.prefix)
+        base, prefix = self._ready_to_write()
+        return score(base, texts, prefix)
 
-    def roll_back(self, profile: Profile, which: Which) -> Version:
+    def roll_back(self, which: Which) -> Version:
         """Seal an older version, or one of a conflict, as the next one."""
-        version = chosen(profile.history, which)
-        prefix = self.prefix_of(version)
-        made = version.model_copy(update={"how": "rolled back", "of": version.number, "beside": False})
-        return self.keep(profile, prefix, made, before_choice(profile.history, version))
+        with self.wielding() as (profile, base):
+            version = chosen(profile.history, which)
+            prefix = self._prefix_of(profile, base, version)
+            made = version.model_copy(update={"how": "rolled back", "of": version.number, "beside": False})
+            return self.keep(profile, prefix, made, before_choice(profile.history, version))
 
     def keep(
         self, profile: Profile, prefix: Prefix, version: Version, follows: Version | None = None
@@ -155,41 +145,96 @@ class Wielder:
         self._in_use = made, prefix
         return made
 
-    def use_shared(self, profile: Profile, path: Path) -> None:
-        """Copy a shared prefix into the profile."""
+    def use_shared(self, path: Path | None) -> None:
+        """Copy a shared prefix into the profile, or have none."""
         from antefix import Prefix
 
-        shared = Prefix.load(path, base_fingerprint=self.base.fingerprint)
-        with files(profile.folder / SHARED):
-            write_whole(profile.folder / SHARED, shared.to_bytes())
+        if path is None:
+            with self._held.changing() as profile, files(profile.folder / SHARED):
+                (profile.folder / SHARED).unlink(missing_ok=True)
+            return
+        with self.wielding() as (profile, base):
+            shared = Prefix.load(path, base_fingerprint=base.fingerprint)
+            replace(profile.folder / SHARED, shared.to_bytes())
 
-    def change_base(self, profile: Profile, base: str | FrozenBase) -> None:
-        """Go over to another base."""
-        name, self._base = named(base)
-        self._in_use, self._checked = None, False
-        profile.unpin_base(name)
+    def change_base(self, base: str | FrozenBase) -> None:
+        """Go over to another base; one that is loading meanwhile comes to nothing."""
+        name, given = named(base)
+        with self._held.changing() as profile:
+            profile.unpin_base(name)
+            self._forget(given)
+
+    def release(self) -> None:
+        """Let go of the prefix, by who dropped its version."""
+        self._in_use = None
 
     def drop(self) -> None:
-        """Let go of base and prefix."""
-        self._base = self._in_use = None
+        """Let go of base and prefix, by who closes the profile; one that is loading comes to nothing."""
+        self._forget(None)
 
-    def _request(self, prompt: str, settings: Mapping[str, Any]) -> GenerationRequest:
+    def _forget(self, given: FrozenBase | None) -> None:
+        self._given, self._ready, self._in_use = given, None, None
+        self._turn += 1
+
+    def _load(self) -> None:
+        """Load the base without the profile's lock, which may take minutes; believe it with the lock."""
+        from antefix import FrozenBase
+
+        with self._loading:
+            with self._held.changing() as profile:
+                if self._ready is not None:
+                    return
+                turn, name, base = self._turn, profile.card.base, self._given
+            if base is None:
+                base = FrozenBase.load(name, device=self._device, dtype=self._dtype)
+            with self._held.changing() as profile:
+                if turn == self._turn:
+                    self._given = base
+                    _pin(profile, base)
+                    self._ready = base
+
+    def _ready_to_write(self) -> tuple[FrozenBase, Prefix | None]:
+        with self.wielding() as (profile, base):
+            return base, self._prefix(profile, base)
+
+    def _prefix(self, profile: Profile, base: FrozenBase) -> Prefix | None:
+        newest = profile.history.newest
+        if newest is None:
+            return self.shared(profile, base)
+        held = self._in_use
+        if held is None or held[0].digest != newest.digest:
+            held = self._in_use = newest, self._prefix_of(profile, base, newest)
+        return held[1]
+
+    def _prefix_of(self, profile: Profile, base: FrozenBase, version: Version) -> Prefix:
+        if version.base != base.fingerprint:
+            raise BaseChanged(
+                f"version {version.number} was trained on base {version.base[:16]}…, "
+                f"the base in use is {base.fingerprint[:16]}…",
+                "learn again",
+            )
+        with profile.open_version(version) as opened:
+            return opened.prefix()
+
+    def _request(self, prompt: str, settings: Mapping[str, Any]) -> tuple[FrozenBase, GenerationRequest]:
         from antefix import GenerationRequest
 
         if "prefix" in settings:
             raise InvalidArgument("a personal model has its own prefix", "leave out prefix")
-        return GenerationRequest(prompt=prompt, prefix=self.prefix, **settings)
+        base, prefix = self._ready_to_write()
+        return base, GenerationRequest(prompt=prompt, prefix=prefix, **settings)
 
-    def _check(self, base: FrozenBase) -> None:
-        pinned = self._profile.card.fingerprint
-        if pinned is None:
-            self._profile.pin_base(base.fingerprint)
-        elif pinned != base.fingerprint:
-            raise BaseChanged(
-                f"base {base.name!r} has fingerprint {base.fingerprint[:16]}…, "
-                f"this profile is for {pinned[:16]}…",
-                "bring the old base back; or call change_base() and learn() again: no text is lost",
-            )
+
+def _pin(profile: Profile, base: FrozenBase) -> None:
+    pinned = profile.card.fingerprint
+    if pinned is None:
+        profile.pin_base(base.fingerprint)
+    elif pinned != base.fingerprint:
+        raise BaseChanged(
+            f"base {base.name!r} has fingerprint {base.fingerprint[:16]}…, "
+            f"this profile is for {pinned[:16]}…",
+            "bring the old base back; or call change_base() and learn() again: no text is lost",
+        )
 
 
 def named(base: object) -> tuple[str, FrozenBase | None]:

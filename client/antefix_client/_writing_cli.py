@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from typing import Annotated, Any
 
 import typer
 
+from antefix._command import harmless
 from antefix_client._keeping_cli import SplitBy
 from antefix_client._opening import HOME, AsJson, Device, Dtype, Folder, KeyFile, opened
 
@@ -81,21 +81,13 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Say how well texts are predicted: mean nats per token, lower is better."""
-    from antefix_client._reading import read_texts
+    from antefix_client._reading import read_texts, said_by_line
 
     chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
     texts = read_texts(file, chosen.value, newest=False)
-    with opened(folder, key_file, device, dtype) as model:
-        found = model.score(texts)
+    with opened(folder, key_file, device, dtype) as model, said_by_line(file, texts):
+        found = model.score([text for _, text in texts])
     typer.echo(json.dumps({"nats_per_token": found, "texts": len(texts)}) if as_json else f"{found:.3f}")
-
-
-def harmless(text: str) -> str:
-    """Without control characters: a model can be made to write what a terminal would obey."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" and one not in "\n\t" else one
-        for one in text
-    )
 
 
 def _typed() -> str:

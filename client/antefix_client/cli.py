@@ -1,12 +1,23 @@
-"""The command `antefix`. Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
+"""The command `antefix`.
 
+Exit codes: 0 done, 1 refused, 2 wrong usage or a missing extra, 130 interrupted.
 Results go to stdout, errors and progress to stderr. Imports no torch before a command needs it.
 """
 
 from __future__ import annotations
 
-from antefix._command import application
-from antefix_client import _devices_cli, _keeping_cli, _receipt_cli, _serve_cli, _writing_cli
+from antefix._extras import imported_by
+
+with imported_by("antefix"):
+    from antefix._command import application
+    from antefix_client import (
+        _devices_cli,
+        _keeping_cli,
+        _receipt_cli,
+        _serve_cli,
+        _server_cli,
+        _writing_cli,
+    )
 
 ABOUT = "A personal model on this device: it remembers, learns, and writes like you."
 app = application("antefix", ABOUT, completion=True)
@@ -15,6 +26,7 @@ _writing_cli.register(app)
 _serve_cli.register(app)
 _receipt_cli.register(app)
 _devices_cli.register(app)
+_server_cli.register(app)
 
 
 def main() -> None:

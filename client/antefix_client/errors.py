@@ -10,10 +10,21 @@ ProfileError
 ├── ProfileUnwritable  the folder cannot be read or written
 ├── UnlockRefused      wrong passphrase or key
 ├── LinkRefused        not the two devices that a person compared, or not their messages
+├── DeviceRemoved      this device is not on its user's list any more
 ├── VersionRefused     a received version that is older than all that is kept
 ├── BaseChanged        the base is not the one that the prefixes were trained on
 ├── TextRefused        a text that is empty or too long
 └── TooFewTexts        nothing to learn from yet
+MembershipError
+├── NotJoined          the profile is on no server
+├── JoinRefused        the profile cannot join that server
+├── ServerUnreachable  the server does not answer; try again
+├── ServerNotTrusted   not the server that the invitation names
+├── DeviceRefused      the server does not know this device any more
+└── ServerRefused      the server refused, and said why
+FetchError
+├── ReleaseUnavailable  the server or a file of its release cannot be reached now
+└── ReleaseDamaged      no source gives the bytes that were signed
 """
 
 from __future__ import annotations
@@ -76,6 +87,16 @@ class LinkRefused(ProfileError):
         )
 
 
+class DeviceRemoved(ProfileError):
+    """This device is not on its user's list any more. Nothing was changed here."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(
+            f"this device was removed by device {by}",
+            "what is here stays; to link it again: a new profile, antefix export --what texts",
+        )
+
+
 class VersionRefused(ProfileError):
     """A received version that is older than all that is kept."""
 
@@ -90,3 +111,60 @@ class TextRefused(ProfileError):
 
 class TooFewTexts(ProfileError):
     """Nothing to learn from yet."""
+
+
+class MembershipError(AntefixError):
+    """About a profile's place on a server. Nothing of the profile was lost."""
+
+
+class NotJoined(MembershipError):
+    """The profile is on no server."""
+
+    def __init__(self) -> None:
+        super().__init__("this profile is on no server", "antefix join CODE --server URL")
+
+
+class JoinRefused(MembershipError):
+    """The profile cannot join that server."""
+
+
+class ServerUnreachable(MembershipError):
+    """The server does not answer. Nothing was changed; try again."""
+
+
+class ServerNotTrusted(MembershipError):
+    """Not the server that the invitation names, or somebody is in between. Nothing was told to it."""
+
+
+class DeviceRefused(MembershipError):
+    """The server does not know this device any more: the user was removed, or the device revoked."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server does not know this device any more",
+            "ask its operator; antefix leave keeps the profile for yourself, antefix forget destroys it",
+        )
+
+
+class ServerRefused(MembershipError):
+    """The server refused, and said why.
+
+    Attributes:
+        status: of its answer.
+    """
+
+    def __init__(self, message: str, hint: str = "", status: int = 400) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class FetchError(AntefixError):
+    """About fetching a release. What came is kept: the same call goes on from there."""
+
+
+class ReleaseUnavailable(FetchError):
+    """The server, or a file of its release, cannot be reached now."""
+
+
+class ReleaseDamaged(FetchError):
+    """No source gives the bytes that were signed."""

@@ -10,9 +10,8 @@ print(model.generate("Dear all, "))
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,16 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from antefix._arguments import path_of, require
 from antefix._example import Example
 from antefix.errors import InvalidArgument
-from antefix_client import _exports, _link, _linkrequest
+from antefix_client import _exports
 from antefix_client._budget import Budget
 from antefix_client._conflict import Which, open_conflicts
 from antefix_client._history import Version
+from antefix_client._holding import Holding
+from antefix_client._linking import Linking
 from antefix_client._profile import Profile
 from antefix_client._report import LearnReport
 from antefix_client._rescue import rescue
-from antefix_client._slots import Keyring, Unlock
+from antefix_client._slots import Keyring, Unlock, settled
 from antefix_client._wielder import Wielder, named
-from antefix_client.errors import ProfileClosed
 
 if TYPE_CHECKING:
     from antefix import FrozenBase
@@ -54,6 +54,7 @@ class Status:
         version: in use; None for none.
         conflicts: versions of another device that wait for a choice, as `roll_back` takes them.
         interrupted: a `learn` was cut off; the next one goes on from there.
+        learn_due: texts were removed that the versions may know; the next `learn` starts afresh.
         bytes: on the disk.
         damaged: what could not be read; the rest can.
     """
@@ -65,11 +66,12 @@ class Status:
     version: int | None
     conflicts: tuple[str, ...]
     interrupted: bool
+    learn_due: bool
     bytes: int
     damaged: tuple[str, ...]
 
 
-class PersonalModel:
+class PersonalModel(Linking):
     """One user's model on this device: remembers texts, learns from them, writes like them.
 
     Nothing leaves the device, and nothing private is on its disk but sealed. The base is loaded with the
@@ -79,9 +81,8 @@ class PersonalModel:
 
     def __init__(self, profile: Profile, base: FrozenBase | None, device: str, dtype: str) -> None:
         """Use `create` or `open`."""
-        self._profile: Profile | None = profile
-        self._write = threading.RLock()
-        self._wielder = Wielder(profile, base, device, dtype)
+        self._held = Holding(profile)
+        self._wielder = Wielder(self._held, base, device, dtype)
 
     @classmethod
     def create(
@@ -160,29 +161,36 @@ class PersonalModel:
             ProfileFull, ProfileUnwritable: nothing was kept.
         """
         _require_list(texts)
-        with self._changing() as profile:
+        with self.changing() as profile:
             return profile.remember(map(_example, texts))
 
     def texts(self) -> dict[int, Example]:
         """What is remembered, by number, oldest first. Private."""
-        with self._changing() as profile:
+        with self.changing() as profile:
             return dict(profile.texts)
 
     def remove_texts(self, numbers: Iterable[int]) -> int:
-        """Forget some texts; how many there were. What was learned from them stays until the next `learn`."""
+        """Forget some texts; how many there were.
+
+        On return they are gone from the disk. What was learned from them is in use until the next `learn`:
+        that one starts afresh from what is left, and drops every older version, even where it brings no gain
+        or fewer than four texts are left. `status().learn_due` says that it is due. What other devices or a
+        server already have of these versions, this does not reach.
+        """
         given: object = numbers
-        items = list(given) if isinstance(given, Iterable) else [given]
-        chosen = [item for item in items if isinstance(item, int)]
+        items = list(given) if isinstance(given, Iterable) else []
+        chosen = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
         if not isinstance(given, Iterable) or len(chosen) < len(items):
             raise InvalidArgument("numbers is not a list of whole numbers", "texts() has them")
-        with self._changing() as profile:
+        with self.changing() as profile:
             return profile.remove_texts(chosen)
 
     def learn(self, *, budget: Budget | None = None, progress: Progress = True) -> LearnReport:
         """Train a new version, and keep it if it predicts texts better that it was not trained on.
 
         Some of the texts are kept aside to judge, always the same ones. Interrupted, by Ctrl-C or a crash,
-        the next call goes on where it was.
+        the next call goes on where it was. Meanwhile everything else goes on; texts that are removed
+        meanwhile make it begin again, `close` and `forget` end it. After a removal: see `remove_texts`.
 
         Args:
             budget: what it may take.
@@ -196,8 +204,7 @@ class PersonalModel:
 
         budget = Budget() if budget is None else budget
         require(budget, Budget, "budget")
-        with self._changing() as profile:
-            return learn(profile, self._wielder, budget, progress)
+        return learn(self._held, self._wielder, budget, progress)
 
     def generate(self, prompt: str, **settings: Any) -> str:
         """What follows the prompt, in one's own way.
@@ -210,7 +217,6 @@ class PersonalModel:
         Raises:
             InvalidArgument, TextTooLong, BaseChanged, ProfileDamaged.
         """
-        self._open_profile()
         return self._wielder.generate(prompt, settings).text
 
     def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
@@ -220,23 +226,25 @@ class PersonalModel:
 
     def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[Piece]]:
         """For a service: how many tokens were read, and the pieces, the last one with the whole result."""
-        self._open_profile()
         return self._wielder.pieces(prompt, settings)
 
     def load_base(self) -> None:
         """Load the base now, not with the first text."""
-        self._open_profile()
-        _ = self._wielder.base
+        _ = self.base
+
+    @property
+    def base(self) -> FrozenBase:
+        """The base, loaded now if it is not yet."""
+        return self._wielder.base
 
     def score(self, texts: Iterable[str | Example]) -> float:
         """How well texts are predicted: mean nats per token, lower is better."""
         _require_list(texts)
-        self._open_profile()
         return self._wielder.score([_example(text) for text in texts])
 
     def versions(self) -> list[Version]:
         """What was learned, oldest first; the last one that is not `beside` is in use."""
-        with self._changing() as profile:
+        with self.changing() as profile:
             return list(profile.history.versions)
 
     def roll_back(self, which: Which = None) -> Version:
@@ -253,51 +261,7 @@ class PersonalModel:
             InvalidArgument: there is no such version, or there are two.
             ProfileDamaged: it does not open.
         """
-        with self._changing() as profile:
-            return self._wielder.roll_back(profile, which)
-
-    @property
-    def device(self) -> str:
-        """This device's fingerprint, which a person compares on two screens: eight groups of four digits."""
-        with self._changing() as profile:
-            return profile.keys.device.public.fingerprint
-
-    def link_request(self) -> bytes:
-        """On a new device, with a profile of its own: its public keys, for `admit` on the old one."""
-        with self._changing() as profile:
-            return _linkrequest.to_bytes(profile.keys.device.public)
-
-    def admit(self, request: bytes, *, device: str) -> bytes:
-        """On a device of yours: let a new one in; the welcome, for `join` there.
-
-        The new device will read every version, and write ones that this device takes over.
-
-        Args:
-            request: from `link_request` on the new device, carried by anyone.
-            device: the fingerprint on the new device's own screen, typed by a person. It is what keeps out
-                whoever carries the request and would put his own keys into it.
-
-        Raises:
-            LinkRefused, InvalidArgument: nothing was changed.
-            ProfileFull, ProfileUnwritable.
-        """
-        with self._changing() as profile:
-            return _link.admit(profile, request, device)
-
-    def join(self, welcome: bytes, *, device: str) -> None:
-        """On the new device: become a device of the user who admitted it. Its texts stay, and stay its own.
-
-        Args:
-            welcome: from `admit`, carried by anyone.
-            device: the fingerprint on the old device's own screen, typed by a person.
-
-        Raises:
-            LinkRefused, InvalidArgument: nothing was changed; this profile may have versions already.
-            BaseChanged: the two devices have different bases.
-            ProfileFull, ProfileUnwritable.
-        """
-        with self._changing() as profile:
-            _link.join(profile, welcome, device)
+        return self._wielder.roll_back(which)
 
     def receive(self, record: bytes) -> Version:
         """Keep a version of another device of yours, as `export(what="record")` writes it there.
@@ -314,9 +278,12 @@ class PersonalModel:
         """
         from antefix_client._receiving import receive
 
-        with self._changing() as profile:
-            base = profile.card.fingerprint or self._wielder.base.fingerprint
-            return receive(profile, record, base)
+        with self.changing() as profile:
+            pinned = profile.card.fingerprint
+        if pinned is None:
+            self.load_base()
+        with self.changing() as profile:
+            return receive(profile, record)
 
     def export(
         self, path: str | Path, *, what: Literal["prefix", "peft", "record", "texts"] = "prefix"
@@ -331,37 +298,33 @@ class PersonalModel:
         Raises:
             InvalidArgument: it is there already, or nothing was learned yet.
         """
-        with self._changing() as profile:
-            return _exports.export(profile, self._wielder, path_of(path, "path"), what)
+        return _exports.export(self._held, self._wielder, path_of(path, "path"), what)
 
     def exported(self, what: Literal["prefix", "record", "texts"]) -> bytes:
         """For a service: what `export` would write."""
-        with self._changing() as profile:
-            return _exports.content_of(profile, self._wielder, what)
+        return _exports.content_of(self._held, self._wielder, what)
 
-    def use_shared(self, path: str | Path) -> None:
+    def use_shared(self, path: str | Path | None) -> None:
         """Start from a shared prefix: what is used before the first `learn`, and what each one begins with.
 
         Args:
-            path: a prefix file of this base, as a release has it. It is not private, and copied.
+            path: a prefix file of this base, as a release has it; not private, and copied. None for none.
 
         Raises:
             PrefixFileRefused, PrefixMismatch.
         """
-        with self._changing() as profile:
-            self._wielder.use_shared(profile, path_of(path, "path"))
+        self._wielder.use_shared(None if path is None else path_of(path, "path"))
 
     def change_base(self, base: str | FrozenBase) -> None:
         """Go over to another base: texts and versions stay, but versions of the old base are not used.
 
         Until the next `learn`, generating raises `BaseChanged`.
         """
-        with self._changing() as profile:
-            self._wielder.change_base(profile, base)
+        self._wielder.change_base(base)
 
     def status(self) -> Status:
         """The profile at a glance."""
-        with self._changing() as profile:
+        with self.changing() as profile:
             texts, newest = len(profile.texts), profile.history.newest
             return Status(
                 folder=profile.folder,
@@ -371,27 +334,30 @@ class PersonalModel:
                 version=None if newest is None else newest.number,
                 conflicts=tuple(one.name for one in open_conflicts(profile.history)),
                 interrupted=profile.interrupted,
+                learn_due=profile.history.state.removed,
                 bytes=profile.bytes_on_disk,
                 damaged=tuple(profile.damaged),
             )
 
     def change_unlock(self, unlock: Unlock, *, cost: Cost | None = None) -> None:
         """Unlock with something else from now on."""
-        with self._changing() as profile:
-            profile.change_unlock(unlock, cost)
+        self._open_profile()
+        given = settled(unlock)  # asks somebody, perhaps: nobody else waits for the answer
+        with self.changing() as profile:
+            profile.change_unlock(given, cost)
 
     def forget(self) -> None:
         """Destroy the profile: keys, texts, versions. There is no way back. The object is closed."""
-        with self._changing() as profile:
-            profile.forget()
-            self._drop()
+        with self.changing() as profile:
+            try:
+                profile.forget()
+            finally:
+                if not profile.lock.held:
+                    self._wielder.drop()
 
     def close(self) -> None:
         """Wipe the keys and let the next one in."""
-        with self._write:
-            if self._profile is not None:
-                self._profile.close()
-                self._drop()
+        self._held.close(self._wielder.drop)
 
     def __enter__(self) -> Self:
         """The model itself."""
@@ -401,20 +367,12 @@ class PersonalModel:
         """Close it."""
         self.close()
 
-    def _drop(self) -> None:
-        self._profile = None
-        self._wielder.drop()
-
     def _open_profile(self) -> Profile:
-        profile = self._profile
-        if profile is None:
-            raise ProfileClosed()
-        return profile
+        return self._held.profile
 
-    @contextmanager
-    def _changing(self) -> Iterator[Profile]:
-        with self._write:
-            yield self._open_profile()
+    def changing(self) -> AbstractContextManager[Profile]:
+        """For this package: the profile, which nobody else changes meanwhile."""
+        return self._held.changing()
 
 
 def _require_list(texts: object) -> None:

@@ -94,7 +94,7 @@ class DeviceList:
         Raises:
             DeviceListRefused: not the next version of this list, or not signed by a device on it.
         """
-        found = _parsed(content)
+        found = parsed(content)
         expected = (self.tenant, self.user, self.version + 1, self.digest)
         for name, ours in zip(("tenant", "user", "version", "previous"), expected, strict=True):
             if getattr(found, name) != ours:
@@ -113,7 +113,7 @@ class DeviceList:
         Raises:
             DeviceListRefused: it is another one.
         """
-        found = _parsed(content)
+        found = parsed(content)
         if found.digest != digest:
             raise DeviceListRefused(f"its digest is {found.digest.hex()}, expected {digest.hex()}")
         return found
@@ -129,7 +129,7 @@ class DeviceList:
         Raises:
             DeviceListRefused: that device is not on it, or did not sign it.
         """
-        found = _parsed(content)
+        found = parsed(content)
         if found.signer != by:
             raise DeviceListRefused(f"it is signed by {found.signer.hex()}, expected {by.hex()}")
         if by not in found.writers:
@@ -161,7 +161,7 @@ class DeviceList:
             raise DeviceListRefused("its signature is not that of its signer") from None
 
 
-def _parsed(content: bytes) -> DeviceList:
+def parsed(content: bytes) -> DeviceList:
     """The fields; nothing is verified."""
     count = max(0, len(content) - _HEAD.size - _END.size) // _ENTRY.size
     if not 1 <= count <= _MOST or len(content) != _HEAD.size + count * _ENTRY.size + _END.size:

@@ -8,23 +8,14 @@ from typing import Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import (
-    AEAD,
-    KDF,
-    KEM,
-    MLKEM768X25519PrivateKey,
-    MLKEM768X25519PublicKey,
-    Suite,
-)
+from cryptography.hazmat.primitives.hpke import MLKEM768X25519PublicKey
 
+from antefix import _kem
 from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import InvalidArgument, KeyRefused
 
 _ID = 16
-_MLKEM, _X25519, _ED25519 = 1184, 32, 32
-_SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_ED25519 = 32
 
 
 class UserKey:
@@ -65,7 +56,7 @@ class UserKey:
         """
         info = _key_info(tenant, user, self.epoch, device.id)
         try:
-            return _SUITE.encrypt(self.secret.data, device.kem, info=info)
+            return _kem.SUITE.encrypt(self.secret.data, device.kem, info=info)
         except ValueError:  # a point of small order, whose shared key everybody knows
             raise InvalidArgument(f"device {device.id.hex()} has a public key that is none") from None
 
@@ -89,7 +80,7 @@ class DevicePublic:
     def __post_init__(self) -> None:
         """Refuse keys of another size."""
         sizes = len(self.kem_bytes), len(self.signing_bytes)
-        if sizes != (_MLKEM + _X25519, _ED25519):
+        if sizes != (_kem.MLKEM + _kem.X25519, _ED25519):
             raise InvalidArgument(f"public keys of a device have {sizes} bytes, expected (1216, 32)")
 
     @property
@@ -112,10 +103,9 @@ class DevicePublic:
             InvalidArgument: bytes that are no such key (FIPS 203 section 7.2 refuses numbers out of range).
         """
         try:
-            mlkem = MLKEM768PublicKey.from_public_bytes(self.kem_bytes[:_MLKEM])
+            return _kem.public_key(self.kem_bytes)
         except ValueError:
             raise InvalidArgument(f"device {self.id.hex()} has a public key that is none") from None
-        return MLKEM768X25519PublicKey(mlkem, X25519PublicKey.from_public_bytes(self.kem_bytes[_MLKEM:]))
 
     @property
     def signing(self) -> Ed25519PublicKey:
@@ -130,15 +120,9 @@ class DeviceKeys:
         """Take the 64 bytes that `generate` made: a KEM seed (X-Wing) and an Ed25519 seed."""
         if len(seed) != 2 * KEY_BYTES:
             raise InvalidArgument(f"a device seed has {len(seed)} bytes, expected {2 * KEY_BYTES}")
-        expanded = hashlib.shake_256(bytes(seed[:KEY_BYTES])).digest(96)  # draft-connolly-cfrg-xwing-kem, 5.2
-        mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
-        x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
-        self._kem = MLKEM768X25519PrivateKey(mlkem, x25519)
+        self._kem, kem_bytes = _kem.private_key(bytes(seed[:KEY_BYTES]))
         self._signing = Ed25519PrivateKey.from_private_bytes(bytes(seed[KEY_BYTES:]))
-        self.public = DevicePublic(
-            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
-            self._signing.public_key().public_bytes_raw(),
-        )
+        self.public = DevicePublic(kem_bytes, self._signing.public_key().public_bytes_raw())
         self.id = self.public.id
 
     @staticmethod
@@ -158,7 +142,7 @@ class DeviceKeys:
         """
         try:
             info = _key_info(tenant, user, epoch, self.id)
-            secret = Secret.taking(_SUITE.decrypt(sealed, self._kem, info=info))
+            secret = Secret.taking(_kem.SUITE.decrypt(sealed, self._kem, info=info))
         except (InvalidTag, ValueError):
             raise KeyRefused() from None
         if len(secret.data) != KEY_BYTES:  # a key of another size would allow guessing it by parts

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from antefix._arguments import require
 from antefix._base import FrozenBase
 from antefix._example import Example
-from antefix.errors import EmptyText, NoExamples, TextTooLong
+from antefix.errors import EmptyText, ExampleError, NoExamples, TextTooLong
+
+_SPECIAL: WeakKeyDictionary[FrozenBase, tuple[list[int], list[int]]] = WeakKeyDictionary()
+"""Asked for once: two calls of the tokenizer for each text would be most of what a small base costs."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,28 @@ def encode_user(
     Raises:
         NoExamples, EmptyText, TextTooLong, InvalidArgument.
     """
-    rows = []
-    for number, example in enumerate(texts_of(user, examples)):
-        if not example.completion.strip():
-            raise EmptyText(f"example {number} of user {user!r} has an empty completion", "leave it out")
-        row = encode(base, example, max_prompt_tokens)
-        _fit(base, row, length, f"example {number} of user {user!r}")
-        rows.append(row)
+    texts, number = texts_of(user, examples), 0
+    try:
+        for number, example in enumerate(texts):
+            if not example.completion.strip():
+                raise EmptyText(f"{_named(number, user)} has an empty completion", "leave it out")
+        rows = _encoded(base, texts, max_prompt_tokens)
+        for number, row in enumerate(rows):
+            _fit(base, row, length, _named(number, user))
+    except ExampleError as error:
+        error.number = number
+        raise
     if not rows:
-        raise NoExamples(f"user {user!r} has no examples", "give at least one, or leave the user out")
+        who = f"user {user!r} has" if user else "there are"
+        raise NoExamples(
+            f"{who} no examples", "give at least one" + (", or leave the user out" if user else "")
+        )
     return rows
+
+
+def _named(number: int, user: str) -> str:
+    """A text in a message; one list of texts is of nobody's name."""
+    return f"example {number} of user {user!r}" if user else f"example {number}"
 
 
 def texts_of(user: str, examples: object) -> list[Example]:
@@ -65,22 +81,34 @@ def texts_of(user: str, examples: object) -> list[Example]:
         InvalidArgument: no list, or something in it is no Example.
     """
     hint = "write a list of Example(completion=…, prompt=…)"
-    require(examples, Iterable, f"examples[{user!r}]", hint)
+    require(examples, Iterable, f"examples[{user!r}]" if user else "examples", hint)
     found = list(examples) if isinstance(examples, Iterable) else []
     for number, example in enumerate(found):
-        require(example, Example, f"example {number} of user {user!r}", hint)
+        require(example, Example, _named(number, user), hint)
     return found
 
 
 def encode(base: FrozenBase, example: Example, max_prompt_tokens: int | None) -> Row:
     """Tokens of one example."""
-    prompt = prompt_tokens(base, example.prompt, max_prompt_tokens)
-    target = [*_plain(base, example.completion), *_end(base)]
+    return _encoded(base, [example], max_prompt_tokens)[0]
+
+
+def _encoded(base: FrozenBase, examples: Sequence[Example], max_prompt_tokens: int | None) -> list[Row]:
+    """All texts in two calls of the tokenizer, each of which costs as much as a few short texts."""
+    prompts = _plain(base, [example.prompt for example in examples])
+    completions = _plain(base, [example.completion for example in examples])
+    end = _end(base)
+    return [
+        _row(base, _around(base, prompt[:max_prompt_tokens]), (*completion, *end))
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
+def _row(base: FrozenBase, prompt: list[int], target: tuple[int, ...]) -> Row:
     if base.is_encoder_decoder:
         start = base.model.config.decoder_start_token_id
-        return Row((start, *target[:-1]), tuple(target), tuple(prompt))
-    text = [*prompt, *target]
-    return Row(tuple(text[:-1]), tuple(target))
+        return Row((start, *target[:-1]), target, tuple(prompt))
+    return Row((*prompt, *target[:-1]), target)
 
 
 def prompt_tokens(base: FrozenBase, prompt: str, max_tokens: int | None = None) -> list[int]:
@@ -89,14 +117,25 @@ def prompt_tokens(base: FrozenBase, prompt: str, max_tokens: int | None = None) 
     An encoder gets the tokenizer's own special tokens (BART and T5 expect them). A causal text keeps
     those that the tokenizer puts in front; an empty one starts with BOS, or EOS where there is none.
     """
+    return _around(base, _plain(base, [prompt])[0][:max_tokens])
+
+
+def _around(base: FrozenBase, plain: list[int]) -> list[int]:
+    """With what the tokenizer itself puts before and after."""
     before, after = _special(base)
-    tokens = [*before, *_plain(base, prompt)[:max_tokens], *(after if base.is_encoder_decoder else ())]
-    return tokens or [_start(base)]
+    return [*before, *plain, *(after if base.is_encoder_decoder else ())] or [_start(base)]
 
 
 def _special(base: FrozenBase) -> tuple[list[int], list[int]]:
     """Special tokens that the tokenizer itself puts before and after a text."""
-    plain, full = _plain(base, "a"), list(base.tokenizer("a")["input_ids"])
+    found = _SPECIAL.get(base)
+    if found is None:
+        found = _SPECIAL[base] = _asked_special(base)
+    return found
+
+
+def _asked_special(base: FrozenBase) -> tuple[list[int], list[int]]:
+    plain, full = _plain(base, ["a"])[0], list(base.tokenizer("a")["input_ids"])
     for at in range(len(full) - len(plain) + 1):
         if full[at : at + len(plain)] == plain:
             return full[:at], full[at + len(plain) :]
@@ -113,7 +152,7 @@ def check_rows_fit(base: FrozenBase, tokens: int, length: int, what: str) -> Non
     if base.context is not None and length + tokens > base.context:
         raise TextTooLong(
             f"{what} has {tokens} tokens; with a prefix of {length} the base sees {base.context - length}",
-            "shorten or split the text, or set max_prompt_tokens",
+            "shorten the text, or split it into several",
         )
 
 
@@ -121,8 +160,10 @@ def _fit(base: FrozenBase, row: Row, length: int, what: str) -> None:
     check_rows_fit(base, max(len(row.inputs), len(row.source)), length, what)
 
 
-def _plain(base: FrozenBase, text: str) -> list[int]:
-    return list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _plain(base: FrozenBase, texts: list[str]) -> list[list[int]]:
+    if not any(texts):
+        return [[] for _ in texts]
+    return [list(one) for one in base.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def _end(base: FrozenBase) -> Sequence[int]:

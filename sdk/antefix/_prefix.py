@@ -16,8 +16,8 @@ from antefix._files import write_whole
 from antefix._layout import Kind, Layout
 from antefix._prefixfile import parse, read
 from antefix._record import shape_of
-from antefix._tensorfile import Unreadable
-from antefix.errors import InvalidArgument, PrefixMismatch, RecordRefused
+from antefix._tensorfile import Unreadable, ordered
+from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch, RecordRefused
 
 FORMAT = "antefix-prefix/1"
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -114,7 +114,7 @@ class Prefix:
             "length": str(self.length),
             "slots": json.dumps(_runs(self.layout), separators=(",", ":")),
         }
-        return save({"prefix": stored}, metadata=header)
+        return ordered(save({"prefix": stored}, metadata=header))
 
     @classmethod
     def load(cls, path: str | Path, *, base_fingerprint: str | None = None) -> Self:
@@ -136,6 +136,21 @@ class Prefix:
         if base_fingerprint is not None:
             prefix.require_base(base_fingerprint)
         return prefix
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read the content of a file as `load` reads the file.
+
+        Raises:
+            PrefixFileRefused: anything but the expected content.
+        """
+        try:
+            found = parse(content, FORMAT)
+        except Unreadable as error:
+            raise PrefixFileRefused(
+                f"not a usable prefix: {error}", "use what Prefix.to_bytes gave"
+            ) from None
+        return cls(found.values, found.layout, found.base_fingerprint)
 
     @classmethod
     def from_record(cls, payload: memoryview, base: bytes, shape: bytes) -> Self:

@@ -69,6 +69,8 @@ def workers_of(runner: Callable[[Batch], Result], count: int) -> Iterator[Worker
     threads = torch.get_num_threads()
     share = max(1, threads // count)
     pool = ThreadPoolExecutor(count, "antefix", torch.set_num_threads, (share,))
+    # What is computed here meanwhile would else wait for threads that find no core: 8 ms a square root.
+    torch.set_num_threads(share)
     try:
         yield Workers(runner, pool, count)
     finally:

@@ -20,7 +20,10 @@ AntefixError
 │   └── RecordRefused      it does not open
 ├── KeyRefused             a sealed key that does not open here
 ├── DeviceListRefused      not the next device list
-└── ReceiptRefused         a receipt that proves nothing
+├── ReceiptRefused         a receipt that proves nothing
+├── ReleaseRefused         a release or announcement that this device must not use
+├── RoundRefused           a round that this device must not take part in
+└── UpdateRefused          an update of the shared prefix that does not count
 
 The server adds `VaultError` (antefix_server.errors).
 
@@ -80,7 +83,13 @@ class PrefixMismatch(PrefixError):
 
 
 class ExampleError(AntefixError):
-    """About a user's texts."""
+    """About a user's texts.
+
+    Attributes:
+        number: of the text among those that were given, from 0; None where it is about all of them.
+    """
+
+    number: int | None = None
 
 
 class NoExamples(ExampleError):
@@ -141,3 +150,26 @@ class ReceiptRefused(AntefixError):
         super().__init__(
             f"the receipt is refused: {why}", "ask the server for it again, and for the log's key elsewhere"
         )
+
+
+class ReleaseRefused(AntefixError):
+    """A release or announcement that is forged, older than what is known, or not to be used here."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        super().__init__(
+            f"the release is refused: {why}", hint or "nothing was changed; ask the operator of the server"
+        )
+
+
+class RoundRefused(AntefixError):
+    """A round that is forged, over, or not about what this device has. Nothing was sent."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the round is refused: {why}", "nothing was sent; ask the operator of the server")
+
+
+class UpdateRefused(AntefixError):
+    """An update of the shared prefix that does not count: forged, of another round, or out of bounds."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the update is refused: {why}", "the round goes on without it")

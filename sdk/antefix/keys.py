@@ -5,6 +5,7 @@ key, so a device is removed by a new epoch that is not sealed to it; `records.re
 Private keys never leave their device; what a server sees is public keys, sealed user keys and device lists.
 """
 
+from antefix._devicechange import DeviceChange
 from antefix._devicelist import DeviceList
 from antefix._devices import DeviceKeys, DevicePublic, UserKey
 from antefix._passphrase import Cost, open_with_passphrase, seal_under_passphrase
@@ -12,6 +13,7 @@ from antefix._recovery import RecoveryCode
 
 __all__ = [
     "Cost",
+    "DeviceChange",
     "DeviceKeys",
     "DeviceList",
     "DevicePublic",

@@ -162,13 +162,15 @@ def _measured(population: _Population, settings: VaultBench, folder: Path) -> di
             started = time.perf_counter()
             action()
             times[name].append(time.perf_counter() - started)
-    return {**{name: _summary(values) for name, values in times.items()}, "bytes_per_user": round(disk)}
+    return {**{name: summary(values) for name, values in times.items()}, "bytes_per_user": round(disk)}
 
 
-def _summary(times: list[float]) -> dict[str, float]:
+def summary(times: list[float]) -> dict[str, float]:
+    """Of seconds."""
     ordered = sorted(times)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return {
+        "count": len(ordered),
         "p50_ms": round(ordered[len(ordered) // 2] * 1e3, 3),
         "p99_ms": round(p99 * 1e3, 3),
         "max_ms": round(ordered[-1] * 1e3, 3),

@@ -1,4 +1,4 @@
-"""`antefix-server bench vault`."""
+"""`antefix-server bench …`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Measure the server on this machine.")
     group.callback()(_group)
     group.command("vault")(vault)
+    group.command("gateway")(gateway)
     app.add_typer(group, name="bench")
 
 
@@ -39,6 +40,30 @@ def vault(
     from antefix_server._bench import VaultBench, run, table
 
     settings = VaultBench(tuple(sorted(users or (1_000, 10_000))), record_bytes, operations, postgres, folder)
+    report = run(settings, lambda line: typer.echo(f"antefix-server: {line}", err=True))
+    typer.echo(json.dumps(report, indent=2) if as_json else table(report))
+
+
+def gateway(
+    devices: Annotated[int, typer.Option(min=1, help="Devices that sync.")] = 500,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Users of the server.", show_default="one per device")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two syncs of a device.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=1, help="How long.")] = 300.0,
+    changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of syncs that bring a new version.")
+    ] = 0.1,
+    record_bytes: Annotated[int, typer.Option(min=1000, help="Of each record.")] = 370_000,
+    operations: Annotated[int, typer.Option(min=0, help="Users added and removed meanwhile.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a gateway of its own process, over TLS on loopback, under devices that sync."""
+    from antefix_server._bench_gateway import GatewayBench, run, table
+
+    settings = GatewayBench(
+        devices, max(users or 0, devices), every, seconds, changed, record_bytes, operations
+    )
     report = run(settings, lambda line: typer.echo(f"antefix-server: {line}", err=True))
     typer.echo(json.dumps(report, indent=2) if as_json else table(report))
 

@@ -120,6 +120,13 @@ def session(connection: Connection, owner: Owner, secret: bytes) -> Session:
     raise TokenRefused
 
 
+def signing_key(connection: Connection, owner: Owner, device: bytes) -> bytes | None:
+    """Of a device that may come in: its Ed25519 public key; None for any other."""
+    row = _facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
+    said = None if row is None else _facts.opened(owner, row)
+    return None if said is None or said["revoked"] else bytes.fromhex(said["signing"])
+
+
 def listed(connection: Connection, owner: Owner) -> list[Device]:
     """A user's devices."""
     return [_device(_facts.opened(owner, row)) for row in _facts.of(connection, owner, Kind.DEVICE)]

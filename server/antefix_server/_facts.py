@@ -27,6 +27,8 @@ class Kind(IntEnum):
     USER = 1
     INVITATION = 2
     DEVICE = 3
+    NODE = 4
+    CHANGE = 5
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from antefix._merkle import consistency, inclusion
 from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint, LogKey, Receipt, Removal
+from antefix_server._logcheck import computed_root
 from antefix_server._logfile import Entry, LogFile
+from antefix_server._statement import Kind, Statement
 from antefix_server.errors import VaultDamaged
 
 _WAIT_S = 5.0
 _WHICH = "give the mirror that belongs to this folder"
+_LEAP = 1_000_000
 KEPT_DAYS = 8
 """As long as a backup of the keys may be restored, and a day."""
 
@@ -49,7 +52,7 @@ class RemovalLog:
 
     @staticmethod
     def size_of(path: Path) -> int:
-        """Removals in a copy."""
+        """Leaves in a copy."""
         copy = LogFile(path, wait_s=_WAIT_S)
         copy.database.close()
         return copy.size
@@ -63,11 +66,16 @@ class RemovalLog:
 
     @property
     def size(self) -> int:
-        """Removals so far."""
+        """Leaves so far."""
         return self._here.size
 
-    def append(self, entries: Sequence[Entry]) -> range:
-        """Record removals: from now on they will happen. Their indices."""
+    @property
+    def removals(self) -> int:
+        """Removals among them."""
+        return self._here.removals
+
+    def append(self, entries: Sequence[Entry | Statement]) -> range:
+        """Record removals, which from now on will happen, or statements. Their indices."""
         first = self.size
         marked = [replace(one, mark=self._mark(index, one)) for index, one in enumerate(entries, first)]
         self._level = False  # until all copies have them
@@ -89,7 +97,8 @@ class RemovalLog:
         for mirror in self._copies[:-1]:
             self._reconcile(mirror)
         self._level = True
-        return [entry.slot for batch in self._here.entries(first) for _, entry in batch]
+        new = (entry for batch in self._here.entries(first) for _, entry in batch)
+        return [entry.slot for entry in new if isinstance(entry, Entry)]
 
     def forget(self, today: int) -> None:
         """Erase what links old leaves to users."""
@@ -114,6 +123,19 @@ class RemovalLog:
             )
         return found[0]
 
+    def statement(self, kind: Kind, number: int) -> Statement | None:
+        """What was said under a number."""
+        return self._here.statement(kind, number)
+
+    def next_number(self, kind: Kind) -> int:
+        """A number under which nothing was ever said."""
+        return self._here.last_number(kind) + 1
+
+    def leap(self) -> None:
+        """Skip numbers of statements: those that a lost part of the log may have had."""
+        skipped = (Statement(kind, self.next_number(kind) + _LEAP, bytes(32)) for kind in Kind)
+        self.append(list(skipped))
+
     def slots(self) -> Iterator[list[int]]:
         """Every slot ever removed, some at a time."""
         return self._here.slots()
@@ -136,6 +158,23 @@ class RemovalLog:
             raise InvalidArgument(f"the log has {self.size} leaves, a proof from {first} was asked for")
         return self._here.hashes(consistency(first, self.size))
 
+    def verify(self, earlier: Checkpoint | None = None) -> Checkpoint:
+        """Go through both copies, entry by entry; the checkpoint of what was found.
+
+        Args:
+            earlier: a checkpoint from before, to which the log must only have been added.
+
+        Raises:
+            VaultDamaged: one of them was changed, or they differ.
+            ReceiptRefused: `earlier` is not signed by this log.
+        """
+        if earlier is not None:
+            earlier.verify(self.key)
+        roots = {computed_root(copy, self._mark, earlier) for copy in self._copies}
+        if len(roots) > 1:
+            raise VaultDamaged("the log and its mirror differ", _WHICH)
+        return self.checkpoint()
+
     def receipt(self, index: int, removal: Removal, checkpoint: Checkpoint) -> Receipt:
         """Proof that a removal is in the log."""
         proof = self._here.hashes(inclusion(index, checkpoint.size))
@@ -155,14 +194,17 @@ class RemovalLog:
         for batch in longer.entries(shorter.size):
             if longer is mirror and any(one.mark != self._mark(index, one) for index, one in batch):
                 raise VaultDamaged(
-                    f"{mirror.database.name} has removals that this vault did not write", _WHICH
+                    f"{mirror.database.name} has entries that this vault did not write", _WHICH
                 )
             shorter.append([entry for _, entry in batch])
 
-    def _mark(self, index: int, entry: Entry) -> bytes:
+    def _mark(self, index: int, entry: Entry | Statement) -> bytes:
         """What nobody else can write: the mirror is elsewhere, perhaps where others write.
 
         Who could add to it would remove whom they like, or have the log sign a receipt of what never was.
         """
-        said = struct.pack(">QQI", index, entry.slot, entry.day) + entry.leaf
+        if isinstance(entry, Statement):  # 58 bytes: no removal's 52
+            said = b"statement" + struct.pack(">QBQ", index, entry.kind, entry.number) + entry.leaf
+        else:
+            said = struct.pack(">QQI", index, entry.slot, entry.day) + entry.leaf
         return hmac.digest(self._marking, said, "sha256")[:16]

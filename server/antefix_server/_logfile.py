@@ -1,4 +1,8 @@
-"""One copy of the removal log: a Merkle tree, and what a removal needs to be finished or repeated."""
+"""One copy of the removal log: a Merkle tree, and what a removal needs to be finished or repeated.
+
+Releases are leaves of the same tree (`_statement`); they share the numbering of leaves with the removals, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,11 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    UniqueConstraint,
     and_,
     func,
     insert,
+    inspect,
     or_,
     select,
     update,
@@ -26,6 +32,7 @@ from sqlalchemy import (
 
 from antefix._merkle import Node, Range, cover, fold, node_hash
 from antefix_server._engine import Database
+from antefix_server._statement import Kind, Statement
 from antefix_server.errors import VaultDamaged
 
 _metadata = MetaData()
@@ -46,6 +53,17 @@ _removals = Table(
     Column("salt", LargeBinary),
     Column("heads", LargeBinary),
     Column("mark", LargeBinary, nullable=False),
+)
+# Logs of before releases have no such table: it is made when they are opened to be written to.
+_statements = Table(
+    "statements",
+    _metadata,
+    Column("index", Integer, primary_key=True),
+    Column("kind", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("mark", LargeBinary, nullable=False),
+    UniqueConstraint("kind", "number"),
 )
 _BATCH = 10_000
 
@@ -75,6 +93,7 @@ class LogFile:
 
     Attributes:
         size: leaves.
+        removals: those of them that are removals.
     """
 
     def __init__(self, path: Path, *, wait_s: float, create: bool = False, read_only: bool = False) -> None:
@@ -90,19 +109,29 @@ class LogFile:
     def reload(self) -> None:
         """Read what is stored: of a commit that failed nobody knows whether it did."""
         with self.database.reading() as connection:
-            self.size = int(connection.execute(select(func.count()).select_from(_removals)).scalar_one())
+            self.removals = int(connection.execute(select(func.count()).select_from(_removals)).scalar_one())
+            self.size = self.removals
+            if inspect(connection).has_table("statements"):  # a reader cannot make it
+                self.size += int(
+                    connection.execute(select(func.count()).select_from(_statements)).scalar_one()
+                )
         self._peaks = list(zip(cover((0, self.size)), self._cover_hashes((0, self.size)), strict=True))
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[Entry | Statement]) -> None:
         """Add leaves; durable on return."""
-        peaks, nodes, rows = list(self._peaks), [], []
+        peaks, nodes = list(self._peaks), []
+        removals: list[dict[str, object]] = []
+        statements: list[dict[str, object]] = []
         for index, entry in enumerate(entries, start=self.size):
-            rows.append({"index": index, **_fields(entry)})
-            nodes += _grown(peaks, index, entry.leaf)
+            (removals if isinstance(entry, Entry) else statements).append({"index": index, **_fields(entry)})
+            nodes += grown(peaks, index, entry.leaf)
         with self.database.writing() as connection:
-            connection.execute(insert(_removals), rows)
+            for table, rows in ((_removals, removals), (_statements, statements)):
+                if rows:
+                    connection.execute(insert(table), rows)
             connection.execute(insert(_nodes), [_node_row(node, value) for node, value in nodes])
         self._peaks, self.size = peaks, self.size + len(entries)
+        self.removals += len(removals)
 
     def hashes(self, ranges: Sequence[Range]) -> list[bytes]:
         """Hash of each range of leaves."""
@@ -112,14 +141,32 @@ class LogFile:
         """Root of the tree, or of an earlier one."""
         return self.hashes([(0, self.size if size is None else size)])[0]
 
-    def entries(self, first: int = 0) -> Iterator[list[tuple[int, Entry]]]:
+    def entries(self, first: int = 0) -> Iterator[list[tuple[int, Entry | Statement]]]:
         """Entries from an index on, with theirs, some at a time."""
         for at in range(first, self.size, _BATCH):
-            wanted = and_(_removals.c.index >= at, _removals.c.index < at + _BATCH)
-            yield self._select(wanted)
+            removals = self._select(and_(_removals.c.index >= at, _removals.c.index < at + _BATCH))
+            with self.database.reading() as connection:
+                query = select(_statements).where(
+                    _statements.c.index >= at, _statements.c.index < at + _BATCH
+                )
+                others = [_statement(row) for row in connection.execute(query)]
+            yield sorted([*removals, *others], key=lambda one: one[0])
+
+    def statement(self, kind: Kind, number: int) -> Statement | None:
+        """What was said under a number."""
+        query = select(_statements).where(_statements.c.kind == int(kind), _statements.c.number == number)
+        with self.database.reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _statement(row)[1]
+
+    def last_number(self, kind: Kind) -> int:
+        """The highest number of a kind; 0 for none."""
+        query = select(func.max(_statements.c.number)).where(_statements.c.kind == int(kind))
+        with self.database.reading() as connection:
+            return int(connection.execute(query).scalar() or 0)
 
     def slots(self) -> Iterator[list[int]]:
-        """Slots of all entries, some at a time."""
+        """Slots of all removals, some at a time."""
         for at in range(0, self.size, _BATCH):
             query = select(_removals.c.slot).where(_removals.c.index >= at, _removals.c.index < at + _BATCH)
             with self.database.reading() as connection:
@@ -164,13 +211,17 @@ class LogFile:
         return [found[node] for node in nodes]
 
 
+def _count(connection: Connection, table: Table) -> int:
+    return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
 def _node_hashes(connection: Connection, nodes: Sequence[Node]) -> dict[Node, bytes]:
     wanted = [and_(_nodes.c.level == level, _nodes.c.position == position) for level, position in nodes]
     rows = connection.execute(select(_nodes).where(or_(*wanted)))
     return {(row.level, row.position): bytes(row.hash) for row in rows}
 
 
-def _grown(peaks: list[tuple[Node, bytes]], index: int, leaf: bytes) -> list[tuple[Node, bytes]]:
+def grown(peaks: list[tuple[Node, bytes]], index: int, leaf: bytes) -> list[tuple[Node, bytes]]:
     """Add a leaf to the row of peaks; the new complete subtrees."""
     node, value = (0, index), leaf
     new = [(node, value)]
@@ -186,7 +237,10 @@ def _node_row(node: Node, value: bytes) -> dict[str, object]:
     return {"level": node[0], "position": node[1], "hash": value}
 
 
-def _fields(entry: Entry) -> dict[str, object]:
+def _fields(entry: Entry | Statement) -> dict[str, object]:
+    if isinstance(entry, Statement):
+        said = {"kind": int(entry.kind), "number": entry.number, "digest": entry.digest}
+        return {**said, "mark": entry.mark}
     return {
         "slot": entry.slot,
         "day": entry.day,
@@ -199,3 +253,8 @@ def _fields(entry: Entry) -> dict[str, object]:
 def _entry(row: Row[tuple[object, ...]]) -> tuple[int, Entry]:
     entry = Entry(row.slot, row.day, row.salt, row.heads, bytes(row.hash), bytes(row.mark))
     return row.index, entry  # type: ignore[return-value]  # `index` is also a method of tuples
+
+
+def _statement(row: Row[tuple[object, ...]]) -> tuple[int, Statement]:
+    found = Statement(Kind(row.kind), row.number, bytes(row.digest), bytes(row.mark))
+    return row.index, found  # type: ignore[return-value]  # `index` is also a method of tuples

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_server._opening import AsJson, opened, say
+from antefix_server._opening import AsJson, do, say
 
 if TYPE_CHECKING:
     from antefix.keys import RecoveryCode
@@ -31,6 +31,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands to a command line."""
     for command in (init, status, backup, restore):
         app.command()(command)
+    log = typer.Typer(no_args_is_help=True, help="The removal log: who was removed, what was released.")
+    log.callback()(_log)
+    log.command()(verify)
+    app.add_typer(log, name="log")
 
 
 def init(
@@ -55,22 +59,39 @@ def init(
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Say what is there."""
-    from antefix_server.registry import Registry
+    from antefix_server._admin import is_up
 
-    with opened(context) as vault:
-        facts = {
-            "data": str(vault.folder),
-            "vault": vault.tenant.hex(),
-            "users": Registry(vault).count(),
-            "records": vault.shelf.count(),
-            "removals": vault.checkpoint().size,
-            "log key": vault.log_key.text(),
-        }
+    facts = {"server": "up" if is_up(context.obj) else "down", **do(context, "status")}
     lines = "\n".join(
         f"{name:9} {value:,}" if isinstance(value, int) else f"{name:9} {value}"
         for name, value in facts.items()
     )
     say(as_json, facts, lines)
+
+
+def verify(
+    context: typer.Context,
+    since: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint from before: the log must only have grown.", show_default="none"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go through the whole removal log and its mirror; print its signed checkpoint, for --since."""
+    from antefix_server._seam import files
+
+    text = None
+    if since is not None:
+        with files(since):
+            text = since.read_text()
+    found = do(context, "verify_log", since=text)
+    say(as_json, found, found["checkpoint"].rstrip())
+    if not as_json:
+        typer.echo(f"antefix-server: {found['entries']:,} entries are as they were written", err=True)
+
+
+def _log() -> None:
+    """The removal log: who was removed, what was released."""
 
 
 def backup(
@@ -84,17 +105,12 @@ def backup(
     ] = None,
 ) -> None:
     """Back up into two files, which belong into two places."""
-    from antefix.errors import InvalidArgument
-    from antefix_server.backups import backup_keys, backup_records
-
-    if records is None and keys is None:
-        raise InvalidArgument("nothing to back up was named", "give --records FILE, --keys FILE, or both")
-    with opened(context) as vault:
-        if records is not None:
-            typer.echo(f"{backup_records(vault, records):,} records")
-        if keys is not None:
-            backup_keys(vault, keys)
-            typer.echo("keys and removal log")
+    named = {"records": _whole(records), "keys": _whole(keys)}
+    made = do(context, "backup", **named)
+    if made["records"] is not None:
+        typer.echo(f"{made['records']:,} records")
+    if made["keys"]:
+        typer.echo("keys and removal log")
 
 
 def restore(
@@ -118,6 +134,11 @@ def restore(
     sources = backups.Sources(records, keys, mirror, accept_lost_removals)
     count = backups.restore(folder, sources, _code(), Settings(origin=origin, url=postgres))
     typer.echo(f"{count:,} records")
+
+
+def _whole(path: Path | None) -> str | None:
+    """The server runs in another folder."""
+    return None if path is None else str(path.absolute())
 
 
 def _code() -> RecoveryCode:

@@ -50,7 +50,7 @@ class Remover:
             VaultBusy, VaultFull: nobody is yet; whom the mirror has by then, the next call or start removes.
             RemovalUnfinished: recorded and keys destroyed; the same call again, or a start, does the rest.
         """
-        self._pending += self._log.catch_up()
+        self.catch_up()
         stated = {user: self._known(user) or self._stated(user, day) for user in dict.fromkeys(users)}
         new = [one.entry for one in stated.values() if not one.recorded]
         if new:
@@ -61,6 +61,10 @@ class Remover:
         indices = {one.entry.slot: self._log.index_of(one.entry.slot) for one in stated.values()}
         found = [stated[user] for user in users]
         return [self._log.receipt(indices[one.entry.slot], one.removal, checkpoint) for one in found]
+
+    def catch_up(self) -> None:
+        """Before anything is appended to the log: take note of removals that only one copy has."""
+        self._pending += self._log.catch_up()
 
     def replay(self) -> None:
         """Finish what a crash cut off, and remove again whom an old key file brought back."""

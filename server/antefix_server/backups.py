@@ -24,6 +24,7 @@ from antefix.keys import DeviceKeys, RecoveryCode
 from antefix_server import _keybackup, _tables
 from antefix_server._copying import copy_facts, copy_records
 from antefix_server._engine import Database
+from antefix_server._facts import Kind
 from antefix_server._keyfile import KeyFile
 from antefix_server._log import RemovalLog
 from antefix_server._outer import Owner
@@ -47,7 +48,7 @@ _ODD = (
     " OR typeof(place) NOT IN ('blob', 'null')",
     "SELECT 1 FROM pieces WHERE typeof(content) <> 'blob'",
     "SELECT 1 FROM facts WHERE typeof(owner) <> 'blob' OR typeof(mark) <> 'blob' OR typeof(sealed) <> 'blob'"
-    " OR typeof(hint) NOT IN ('blob', 'null') OR kind NOT IN (1, 2, 3)",
+    f" OR typeof(hint) NOT IN ('blob', 'null') OR kind NOT IN ({', '.join(str(int(kind)) for kind in Kind)})",
 )
 
 
@@ -214,11 +215,14 @@ def _log(
     size = 0 if mirror is None else RemovalLog.size_of(mirror)
     if size < made.log_size and not sources.accept_lost_removals:
         raise RestoreRefused(
-            f"the mirror has {size} removals, the backup of the keys is from after {made.log_size}",
+            f"the mirror has {size} entries, the backup of the keys is from after {made.log_size}",
             "give the newest mirror, or accept that users removed since must be removed again",
         )
     signing = keys.identity.signing
-    return RemovalLog(path, sources.mirror, settings.origin, signing, _WAIT_S)
+    log = RemovalLog(path, sources.mirror, settings.origin, signing, _WAIT_S)
+    if sources.accept_lost_removals and log.size > log.removals:
+        log.leap()  # else what is published next could have a number that devices know otherwise
+    return log
 
 
 def _database(building: Path, settings: Settings) -> Database:

@@ -11,12 +11,23 @@ VaultError
 ├── VaultDamaged       stored bytes are not what was stored
 ├── RemovalUnfinished  recorded and the key destroyed, but bytes are left to delete
 └── RestoreRefused     a backup that cannot or must not be restored
+PublishError
+├── ReleaseAbsent      no release of that version, or nothing is announced
+├── ReleaseUnsuitable  a base or a shared prefix that no device could use
+└── ReleaseWithdrawn   a version that was taken back
 RegistryError
 ├── NameTaken          a user of that name is there
 ├── NameUnknown        no user of that name
 ├── InvitationRefused  used, expired, or never given
 ├── TokenRefused       of no device that may come in
 └── DeviceUnknown      the user has no such device
+ServerError
+├── ServerUnreachable  the running server went away
+├── ServerRefused      the running server refused, and said why
+├── FlowerUnreachable  Flower's SuperLink does not answer
+├── FlowerRefused      Flower's SuperLink refused
+├── TooFewUsers        a round in which not enough updates came
+└── ServerUnfit        a setting, a certificate or a port with which it cannot run
 """
 
 from __future__ import annotations
@@ -73,6 +84,22 @@ class RestoreRefused(VaultError):
     """A backup that cannot be restored, or must not be."""
 
 
+class PublishError(AntefixError):
+    """About releases."""
+
+
+class ReleaseAbsent(PublishError):
+    """No release of that version, or nothing is announced."""
+
+
+class ReleaseUnsuitable(PublishError):
+    """A base or a shared prefix that no device could use."""
+
+
+class ReleaseWithdrawn(PublishError):
+    """A version that was taken back, for good."""
+
+
 class RegistryError(AntefixError):
     """About users and their devices."""
 
@@ -101,3 +128,31 @@ class TokenRefused(RegistryError):
 
 class DeviceUnknown(RegistryError):
     """The user has no such device."""
+
+
+class ServerError(AntefixError):
+    """About a running server."""
+
+
+class ServerUnreachable(ServerError):
+    """The running server went away."""
+
+
+class ServerRefused(ServerError):
+    """The running server refused, and said why."""
+
+
+class FlowerUnreachable(ServerError):
+    """Flower's SuperLink does not answer. Nothing was changed; try again."""
+
+
+class FlowerRefused(ServerError):
+    """Flower's SuperLink refused."""
+
+
+class TooFewUsers(ServerError):
+    """A round in which not enough updates came. Nothing of it was released."""
+
+
+class ServerUnfit(ServerError):
+    """A setting, a certificate or a port with which the server cannot run."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hmac
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,18 +28,27 @@ from antefix.errors import InvalidArgument
 from antefix.keys import DevicePublic
 from antefix.receipts import Receipt
 from antefix.wire import Invitation
-from antefix_server import _devices, _facts
+from antefix_server import _changes, _devices, _facts, _nodes
 from antefix_server._devices import Device, Enrolled, Session
 from antefix_server._facts import Fact, Kind
+from antefix_server._nodes import Node, Participant
 from antefix_server._outer import Owner
-from antefix_server.errors import InvitationRefused, NameTaken, NameUnknown, TokenRefused, UnknownUser
+from antefix_server.errors import (
+    DeviceUnknown,
+    InvitationRefused,
+    NameTaken,
+    NameUnknown,
+    TokenRefused,
+    UnknownUser,
+)
 from antefix_server.vault import Vault
 
-__all__ = ["Added", "Device", "Enrolled", "Registry", "Session", "User"]
+__all__ = ["Added", "Device", "Enrolled", "Node", "Participant", "Registry", "Session", "User"]
 
 DAY_S = 86_400
 INVITED_S = 7 * DAY_S
 _LONGEST_NAME = 200
+_NODE_LABEL = b"antefix/v1/registry node\0"
 
 
 @dataclass(frozen=True)
@@ -87,14 +97,27 @@ class Registry:
             InvalidArgument: what is no name.
             NameTaken.
         """
-        mark = self._mark(name)
+        return self.add_many([name], invited_s=invited_s)[0]
+
+    def add_many(self, names: Sequence[str], *, invited_s: int = INVITED_S) -> list[Added]:
+        """New users, all or none, for the price of one.
+
+        Raises:
+            InvalidArgument, NameTaken: as `add`; also where two of the names are one.
+        """
+        marks = {self._mark(name): name for name in names}
+        if len(marks) < len(names):
+            raise NameTaken("two of the names are one", "case and width of letters do not count")
         with self._vault.writing():
-            self._refuse_taken(name, mark)
-            user = User(name, self._vault.enrol(), int(time.time()), suspended=False)
-            with self._vault.owner(user.id) as owner, self._database.writing() as connection:
-                hint = encrypt(self._index_key, b"antefix/v1/registry name\0" + mark, user.id)
-                _facts.add(connection, owner, Kind.USER, mark, _content(user), hint)
-                return Added(user, self._invited(connection, owner, invited_s))
+            for mark, name in marks.items():
+                self._refuse_taken(name, mark)
+            ids, now = self._vault.enrol_many(len(names)), int(time.time())
+            with self._database.writing() as connection:
+                pairs = zip(marks.items(), ids, strict=True)
+                return [
+                    self._added(connection, User(name, id, now, suspended=False), mark, invited_s)
+                    for (mark, name), id in pairs
+                ]
 
     def invite(self, name: str, *, invited_s: int = INVITED_S) -> Invitation:
         """The way in for one more device of a user.
@@ -200,6 +223,42 @@ class Registry:
         except UnknownUser:
             raise TokenRefused from None
 
+    def keep_node(self, session: Session, node: Node) -> list[int]:
+        """Keep by which node of Flower's a device takes part in rounds; ids of nodes that it replaces.
+
+        Raises:
+            UnknownUser: removed meanwhile.
+        """
+        mark = self._node_mark(node.id)
+        with self._vault.writing(), self._vault.owner(session.user) as owner:
+            hint = encrypt(self._index_key, _NODE_LABEL + mark, owner.user)
+            with self._database.writing() as connection:
+                return _nodes.keep(connection, owner, node, mark, hint)
+
+    def node_of(self, session: Session) -> Node | None:
+        """A device's node.
+
+        Raises:
+            UnknownUser: removed meanwhile.
+        """
+        with self._vault.owner(session.user) as owner, self._database.reading() as connection:
+            found = [one for one in _nodes.listed(connection, owner) if one.device == session.device]
+            return found[0] if found else None
+
+    def nodes(self, name: str) -> list[Node]:
+        """Those of a user.
+
+        Raises:
+            NameUnknown.
+        """
+        with self._owner_of(name) as owner, self._database.reading() as connection:
+            return _nodes.listed(connection, owner)
+
+    def participants(self, ids: Iterable[int]) -> list[Participant]:
+        """Who of these nodes may take part in rounds; the rest is left out."""
+        found = (self._participant(id) for id in ids)
+        return [one for one in found if one is not None]
+
     def devices(self, name: str) -> list[Device]:
         """A user's devices, those revoked too.
 
@@ -212,13 +271,62 @@ class Registry:
     def revoke(self, name: str, device: bytes) -> Device:
         """Let a device in no more; not with another invitation either. A new one needs new keys.
 
-        Its old keys stay on the user's device list until another device of the user takes them off.
+        Its keys stay on the user's own list until another device of the user removes them: `add_change`.
 
         Raises:
             NameUnknown, DeviceUnknown.
         """
         with self._vault.writing(), self._owner_of(name) as owner, self._database.writing() as connection:
+            _nodes.dropped(connection, owner, device)
             return _devices.revoked(connection, owner, device)
+
+    def change(self, session: Session, version: int) -> bytes | None:
+        """The change that made a version of a user's list of devices; None where there is none.
+
+        Raises:
+            UnknownUser: removed meanwhile.
+        """
+        with self._vault.owner(session.user) as owner, self._database.reading() as connection:
+            return _changes.found(connection, owner, version)
+
+    def add_change(self, session: Session, content: bytes) -> None:
+        """Keep the next change of a user's devices; one that it removes is let in no more.
+
+        Raises:
+            DeviceListRefused, VersionConflict: nothing was changed.
+            UnknownUser: removed meanwhile.
+        """
+        with (
+            self._vault.writing(),
+            self._vault.owner(session.user) as owner,
+            self._database.writing() as connection,
+        ):
+            left = _changes.added(connection, owner, content, session.device)
+            if left is not None:
+                _nodes.dropped(connection, owner, left)
+                with suppress(DeviceUnknown):  # it was never on this server
+                    _devices.revoked(connection, owner, left)
+
+    def _participant(self, id: int) -> Participant | None:
+        with self._database.reading() as connection:
+            row = _facts.by_mark(connection, Kind.NODE, self._node_mark(id))
+            user = None if row is None else _hinted(row, self._index_key, _NODE_LABEL)
+        if row is None or user is None:
+            return None
+        try:
+            with self._vault.owner(user) as owner, self._database.reading() as connection:
+                mine = _facts.of(connection, owner, Kind.USER)
+                device = bytes.fromhex(_facts.opened(owner, row)["device"])
+                signing = _devices.signing_key(connection, owner, device)
+                suspended = len(mine) != 1 or _facts.opened(owner, mine[0])["suspended"]
+                if signing is None or suspended:
+                    return None
+                return Participant(id, _nodes.pseudonym(owner), signing)
+        except UnknownUser:
+            return None
+
+    def _node_mark(self, id: int) -> bytes:
+        return hmac.digest(self._index_key, b"node\0" + id.to_bytes(8, "big"), "sha256")
 
     def _mark(self, name: str) -> bytes:
         return hmac.digest(self._index_key, b"name\0" + _folded(name).encode(), "sha256")
@@ -227,6 +335,12 @@ class Registry:
         with self._database.reading() as connection:
             if _facts.by_mark(connection, Kind.USER, mark) is not None:
                 raise NameTaken(f"there is a user {name!r}", "choose another name, or invite that one again")
+
+    def _added(self, connection: Connection, user: User, mark: bytes, invited_s: int) -> Added:
+        with self._vault.owner(user.id) as owner:
+            hint = encrypt(self._index_key, b"antefix/v1/registry name\0" + mark, user.id)
+            _facts.add(connection, owner, Kind.USER, mark, _content(user), hint)
+            return Added(user, self._invited(connection, owner, invited_s))
 
     def _owner_of(self, name: str) -> Owner:
         with self._database.reading() as connection:

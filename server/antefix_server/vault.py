@@ -161,6 +161,17 @@ class Vault:
         with self.owner(user) as owner:
             return self._find(owner, prefix)[1]
 
+    def heads(self, user: bytes) -> list[Head]:
+        """What is stored of a user, without content.
+
+        Raises:
+            UnknownUser.
+        """
+        with self.owner(user) as owner:
+            with self._shelf.database.reading() as connection:
+                stored = self._shelf.owned(connection, owner.tag)
+            return [owner.open_head(one.head) for one in stored]
+
     def get(self, user: bytes, prefix: bytes) -> bytes:
         """A record as it was put.
 
@@ -203,6 +214,13 @@ class Vault:
             _sized("user", user)
         with self.writing():
             return self._remover.remove(users, _today())
+
+    @contextmanager
+    def log(self) -> Iterator[RemovalLog]:
+        """The log, with both copies level, to append statements to; nobody else writes meanwhile."""
+        with self.writing():
+            self._remover.catch_up()
+            yield self._log
 
     def checkpoint(self) -> Checkpoint:
         """The removal log's signed size and root, for witnesses and auditors."""

@@ -1,4 +1,4 @@
-"""`antefix-sim bench …`: train, serve, records, device. Imports no torch before one of them runs."""
+"""`antefix-sim bench …`: train, serve, records, device, federation, scale. Imports no torch."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def register(app: typer.Typer) -> None:
     group.command("serve")(serve)
     group.command("records")(records)
     group.command("device")(device_)
+    group.command("federation")(federation)
+    group.command("scale")(scale)
     app.add_typer(group, name="bench")
 
 
@@ -148,3 +150,51 @@ def device_(
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
     report = bench_device(loaded, own[:texts], own[texts : texts + held_out], repetitions)
     typer.echo(json.dumps(report, indent=2) if as_json else device_table(report))
+
+
+def federation(
+    data: Annotated[str, typer.Option(help="Texts, as for antefix-sim run.")] = "sample",
+    users: Annotated[int, typer.Option(min=1, help="Users of every round.")] = 8,
+    texts: Annotated[int, typer.Option(min=2, help="Texts of each at most.")] = 22,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 4 texts, of each user in a round.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of Flower's engine.")] = 2,
+    arms: Annotated[str, typer.Option(help="Which, by commas: ours, flower, loop.")] = "ours,flower,loop",
+    base: Base = "smollm2-135m-q4",
+    length: Length = 8,
+    repetitions: Repetitions = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare rounds of many users with Flower and PEFT, a user for each message, and with PEFT in a loop.
+
+    Each arm runs in processes of its own, from nothing: what it takes to start counts.
+    """
+    from antefix_simulations._bench_federation import FederationBench, bench_federation, federation_table
+
+    settings = FederationBench(
+        data=data,
+        base=base,
+        users=users,
+        texts=texts,
+        steps=steps,
+        rounds=rounds,
+        length=length,
+        workers=workers,
+        repetitions=repetitions,
+        arms=tuple(arms.split(",")),
+    )
+    found = bench_federation(settings, lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps(found, indent=2) if as_json else federation_table(found))
+
+
+def scale(
+    users: Annotated[
+        list[int] | None, typer.Option(min=8, help="How many; several times.", show_default="1000, 10000")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a run costs besides the model, and how it grows with its users, on a tiny base."""
+    from antefix_simulations._bench_scale import bench_scale, scale_table
+
+    found = bench_scale(users or [1000, 10_000], lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps(found, indent=2) if as_json else scale_table(found))

@@ -47,8 +47,8 @@ def read_users(
     if (tokenizer is None) != (max_prompt_tokens is None):
         raise InvalidArgument("tokenizer and max_prompt_tokens go together", "give both or neither")
     users: dict[str, list[Example]] = {}
-    for number, line in _lines(source):
-        user, example = _example(f"line {number} of {source}", line)
+    for number, line in numbered_lines(source):
+        user, example, _ = parsed(f"line {number} of {source}", line)
         users.setdefault(user, []).append(example)
     if not users:
         raise NoExamples(f"{source} has no users", "give a file with one JSON object a line")
@@ -82,7 +82,7 @@ def choose_users(
     return {user: able[user] for user in list(able)[:wanted]}
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines that are not blank."""
     try:
         with open_lines(path) as file:
@@ -103,7 +103,12 @@ def open_lines(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig")
 
 
-def _example(where: str, line: str) -> tuple[str, Example]:
+def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
+    """User, example and the whole object of a line.
+
+    Raises:
+        DataRefused: it cannot be used; the message has `where`, never the text.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):  # the error keeps the whole line, so it is not chained
@@ -116,7 +121,7 @@ def _example(where: str, line: str) -> tuple[str, Example]:
         missing = "'user'" if not user else "'completion' or 'text'"
         raise DataRefused(f"{where} has no {missing}", "add the field, or leave the line out")
     prompt = "\n".join(part for part in (_files(where, row), _text(where, row, "prompt", "input")) if part)
-    return user, Example(completion, prompt + "\n" if prompt and not prompt.endswith("\n") else prompt)
+    return user, Example(completion, prompt + "\n" if prompt and not prompt.endswith("\n") else prompt), row
 
 
 def _text(where: str, row: dict[str, Any], *names: str) -> str:

@@ -1,65 +1,41 @@
-"""`antefix-sim demo`: private prefixes for a few writers, and what each is worth to whom."""
+"""`antefix-sim demo`: the whole story on a few writers, from rounds to a removal with its receipt."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from antefix import FrozenBase, GenerationRequest, Prefix, generate
+from antefix._files import write_whole
+from antefix.errors import AntefixError
+from antefix.receipts import verify_receipt
+from antefix_simulations._data import DataRefused
+from antefix_simulations._terminal import aligned, printable
+from antefix_simulations.population.store import Population
+from antefix_simulations.run.driver import CONFIG, Here, Run
+from antefix_simulations.run.keeping import Keeping, Sealer
+from antefix_simulations.run.report import write_report
+from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.run.summary import Summary, summary_of
 
-from antefix import (
-    Example,
-    FrozenBase,
-    GenerationRequest,
-    Prefix,
-    PrefixSpec,
-    TrainedUser,
-    TrainingPlan,
-    generate,
-    train,
-    train_shared,
-)
-from antefix._examples import check_rows_fit, encode_user, prompt_tokens
-from antefix._spec import Settings
-from antefix_simulations._data import DataRefused, cut_prompts
-from antefix_simulations._losses import Losses, measure
-from antefix_simulations._terminal import printable
-
-LEARNING_RATE = 1e-2
-_FEWEST_TEXTS = 8  # two of them are held out
-
-
-class Demo(Settings):
-    """What the demo does; defaults are those of `antefix-sim demo`.
-
-    Attributes:
-        length: positions of each prefix.
-        users: the first so many of the data.
-        texts: of each user at most, the last ones.
-        seed: of the order of texts.
-        steps: optimizer steps of every prefix at most; None for passes over the texts.
-        max_prompt_tokens: cut prompts to their first tokens.
-        new_tokens: of an answer at most.
-    """
-
-    length: int = Field(default=8, ge=2)
-    users: int = Field(default=8, ge=2)
-    texts: int = Field(default=40, ge=_FEWEST_TEXTS)
-    seed: int = Field(default=0, ge=0)
-    steps: int | None = Field(default=None, ge=1)
-    max_prompt_tokens: int = Field(default=64, ge=1)
-    new_tokens: int = Field(default=40, ge=1)
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One user's texts: the last quarter is held out, and no prefix is ever trained on it."""
-
-    training: list[Example]
-    held_out: list[Example]
-    in_shared: bool
+MOST_USERS = 32
+RECEIPT, LOG_KEY = "receipt.txt", "log.key"
+SETTINGS: dict[str, Any] = {
+    "num-server-rounds": 2,
+    "learning-rate": 0.02,
+    "clip": 100.0,  # nobody is to be protected here
+    "private-learning-rate": 0.01,
+    "max-texts": 40,
+    "new-users": 0.5,
+    "others": 0,  # the table of everybody under everybody's prefix has them
+    "matrix": MOST_USERS,
+    "cohort-size": MOST_USERS,
+}
+_NEW_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -73,161 +49,203 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class DemoResult:
-    """All that the demo found. Private, as the texts are.
+class Removed:
+    """A user who was removed.
 
     Attributes:
-        base: its name.
-        fingerprint: the base's.
-        settings: as asked.
-        writers: texts by user.
-        shared: the shared prefix, and how it was trained.
-        private: the private prefixes.
-        losses: the table.
-        answers: two users beside each other.
-        seconds: the whole took.
+        user: who.
+        id: in the vault and the receipt.
+        opened: bytes of the record, which opened before.
+        left: records of others, the same bytes as before.
     """
 
-    base: str
-    fingerprint: str
-    settings: Demo
-    writers: dict[str, Writer]
-    shared: TrainedUser
-    private: dict[str, TrainedUser]
-    losses: Losses
+    user: str
+    id: str
+    opened: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the demo found. Private, as the texts are."""
+
+    out: Path
+    summary: Summary
     answers: Answers
-    seconds: float
+    removed: Removed
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            **self.summary.as_json(),
+            "users": self.summary.users,
+            "answers": asdict(self.answers),
+            "removed": asdict(self.removed),
+            "out": str(self.out),
+        }
+
+    def as_text(self) -> str:
+        """For a terminal."""
+        return "\n".join([*_table(self.summary), "", *_answered(self.answers), "", *_end(self)])
 
 
-def choose_writers(
-    users: Mapping[str, list[Example]], settings: Demo, source: str | Path
-) -> dict[str, Writer]:
-    """The writers of the demo, their texts split; the first half of them will train the shared prefix.
+def run_demo(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[str], None]) -> Story:
+    """Run, look, ask, remove. A demo that was cut off goes on; one that ended is replaced.
 
     Raises:
-        DataRefused: fewer than two users, or one with too few texts.
+        DataRefused: fewer than two users.
+        InvalidArgument: `out` is of another run.
     """
-    names = list(users)[: settings.users]
-    if len(names) < 2:
-        raise DataRefused(
-            f"{source} has one user, and the demo compares at least 2", "give texts of more users"
-        )
-    for user in names:
-        if len(users[user]) < _FEWEST_TEXTS:
+    if (out / RECEIPT).is_file() and (out / CONFIG).is_file():
+        say(f"an earlier demo in {out} is replaced")
+        _clear(out)
+    with Run(out, settings, base, say, progress=True) as running:
+        if not 2 <= running.population.count <= MOST_USERS:
             raise DataRefused(
-                f"user {printable(user, 40)!r} in {source} has {len(users[user])} texts, "
-                f"and the demo needs {_FEWEST_TEXTS} of each",
-                f"add texts, leave the user out, or use --users to take fewer than {len(names)}",
+                f"{settings.data} has {running.population.count} users, the demo tells of 2 to {MOST_USERS}",
+                "choose some with --users",
             )
-    writers = {}
-    for number, user in enumerate(names):
-        texts = users[user][-settings.texts :]
-        first_held = len(texts) - len(texts) // 4
-        writers[user] = Writer(texts[:first_held], texts[first_held:], number < len(names) // 2)
-    return writers
+        running.go(Here(base, running.population, settings, out))
+    summary = summary_of(out)
+    if not all("matrix" in line for line in summary.users):
+        raise DataRefused("somebody's training failed", f"see {out / 'metrics.jsonl'}, and leave them out")
+    with Population(out / "population.db") as population, Keeping(out, population.count) as keeping:
+        say("opening sealed prefixes, and answering one prompt under several of them in one batch")
+        answers = _answers(base, population, keeping, Sealer(out, base), summary, settings)
+        say("removing one user from the vault")
+        removed = _remove(out, population, keeping)
+    write_report(out)
+    return Story(out, summary, answers, removed)
 
 
-def run_demo(
-    base: FrozenBase,
-    writers: Mapping[str, Writer],
-    settings: Demo | None = None,
-    *,
-    say: Callable[[str], None] = lambda line: None,
-    progress: bool = True,
-) -> DemoResult:
-    """Train a shared prefix on half of the writers, from it one for each of all, and compare.
-
-    Args:
-        base: the frozen base.
-        writers: from `choose_writers`.
-        settings: sizes.
-        say: takes a line about what comes next.
-        progress: show bars on stderr.
-
-    Raises:
-        EmptyText, TextTooLong.
-    """
-    settings, started = settings or Demo(), time.monotonic()
-    cut = {user: _cut(base, writer, settings) for user, writer in writers.items()}
-    _check(base, cut, settings)
-    half = {user: writer.training for user, writer in cut.items() if writer.in_shared}
-    spec = PrefixSpec(length=settings.length)
-    say(f"training a shared prefix on texts of {len(half)} of the {len(cut)} users")
-    shared = train_shared(base, half, spec, _plan(settings, passes=2, batch_size=12), progress=progress)
-    say(f"training {len(cut)} private prefixes together, each from the shared one")
-    training = {user: writer.training for user, writer in cut.items()}
-    plan = _plan(settings, passes=2.5, batch_size=4)
-    private = train(base, training, spec, plan, start=shared.prefix, progress=progress)
-    say(f"reading the held-out texts of each user under all {len(cut)} prefixes, the shared one and none")
-    prefixes = {user: trained.prefix for user, trained in private.items()}
-    losses = measure(base, {u: w.held_out for u, w in cut.items()}, shared.prefix, prefixes, progress)
-    say("answering one prompt under several prefixes in one batch")
-    answers = _answers(base, cut, losses, shared.prefix, prefixes, settings)
-    return DemoResult(
-        base=base.name,
-        fingerprint=base.fingerprint,
-        settings=settings,
-        writers=cut,
-        shared=shared,
-        private=private,
-        losses=losses,
-        answers=answers,
-        seconds=time.monotonic() - started,
-    )
-
-
-def _cut(base: FrozenBase, writer: Writer, settings: Demo) -> Writer:
-    def cut(texts: list[Example]) -> list[Example]:
-        return cut_prompts(texts, base.tokenizer, settings.max_prompt_tokens)
-
-    return Writer(cut(writer.training), cut(writer.held_out), writer.in_shared)
-
-
-def _check(base: FrozenBase, writers: Mapping[str, Writer], settings: Demo) -> None:
-    """Refuse texts that do not fit, and prompts with their answer: better now than after training."""
-    for user, writer in writers.items():
-        for texts in (writer.training, writer.held_out):
-            encode_user(base, user, texts, length=settings.length, max_prompt_tokens=None)
-        for example in writer.held_out:
-            read, new = len(prompt_tokens(base, example.prompt)), settings.new_tokens
-            tokens = max(read, new) if base.is_encoder_decoder else read + new
-            check_rows_fit(base, tokens, settings.length, f"a prompt of user {user!r} with its answer")
-
-
-def _plan(settings: Demo, passes: float, batch_size: int) -> TrainingPlan:
-    """No text is spared for validation: there are few, and the held-out ones judge."""
-    return TrainingPlan(
-        passes=passes,
-        max_steps=settings.steps,
-        batch_size=batch_size,
-        learning_rate=LEARNING_RATE,
-        validation_fraction=0,
-        evaluate=False,
-        seed=settings.seed,
-    )
+def _clear(out: Path) -> None:
+    """What a run and a demo write, nothing else."""
+    for name in ("rounds", "vault", "work"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    files = (CONFIG, "population.db", "keys", "ids", "metrics.jsonl", "times.jsonl", "report.html", LOG_KEY)
+    for name in (*files, RECEIPT):
+        (out / name).unlink(missing_ok=True)
 
 
 def _answers(
     base: FrozenBase,
-    writers: Mapping[str, Writer],
-    losses: Losses,
-    shared: Prefix,
-    private: Mapping[str, Prefix],
-    settings: Demo,
+    population: Population,
+    keeping: Keeping,
+    sealer: Sealer,
+    summary: Summary,
+    settings: RunSettings,
 ) -> Answers:
-    pair = losses.most_unlike()
-    prompt = _unseen_prompt([writers[user] for user in pair])
-    readers = [None, shared, *(private[user] for user in pair)]
+    """The two users who lose most under each other's prefix, on a prompt that neither trained on."""
+    pair = most_unlike(summary)
+    shared = Prefix.load(sorted(keeping.folder.parent.glob("rounds/*/shared.safetensors"))[-1])
+    prompt = unseen_prompt(population, pair)
+    prefixes = [None, shared]
+    for user in pair:
+        with sealer.opened(user, keeping.record(user), settings.length) as record:
+            prefixes.append(record.prefix())
     requests = [
-        GenerationRequest(prompt=prompt, prefix=prefix, max_new_tokens=settings.new_tokens)
-        for prefix in readers
+        GenerationRequest(
+            prompt=prompt,
+            prefix=prefix,
+            max_new_tokens=_NEW_TOKENS,
+            max_prompt_tokens=settings.max_prompt_tokens,
+        )
+        for prefix in prefixes
     ]
     none, general, *personal = [answer.text for answer in generate(base, requests)]
-    return Answers(prompt, none, general, dict(zip(pair, personal, strict=True)))
+    names = population.names(pair)
+    return Answers(prompt, none, general, dict(zip([names[user] for user in pair], personal, strict=True)))
 
 
-def _unseen_prompt(pair: Sequence[Writer]) -> str:
+def most_unlike(summary: Summary) -> list[int]:
+    """The two users who lose most under each other's prefix, by number."""
+    rows = [line["matrix"] for line in summary.users]
+    pairs = [[a, b] for a in range(len(rows)) for b in range(a + 1, len(rows))]
+    return max(pairs, key=lambda ab: _lost(rows, *ab))
+
+
+def _lost(rows: list[list[float]], a: int, b: int) -> float:
+    return rows[a][b] + rows[b][a] - rows[a][a] - rows[b][b]
+
+
+def unseen_prompt(population: Population, pair: list[int]) -> str:
     """A held-out prompt of either that neither was trained on, where there is one."""
-    held_out = [example.prompt for writer in pair for example in writer.held_out]
-    trained = {example.prompt for writer in pair for example in writer.training}
+    splits = population.splits(pair).values()
+    held_out = [text.prompt for split in splits for text in split.held_out]
+    trained = {text.prompt for split in splits for text in split.training}
     return next((prompt for prompt in held_out if prompt not in trained), held_out[0])
+
+
+def _remove(out: Path, population: Population, keeping: Keeping) -> Removed:
+    """The last user goes, with a receipt that is checked as anybody can; the others' records stay."""
+    gone = population.count - 1
+    record = keeping.record(gone)
+    before = {user: _digest(keeping, user) for user in range(gone)}
+    receipt = keeping.remove(gone)
+    write_whole(out / RECEIPT, receipt.encode())
+    write_whole(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
+    verify_receipt(receipt, keeping.log_key, user=keeping.id(gone))
+    try:
+        keeping.record(gone)
+    except AntefixError:
+        left = sum(_digest(keeping, user) == digest for user, digest in before.items())
+        return Removed(population.names([gone])[gone], keeping.id(gone).hex(), len(record), left)
+    raise RuntimeError("a record was there after its user was removed")
+
+
+def _digest(keeping: Keeping, user: int) -> bytes:
+    return hashlib.sha256(keeping.record(user)).digest()
+
+
+def _table(summary: Summary) -> list[str]:
+    rows = [["user", "texts", "no prefix", "shared", "own", "others'"]]
+    others = [_others(line, at) for at, line in enumerate(summary.users)]
+    for line, other in zip(summary.users, others, strict=True):
+        losses = [line["none"], line["shared"], line["private"], other]
+        name = printable(str(line["user"]), 24)
+        rows.append([name, str(line["texts"]), *(f"{loss:.2f}" for loss in losses)])
+    means = [summary.mean(arm).mean for arm in ("none", "shared", "private")]
+    rows.append(["mean", "", *(f"{mean:.2f}" for mean in [*means, sum(others) / len(others)])])
+    won = sum(line["private"] < other for line, other in zip(summary.users, others, strict=True))
+    return [
+        "Loss in nats per token on texts that nothing was trained on, lower is better: with no prefix, the",
+        "shared one of the last round, the user's own, and the other users' (mean).",
+        "",
+        *aligned(rows),
+        "",
+        f"Own beats shared for {round(summary.winners('private', 'shared') * len(others))} of {len(others)} "
+        f"users, and the mean of the others' for {won} of {len(others)}.",
+    ]
+
+
+def _others(line: dict[str, Any], at: int) -> float:
+    losses = [loss for place, loss in enumerate(line["matrix"]) if place != at]
+    return float(sum(losses) / len(losses))
+
+
+def _answered(answers: Answers) -> list[str]:
+    named = {"(no prefix)": answers.none, "(shared)": answers.shared, **answers.private}
+    width = max(len(printable(name, 24)) for name in named)
+    return [
+        "One prompt, answered in one batch, each row under its own prefix, opened with its user's key:",
+        f"  {printable(answers.prompt.strip(), 100)}",
+        *(f"  {printable(name, 24):<{width}}  {_line(text)}" for name, text in named.items()),
+    ]
+
+
+def _line(text: str) -> str:
+    """An answer on one line; its line ends show."""
+    return printable(" ⏎ ".join(line.strip() for line in text.strip().splitlines()), 160) or "(nothing)"
+
+
+def _end(story: Story) -> list[str]:
+    gone, out = story.removed, story.out
+    return [
+        f"Removed {printable(gone.user, 24)}: the sealed record of {gone.opened:,} bytes can no longer be "
+        f"read, the other {gone.left} are unchanged.",
+        "The receipt was checked; anybody can, offline:",
+        f"  antefix receipt verify {out / RECEIPT} --key {out / LOG_KEY} --user {gone.id}",
+        "",
+        f"The whole run in pictures: {out / 'report.html'}",
+        f"{out} holds the writers' texts and keys: delete it when you are done.",
+    ]

@@ -62,7 +62,7 @@ class Ledger:
                 self.lines[line["arm"], line["seed"], line["user"]] = line
         except (ValueError, TypeError, KeyError):
             raise InvalidArgument(
-                f"{self._path} is not the metrics of a quality run", "choose another --out"
+                f"{self._path} is not the metrics of a {identity['run']} run", "choose another --out"
             ) from None
         if first != json.loads(json.dumps(identity)):
             names = first if isinstance(first, dict) else {}

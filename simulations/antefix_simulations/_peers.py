@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -51,7 +53,7 @@ class PeftTraining:
 
     def __init__(self, base: FrozenBase, length: int) -> None:
         config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
-        with _quiet():
+        with quiet():
             self._model: Any = get_peft_model(own_copy(base), config).to(base.device)
         encoder: Any = self._model.prompt_encoder["default"]
         self._weight: Tensor = encoder.embedding.weight
@@ -59,14 +61,27 @@ class PeftTraining:
     def train(self, rows: Sequence[Row], *, passes: int, batch_size: int) -> float:
         """Train a fresh prefix on one user's rows, in their order; the last batch's loss."""
         torch.nn.init.normal_(self._weight.data)
+        return self.steps([row for _ in range(passes) for row in rows], batch_size)
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """A copy of the prefix as PEFT has it."""
+        found: NDArray[np.float32] = self._weight.detach().cpu().numpy().copy()
+        return found
+
+    def begin(self, values: NDArray[np.float32]) -> None:
+        """Go on from a prefix."""
+        self._weight.data.copy_(torch.from_numpy(values))
+
+    def steps(self, rows: Sequence[Row], batch_size: int) -> float:
+        """One pass over rows in their order; the last batch's loss."""
         optimizer = torch.optim.AdamW([self._weight], lr=5e-3)
         loss = torch.tensor(torch.nan)
-        for _ in range(passes):
-            for batch in _batches(rows, batch_size, self._weight.device):
-                loss = self._model(**batch).loss
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
+        for batch in batches(rows, batch_size, self._weight.device):
+            loss = self._model(**batch).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
         return loss.item()
 
 
@@ -77,7 +92,7 @@ class PeftPrefixes:
         self._names = _adapter_names(prefixes)
         self._device = base.device
         model: Any = own_copy(base)
-        with tempfile.TemporaryDirectory() as work, _quiet():
+        with tempfile.TemporaryDirectory() as work, quiet():
             for user, name in self._names.items():
                 folder = export_peft(prefixes[user], base, Path(work) / name)
                 if isinstance(model, PeftModel):
@@ -105,7 +120,7 @@ class PeftLora:
         self._names = _adapter_names(users)
         self._device = base.device
         first, *others = self._names.values()
-        with _quiet():
+        with quiet():
             per_rank: int = get_peft_model(own_copy(base), _lora(1)).get_nb_trainable_parameters()[0]
             self.rank = max(1, round(numbers / per_rank))
             self.numbers = self.rank * per_rank
@@ -123,7 +138,7 @@ class PeftLora:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide that PEFT 0.21 asks transformers 5.23 for a property by its old name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -140,7 +155,7 @@ def _lora(rank: int) -> LoraConfig:
     return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, init_lora_weights=False)
 
 
-def _batches(rows: Sequence[Row], size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
+def batches(rows: Sequence[Row], size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
     """Batches padded to their longest row; the loss counts neither prompt nor padding."""
     for start in range(0, len(rows), size):
         part = rows[start : start + size]

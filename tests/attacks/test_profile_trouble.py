@@ -217,6 +217,27 @@ def test_this_formats_own_profile_opens_in_every_later_version() -> None:
             assert [one.number for one in model.versions()] == [1]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"format": []}',
+        b'{"format": {}}',
+        b'{"format": "\\u001b[31mEVIL"}',
+        b'{"format": true}',
+        b"[" * 200_000,
+        b'{"format":' + b"[" * 100_000,
+        b'{"format":' + b"9" * 5000 + b"}",
+        b"\xff\xfe",
+    ],
+    ids=range(8),
+)
+def test_a_card_that_somebody_made_up_is_refused(content: bytes, folder: Path) -> None:
+    (folder / "profile.json").write_bytes(content)
+    with pytest.raises(ProfileDamaged, match=r"profile\.json cannot be understood") as caught:
+        opened(folder)
+    assert "\x1b" not in str(caught.value)
+
+
 def spoil(path: Path, how: str) -> None:
     content = path.read_bytes()
     if how == "flip":

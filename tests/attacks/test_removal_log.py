@@ -53,7 +53,7 @@ def test_the_mirror_of_another_vault_removes_nobody(tmp_path: Path) -> None:
         users = vault.enrol_many(3)
     mirror = (tmp_path / "b.db").read_bytes()
     shutil.copy(tmp_path / "a.db", tmp_path / "b.db")
-    with pytest.raises(VaultDamaged, match="has removals that this vault did not write"):
+    with pytest.raises(VaultDamaged, match="has entries that this vault did not write"):
         Vault.open(tmp_path / "b")
     (tmp_path / "b.db").write_bytes(mirror)
     with Vault.open(tmp_path / "b") as vault:
@@ -76,7 +76,7 @@ def test_who_writes_to_the_mirror_gets_no_signature_for_it(removals: int, tmp_pa
     marks = [entry.mark for batch in log.entries() for _, entry in batch]
     log.append([Entry(slot, forged.day, forged.salt, forged.heads, forged.leaf, *marks[:1])])
     log.database.close()
-    with pytest.raises(VaultDamaged, match="has removals that this vault did not write"):
+    with pytest.raises(VaultDamaged, match="has entries that this vault did not write"):
         Vault.open(tmp_path / "vault")
 
 

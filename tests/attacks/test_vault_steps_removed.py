@@ -10,6 +10,8 @@ import pytest
 
 REMOVAL, SCAN = "tests/server/test_removal.py", "tests/server/test_scan.py"
 VAULT, BACKUPS = "tests/server/test_vault.py", "tests/server/test_backups.py"
+SAID = 'b"statement" + struct.pack(">QBQ", index, entry.kind, entry.number) + entry.leaf'
+STATEMENTS, RELEASES = "tests/server/test_statements.py", "tests/server/test_releases.py"
 LOG, RACES = "tests/attacks/test_removal_log.py", "tests/server/test_races.py"
 HALF = "tests/attacks/test_half_made.py"
 SLOTS = "RemovalLog.slots_in(self.folder / LOG, wait_s)"
@@ -33,6 +35,10 @@ STEPS = {
     "the version before": ("_writing.py", "if new <= now + 1 and names", "if False and names", VAULT),
     "the sweep": ("vault.py", "        self._shelf.sweep()\n", "", VAULT),
     "catching up": ("_removal.py", "        self._pending += self._log.catch_up()\n", "", LOG),
+    "catching up before a release": ("vault.py", "            self._remover.catch_up()\n", "", STATEMENTS),
+    "marks of releases": ("_log.py", SAID, "entry.leaf", STATEMENTS),
+    "a leap": ("backups.py", "log.leap()", "pass", STATEMENTS),
+    "releases are in the log": ("_store.py", "log.append([statement])", "pass", RELEASES),
     "marks": ("_log.py", "if longer is mirror and any(", "if False and any(", LOG),
     "a reader's log": ("vault.py", f"self._keys.hide({SLOTS})", "pass", LOG),
     "epochs": ("_writing.py", "or cover.epoch < current.epoch or", "or", RACES),

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from antefix import Prefix
-from antefix_client import PersonalModel, Version
+from antefix_client import PersonalModel, Version, _changes
 from antefix_client._history import now
 from tests import tiny
 from tests.client.people import KEY
@@ -47,3 +47,19 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     """All files of a profile but its lock."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def removed(by: PersonalModel, other: PersonalModel) -> bytes:
+    """Remove a device; the change."""
+    by.remove_device(other.device)
+    return made_by(by)[-1]
+
+
+def made_by(model: PersonalModel) -> list[bytes]:
+    """Its changes of the list."""
+    return _changes.made_here(model._open_profile())
+
+
+def follow(model: PersonalModel, *changes: bytes) -> None:
+    """Carry changes to a device."""
+    model.follow_devices(_changes.bundled(list(changes)))

@@ -7,8 +7,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from antefix._command import harmless
 from antefix_client import PersonalModel
-from antefix_client._writing_cli import harmless
 from antefix_client.cli import app
 from tests.client.people import KEY, NOTES, tiny_folder
 
@@ -104,6 +104,9 @@ def test_without_a_terminal_a_passphrase_is_not_asked_for(
         (b'{"prompt": "a"}\n', "json", "line 1 of .* has no text"),
         (b'{"completion": 7}\n', "json", "line 1 of .* has no text"),
         (b"[" * 100_000, "json", "line 1 of .* is no JSON"),
+        (b'{"text": "a"}\n\n{"text": " "}\n', "json", "the text at line 3 of .* is empty"),
+        (b"a\n\nb\n" + b"x" * 100_001, "paragraphs", "the text at line 3 of .* has 100,003 characters"),
+        (b"\n", "whole", "the text at line 1 of .* is empty"),
         (b"PNG\0\0\n", "paragraphs", "line 1 of .* has a zero byte"),
         (b"\n \n", "paragraphs", "there is no text in"),
         (b"a line\n" * 70_000, "whole", "more than 400,000 characters"),
@@ -118,6 +121,24 @@ def test_odd_files_are_refused_and_nothing_is_kept(content: bytes, split: str, s
     result = run("remember", home / "odd", "--split", split, code=1)
     assert re.search(said, " ".join(result.stderr.split()))
     assert json.loads(run("status", "--json").stdout)["texts"] == 0
+
+
+def test_a_text_that_cannot_be_scored_is_named_by_its_line(home: Path) -> None:
+    made(home)
+    (home / "long").write_text("short\n\n" + "word " * 3000, "utf-8")
+    refused("score", home / "long", said=f"line 3 of {home / 'long'}: example 1 has ")
+    hint = run("score", home / "long", code=1).stderr
+    assert "user" not in hint
+    assert "max_prompt_tokens" not in hint  # no option of the command
+
+
+def test_a_profile_is_made_in_a_folder_that_is_there(home: Path) -> None:
+    folder = home / "mistyped" / "profile"
+    refused(
+        "init", "--profile", folder, "--key-file", home / "new", said=f"there is no folder {folder.parent}"
+    )
+    assert not folder.parent.exists()
+    assert not (home / "new").exists()
 
 
 def test_a_file_of_80_mb_is_not_read_whole(home: Path) -> None:
@@ -195,3 +216,25 @@ def test_texts_are_saved_from_a_profile_without_keys(home: Path) -> None:
     rows = [json.loads(line) for line in (home / "saved.jsonl").read_text("utf-8").splitlines()]
     assert [row["completion"] for row in rows] == NOTES
     refused("rescue", home / "saved.jsonl", said="is there already")
+
+
+def test_a_key_is_not_kept_in_the_profile(home: Path) -> None:
+    """Whoever copies the folder would have it; and its files replace each other."""
+    (home / "link").symlink_to(home / "profile")
+    for inside in (home / "profile" / ".key", home / "link" / "keys", home / "x" / ".." / "profile" / "lock"):
+        refused("init", "--base", home / "base", "--key-file", inside, said="is in the profile's folder")
+    assert not (home / "profile").exists()
+    made(home)
+    refused("unlock", "--new-key-file", home / "profile" / ".key", said="is in the profile's folder")
+    assert not (home / "profile" / ".key").exists()
+
+
+def test_what_a_terminal_would_obey_is_not_printed(home: Path) -> None:
+    made(home)
+    path = home / "profile" / "profile.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "base": "\x1b[2Jfake"}))
+    assert "\x1b" not in run("status").stdout
+    said = run("remember", home / "\x1b]0;title\x07", code=1).stderr
+    assert "\x1b" not in said
+    assert "cannot be read" in said

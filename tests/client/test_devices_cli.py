@@ -70,3 +70,29 @@ def test_what_is_refused_is_two_lines(devices: Path) -> None:
     refused("receive", "large", *in_laptop, said="has more than 134,217,728 bytes")
     refused("roll-back", "no version\n" * 9, *in_laptop, said="there is no version of that name")
     assert not (devices / "other").exists()
+
+
+def test_a_device_is_removed(devices: Path) -> None:
+    made(devices, "tablet")
+    phone, laptop, tablet = (
+        run("device", "show", "--profile", name).stdout.strip() for name in ("phone", "laptop", "tablet")
+    )
+    run("device", "request", "again", "--profile", "tablet")
+    run("device", "admit", "again", "other", "--device", tablet, "--profile", "phone")
+    run("device", "join", "other", "--device", phone, "--profile", "tablet")
+    listed = run("device", "list", "--profile", "phone").stdout
+    assert listed == f"{phone}  (this one)\n{laptop}\n{tablet}\n"
+    gone = ("device", "remove", laptop, "--profile", "phone")
+    assert "nobody answered" in run(*gone, code=1).stderr
+    refused("device", "remove", "0" * 32, "--yes", "--profile", "phone", said="is not linked")
+    result = run(*gone, "--yes")
+    assert result.stdout == "removed\n"
+    assert result.stderr == "antefix: for your other devices: antefix device changes FILE\n"
+    assert run("device", "changes", "changes", "--profile", "phone").stdout == "wrote changes\n"
+    for _ in range(2):
+        assert run("device", "follow", "changes", "--profile", "tablet").stdout == "2 devices\n"
+    refused("device", "follow", "changes", "--profile", "laptop", said=f"was removed by device {phone}")
+    refused("device", "follow", "welcome", "--profile", "tablet", said="these are no changes of devices")
+    assert "nothing that" in run("device", "changes", "none", "--profile", "tablet").stdout
+    rows = json.loads(run("device", "list", "--json", "--profile", "tablet").stdout)
+    assert rows == [{"device": phone, "this": False}, {"device": tablet, "this": True}]

@@ -1,47 +1,28 @@
 """The resident service, over a real socket, with the official `openai` client."""
 
-import contextlib
+import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from antefix_client import PersonalModel
 from antefix_client._http import LARGEST_BODY
 from antefix_client._serve_cli import _socket
 from antefix_client._service import Service
+from antefix_client.errors import ProfileUnwritable
 from tests import tiny
 from tests.client.people import KEY, NOTES, tiny_folder
+from tests.loopback import serving
 
 TOKEN = "a token of the tests"
-
-
-@contextlib.contextmanager
-def serving(model: PersonalModel, listening: socket.socket, token: str | None) -> Iterator[None]:
-    config = uvicorn.Config(
-        Service(model).application(token), log_level="error", access_log=False, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listening.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +39,7 @@ def address(learned: PersonalModel) -> Iterator[str]:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     where = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    with serving(learned, listening, TOKEN):
+    with serving(Service(learned).application(TOKEN), listening):
         yield where
 
 
@@ -144,13 +125,20 @@ def test_chat(address: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPat
         ({"prompt": "a", "n": 2}, "n: input should be 1"),
         ({"prompt": "a", "logit_bias": {}}, "logit_bias: extra inputs are not permitted"),
         ({"prompt": "a", "prefix": "other"}, "prefix: extra inputs"),
+        ({"prompt": "a", "a private word": 1}, "an unknown field: extra inputs"),
+        (
+            {"prompt": "a", "stream_options": {"a private word": "x"}},
+            "stream_options.an unknown field: input",
+        ),
+        ({"prompt": "a", "model": "\ud800"}, "half of a surrogate pair"),
         ({"prompt": "a " * 5000}, "base sees"),
         ([], "not a json object"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(body: object, said: str, http: httpx.Client) -> None:
-    found = http.post("/v1/completions", json=body)
+    found = http.post("/v1/completions", content=json.dumps(body))
     assert found.status_code == 400
+    assert "private" not in found.text
     assert said in found.json()["error"]["message"].lower()
 
 
@@ -173,7 +161,7 @@ def test_a_web_page_is_not_answered(headers: dict[str, str], http: httpx.Client)
 def test_antefix_operations_over_a_unix_socket(tmp_path: Path) -> None:
     with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=tiny.base("llama")) as model:
         path = tmp_path / "profile" / "service.sock"
-        with serving(model, _socket(path), None):
+        with serving(Service(model).application(None), _socket(path)):
             assert path.stat().st_mode & 0o777 == 0o600
             transport = httpx.HTTPTransport(uds=str(path))
             with httpx.Client(transport=transport, base_url="http://antefix/antefix/v1", timeout=60) as http:
@@ -249,3 +237,23 @@ def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
         assert process.wait(30) == 0
     assert not (folder / "service.sock").exists()
     PersonalModel.open(folder, unlock=KEY).close()
+
+
+def test_any_number_of_seconds_can_be_asked_for(tmp_path: Path) -> None:
+    with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=tiny.base("llama")) as model:
+        model.remember(NOTES)
+        with (
+            serving(Service(model).application(None)) as address,
+            httpx.Client(base_url=address, timeout=60) as http,
+        ):
+            found = http.post("/antefix/v1/learn", json={"seconds": 1e308})
+            assert found.status_code == 200
+            assert found.json()["kept"]
+            found = http.post("/antefix/v1/learn", content='{"seconds": NaN}')
+            assert found.status_code == 400
+
+
+def test_a_socket_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "service.sock").mkdir()
+    with pytest.raises(ProfileUnwritable, match=r"service\.sock cannot be read or written"):
+        _socket(tmp_path / "service.sock")

@@ -8,9 +8,11 @@ from antefix._sealing import Secret
 from antefix.errors import InvalidArgument
 from antefix.keys import Cost
 from antefix_client import Keyring, PersonalModel, _slots
+from antefix_client._card import Card
 from antefix_client._slots import dismiss, new_slot, root_of
-from antefix_client.errors import UnlockRefused
+from antefix_client.errors import ProfileFull, UnlockRefused
 from tests import tiny
+from tests.attacks.test_profile_trouble import full_disk
 from tests.client.people import KEY
 from tests.sealed import some_bytes
 
@@ -60,7 +62,7 @@ def test_what_it_was_made_with_opens_it(unlock: _slots.Unlock) -> None:
 
 def test_the_keyring_holds_a_key_and_not_the_root(drawer: Drawer) -> None:
     slot = new_slot(root(), PROFILE, Keyring("my app"))
-    assert list(drawer.kept) == [("my app", PROFILE.hex())]
+    assert list(drawer.kept) == [("my app", f"{PROFILE.hex()}-{slot.entry}")]
     assert ROOT.hex() not in str(drawer.kept)
     assert bytes(root_of([slot], PROFILE, Keyring("my app")).data) == ROOT
     with pytest.raises(UnlockRefused):
@@ -76,7 +78,7 @@ def test_a_damaged_slot_or_entry_opens_nothing(drawer: Drawer) -> None:
     for sealed in ("", "zz", slot.sealed[:-2], "00" + slot.sealed[2:]):
         with pytest.raises(UnlockRefused):
             root_of([slot.model_copy(update={"sealed": sealed})], PROFILE, Keyring())
-    drawer.kept["antefix", PROFILE.hex()] = "not base64!"
+    drawer.kept["antefix", f"{PROFILE.hex()}-{slot.entry}"] = "not base64!"
     with pytest.raises(UnlockRefused):
         root_of([slot], PROFILE, Keyring())
 
@@ -101,4 +103,45 @@ def test_a_profile_goes_from_one_to_the_other(tmp_path: Path, drawer: Drawer) ->
     with PersonalModel.open(folder, unlock=Keyring(), base=base) as model:
         assert len(model.texts()) == 1
         model.forget()
+    assert drawer.kept == {}
+
+
+def test_another_key_in_the_keyring_replaces_none_in_use(
+    drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a full disk nor a kill between the two writes loses the profile."""
+    folder, base = tmp_path / "profile", tiny.base("llama")
+    with PersonalModel.create(folder, unlock=Keyring(), base=base) as model:
+        model.remember(["one"])
+        before = (folder / "profile.json").read_bytes()
+        with full_disk(16), pytest.raises(ProfileFull):
+            model.change_unlock(Keyring())
+        assert len(drawer.kept) == 1
+        kept = dict(drawer.kept)
+        monkeypatch.setattr(Card, "write", killed)
+        monkeypatch.setattr(_slots, "dismiss", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.change_unlock(Keyring())
+        monkeypatch.undo()
+    assert (folder / "profile.json").read_bytes() == before
+    monkeypatch.setattr(_slots, "_keyring", lambda: drawer)
+    assert kept.items() <= drawer.kept.items()
+    with PersonalModel.open(folder, unlock=Keyring(), base=base) as again:
+        assert len(again.texts()) == 1
+        again.change_unlock(Keyring())
+    assert not kept.keys() & drawer.kept.keys()  # the old one goes once the new one is on the disk
+    PersonalModel.open(folder, unlock=Keyring(), base=base).close()
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_slot_without_a_name_of_its_own_still_opens(drawer: Drawer) -> None:
+    """As profiles had it before."""
+    slot = new_slot(root(), PROFILE, Keyring())
+    drawer.kept["antefix", PROFILE.hex()] = drawer.kept.pop(("antefix", f"{PROFILE.hex()}-{slot.entry}"))
+    old = slot.model_copy(update={"entry": None})
+    assert bytes(root_of([old], PROFILE, Keyring()).data) == ROOT
+    dismiss(old, PROFILE)
     assert drawer.kept == {}

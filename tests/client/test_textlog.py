@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from antefix import Example
 from antefix._sealing import Secret
-from antefix_client._textlog import TextLog
+from antefix_client._textlog import TextLog, new_identity
 from antefix_client.errors import ProfileDamaged
 from tests.sealed import some_bytes
 
@@ -115,7 +115,7 @@ def test_entries_cannot_change_places(log: TextLog) -> None:
 def test_what_is_rewritten_is_gone_from_the_old_file(log: TextLog) -> None:
     old = log.path.open("rb")
     kept = {number: TEXTS[number] for number in (2, 5)}
-    log.rewrite(kept)
+    log.rewrite(kept, new_identity())
     assert log.read().texts == kept
     assert not any(old.read())  # the bytes that were on the disk are zeros now
     old.close()

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from antefix.errors import KeyRefused
-from antefix.keys import DeviceKeys, RecoveryCode
+from antefix.keys import DeviceChange, DeviceKeys, DeviceList, RecoveryCode
 from antefix.receipts import verify_receipt
+from antefix_server import _facts
+from antefix_server._facts import Kind
+from antefix_server._nodes import Node
 from antefix_server.backups import Sources, backup_keys, backup_records, operator_keys, restore
 from antefix_server.errors import RestoreRefused, TokenRefused, UnknownUser, VaultDamaged, VaultUnavailable
 from antefix_server.registry import Registry
@@ -150,7 +153,7 @@ def test_a_mirror_older_than_the_keys_is_refused(vault: Vault, tmp_path: Path) -
         sources = backed_up(again)
     settings = lose(again)
     with pytest.raises(
-        RestoreRefused, match="the mirror has 1 removals, the backup of the keys is from after 2"
+        RestoreRefused, match="the mirror has 1 entries, the backup of the keys is from after 2"
     ):
         restore(vault.folder, Sources(sources.records, sources.keys, tmp_path / "old.db"), CODE, settings)
 
@@ -225,3 +228,25 @@ def test_who_was_known_is_known_again_and_who_was_removed_is_not(vault: Vault) -
             with pytest.raises(TokenRefused):
                 registry.authenticate(token)
         registry.add("user 0")
+
+
+def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
+    """A kind that a restore does not know would make every backup with it worthless."""
+    registry, phone = Registry(vault), DeviceKeys(some_bytes("phone", 64))
+    invitation = registry.add("ann").invitation
+    token = registry.enrol(invitation, phone.public, invitation.proof(phone)).token
+    session = registry.authenticate(token)
+    registry.keep_node(session, Node(2**63 + 5, session.device, b"a key"))
+    first = DeviceList.first(tenant=vault.tenant, user=session.user, device=phone)
+    change = DeviceChange.adding(first, DeviceKeys(some_bytes("laptop", 64)).public, signer=phone)
+    registry.add_change(session, change.content)
+    with vault.shelf.database.reading() as connection:
+        kinds = {row.kind for row in _facts.pages(connection, 0)}
+    assert kinds == set(Kind)
+    sources = backed_up(vault)
+    settings = lose(vault)
+    restore(vault.folder, sources, CODE, settings)
+    with Vault.open(vault.folder) as again:
+        registry = Registry(again)
+        assert [one.node for one in registry.participants([2**63 + 5])] == [2**63 + 5]
+        assert registry.change(registry.authenticate(token), 2) == change.content

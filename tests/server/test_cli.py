@@ -13,6 +13,7 @@ from antefix.wire import Invitation
 from antefix_server.cli import app
 from antefix_server.registry import Registry
 from antefix_server.vault import Vault
+from tests.sdk.saved import save_base
 from tests.sealed import some_bytes
 from tests.vaults import Person
 
@@ -113,3 +114,38 @@ def test_backups_go_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
     run("restore", data, *words, stdin=f"{code}\n")
     assert "ann" in run("users", "list").stdout
+
+
+def test_a_base_is_published_promoted_and_withdrawn(data: Path, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "tiny")
+    first = json.loads(run("base", "publish", base, "--note", "first", "--json").stdout)
+    assert (first["version"], first["state"], first["note"]) == (1, "", "first")
+    said = run("base", "publish", base, "--source", "https://a.example/", "--source", "http://b.example/x/")
+    assert "antefix-server base promote 2" in said.stderr
+    assert first["fingerprint"] in said.stdout
+    assert run("base", "promote", 2).stdout == "announcement 1: devices are to use version 2\n"
+    lines = run("base", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["1", lines[1].split()[1]], ["2", "current"]]
+    gone = json.loads(run("base", "withdraw", 2, "--json").stdout)
+    assert gone == {"announcement": 2, "current": 1, "withdrawn": [2]}
+    assert run("base", "withdraw", 1).stdout == "announcement 3: devices are to use nothing\n"
+    states = [one["state"] for one in json.loads(run("base", "list", "--json").stdout)]
+    assert states == ["withdrawn", "withdrawn"]
+    assert json.loads(run("status", "--json").stdout)["removals"] == 0
+    assert run("base", "prune", "--keep", 1).stdout == "1 releases deleted\n"
+    refused("base", "promote", 2, said="version 2 was withdrawn")
+    refused("base", "promote", 9, said="there is no release 9")
+    refused("base", "publish", tmp_path / "nothing", said="does not exist")
+    refused("base", "publish", base, "--source", "ftp://a.example/", said="sources")
+    refused("base", "publish", base, "--shared", tmp_path / "nothing", said="No such file")
+
+
+def test_what_a_device_calls_itself_says_nothing_to_the_terminal(data: Path) -> None:
+    code = json.loads(run("users", "add", "Ann", "--json").stdout)["invitation"]
+    with Vault.open(data) as vault:
+        invitation = Invitation.parse(code)
+        name = "\x1b]0;owned\x07\x1b[2J\n00 a line"
+        Registry(vault).enrol(invitation, PHONE.public, invitation.proof(PHONE), name)
+    said = run("devices", "list", "ann").stdout
+    assert len(said.splitlines()) == 2
+    assert "\x1b" not in said

@@ -8,7 +8,7 @@ import pytest
 from antefix import Example
 from antefix.errors import ExampleError, InvalidArgument, NoExamples
 from antefix_simulations._data import SAMPLE, DataRefused, choose_users, cut_prompts, read_users
-from antefix_simulations._panel import read_by_date
+from antefix_simulations.population.lines import read_lines
 from tests import tiny
 
 
@@ -95,7 +95,7 @@ def test_a_byte_order_mark_at_the_start_is_no_part_of_the_text(name: str, tmp_pa
     unpack, pack = (gzip.decompress, gzip.compress) if name.endswith("gz") else (bytes, bytes)
     path.write_bytes(pack(codecs.BOM_UTF8 + unpack(path.read_bytes())))
     assert read_users(path) == {"al": [Example("a")]}
-    assert read_by_date(path) == {"al": [Example("a")]}
+    assert [text.user for text in read_lines(path, None)] == ["al"]
 
 
 @pytest.mark.parametrize("field", ["user", "text", "prompt", "files"])

@@ -1,0 +1,79 @@
+"""Routes of the service about the server: how it stands, sync now, rounds; and the node's passport."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from antefix_client._http import body_of, content_of
+from antefix_client._operations import API
+from antefix_client._resident import Resident
+from antefix_client._roundasked import MOST_BYTES, RoundAsked
+from antefix_client.membership import Membership
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class _TakePart(_Asked):
+    take_part: bool
+
+
+class ServerRoutes:
+    """What concerns the server, for programs on this device."""
+
+    def __init__(self, membership: Membership, resident: Resident, *, own_socket: bool) -> None:
+        """Take both; the passport is given over our own socket alone, which nobody else can open."""
+        self._membership, self._resident, self._own_socket = membership, resident, own_socket
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of them."""
+        found = [
+            Route(f"{API}/server", self.server),
+            Route(f"{API}/sync", self.sync, methods=["POST"]),
+            Route(f"{API}/rounds", self.rounds, methods=["POST"]),
+        ]
+        if not self._own_socket:
+            return found
+        own = [
+            Route(f"{API}/passport", self.passport),
+            Route(f"{API}/round", self.round, methods=["POST"]),
+        ]
+        return [*found, *own]
+
+    async def server(self, request: Request) -> Response:
+        """Where the profile is, and how the last sync went."""
+        place = await run_in_threadpool(lambda: self._membership.place)
+        known = None if place is None else asdict(place)
+        return JSONResponse({"place": known, **self._resident.state()})
+
+    async def sync(self, request: Request) -> Response:
+        """Sync now."""
+        await body_of(request, _Asked)
+        done = await run_in_threadpool(self._membership.sync)
+        self._resident.hurry()
+        return JSONResponse(asdict(done))
+
+    async def rounds(self, request: Request) -> Response:
+        """Take part in rounds from now on, or not."""
+        asked = await body_of(request, _TakePart)
+        place = await run_in_threadpool(self._membership.take_part, asked.take_part)
+        self._resident.hurry()
+        return JSONResponse(asdict(place))
+
+    async def round(self, request: Request) -> Response:
+        """The sealed update of a round, for the node."""
+        asked = RoundAsked.from_bytes(await content_of(request, MOST_BYTES))
+        sealed = await run_in_threadpool(self._membership.round, asked)
+        return Response(sealed, media_type="application/octet-stream")
+
+    async def passport(self, request: Request) -> Response:
+        """What the node's process needs."""
+        return JSONResponse(await run_in_threadpool(self._resident.passport))

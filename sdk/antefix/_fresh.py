@@ -1,0 +1,20 @@
+"""The first shared prefix of a base, before anybody has trained one."""
+
+from __future__ import annotations
+
+from antefix._base import FrozenBase
+from antefix._prefix import Prefix
+from antefix._spec import PrefixSpec
+from antefix._starts import Beginner, start_values
+from antefix._training import SHARED_WORDS
+
+
+def fresh_shared(base: FrozenBase, length: int) -> Prefix:
+    """What the base computes on neutral words, [length] positions: nobody's text is in it.
+
+    Raises:
+        InvalidArgument: a length that cannot be.
+    """
+    spec = PrefixSpec(length=length, start="words", words=SHARED_WORDS)
+    values = start_values(base, spec, [Beginner([], None, 0)])[0]
+    return Prefix(values, base.layout, base.fingerprint)

@@ -1,0 +1,142 @@
+"""How the gateway refuses: a status, and a body that says what failed and the next step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from antefix.errors import AntefixError, DeviceListRefused, InvalidArgument, RecordError
+from antefix_server.errors import (
+    FlowerRefused,
+    FlowerUnreachable,
+    InvitationRefused,
+    RecordAbsent,
+    RecordReplaced,
+    ReleaseAbsent,
+    TokenRefused,
+    UnknownUser,
+    VaultBusy,
+    VaultError,
+    VaultFull,
+    VersionConflict,
+)
+
+_STATUS: tuple[tuple[type[AntefixError], int], ...] = (
+    (TokenRefused, 401),
+    (UnknownUser, 401),
+    (InvitationRefused, 403),
+    (RecordAbsent, 404),
+    (ReleaseAbsent, 404),
+    (VersionConflict, 409),
+    (RecordReplaced, 409),
+    (VaultBusy, 503),
+    (FlowerUnreachable, 503),
+    (FlowerRefused, 409),
+    (VaultFull, 507),
+    (VaultError, 500),
+    (RecordError, 400),
+    (DeviceListRefused, 400),
+    (InvalidArgument, 400),
+)
+_MEANS = {
+    206: "The range that was asked for.",
+    304: "What is known is what is stored.",
+    400: "Not understood, or not allowed.",
+    401: "No token, or one that opens nothing here.",
+    403: "The invitation is refused.",
+    404: "Nothing is stored.",
+    409: "Another version is stored, or the key was used before.",
+    413: "The body is too large.",
+    416: "No such range.",
+    429: "Too many requests.",
+    503: "Busy: try again.",
+    507: "The disk is full.",
+}
+
+
+class Error(BaseModel):
+    """What failed.
+
+    Attributes:
+        type: name of the error.
+        message: what failed; nothing secret in it.
+        hint: the next step.
+    """
+
+    type: str
+    message: str
+    hint: str = ""
+
+
+class Refusal(Exception):
+    """A refusal that is about HTTP alone."""
+
+    def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.status, self.message, self._retry_after_s = status, message, retry_after_s
+
+    @property
+    def response(self) -> Response:
+        """As it is sent."""
+        wait = {"Retry-After": str(math.ceil(self._retry_after_s))} if self._retry_after_s else {}
+        return _response(self.status, "Refused", self.message, "", wait)
+
+
+def answered(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Those refusals of a route, for its description."""
+    with_body = {"model": Error}
+    return {
+        status: {"description": _MEANS[status], **({} if status < 400 else with_body)} for status in statuses
+    }
+
+
+def install(app: FastAPI, *, to_operator: bool = False) -> None:
+    """Translate every error of ours, and what FastAPI finds wrong, for an application.
+
+    A device is not told of the server's own problems: it could do nothing with the server's paths.
+    """
+    app.add_exception_handler(AntefixError, _told if to_operator else _ours)
+    app.add_exception_handler(Refusal, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if status == 503:
+        headers["Retry-After"] = "1"
+    if status == 500:
+        return _response(status, type(error).__name__, "the server has a problem", "try again later", headers)
+    return _response(status, type(error).__name__, *_said(error), headers)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    return _response(400, type(error).__name__, *_said(error), {})
+
+
+def _said(error: Exception) -> tuple[str, str]:
+    return getattr(error, "message", ""), getattr(error, "hint", "")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        raise error
+    return error.response
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Where it is wrong and why, not what stood there: it may be private."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    where = ".".join(str(part) for part in found[0]["loc"]) if found else "the request"
+    why = str(found[0]["type"]) if found else ""
+    return _response(400, "Refused", f"{where}: {why}", "see /openapi.json", {})
+
+
+def _response(status: int, kind: str, message: str, hint: str, headers: dict[str, str]) -> Response:
+    body = Error(type=kind, message=message, hint=hint).model_dump()
+    return JSONResponse(body, status, headers)

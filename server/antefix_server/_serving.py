@@ -1,0 +1,115 @@
+"""The gateway's process: `python -m antefix_server._serving DATA`, which `antefix-server up` starts."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from antefix.errors import AntefixError
+from antefix_server import _admin, _listening, _tls
+from antefix_server._configuration import Configuration
+from antefix_server._fleet import Fleet
+from antefix_server._retired import Retired
+from antefix_server._tls import Certificate
+from antefix_server.errors import ServerError
+from antefix_server.gateway import Limits, application
+from antefix_server.registry import Registry
+from antefix_server.vault import Vault
+
+if TYPE_CHECKING:
+    from antefix_server._superlink import SuperLink
+
+_AGAIN_S = 5.0
+_LOG = logging.getLogger("antefix.server")
+
+
+def certificate_of(data: Path, configuration: Configuration) -> Certificate:
+    """The one that devices see.
+
+    Raises:
+        ServerUnfit: it expired, or is none.
+    """
+    if configuration.certificate is None or configuration.key is None:
+        return _tls.own(data, configuration.names)
+    return _tls.given(configuration.certificate, configuration.key)
+
+
+def serve(data: Path, configuration: Configuration, flower: str | None) -> None:
+    """Until a signal comes.
+
+    Args:
+        data: of the server.
+        configuration: how it runs.
+        flower: host and port of the SuperLink; None for none.
+
+    Raises:
+        VaultBusy, ServerUnfit, and what opening the vault may raise.
+    """
+    certificate = certificate_of(data, configuration)
+    own = _tls.own(data, configuration.names)
+    limits = Limits(
+        record_bytes=configuration.record_bytes,
+        requests_per_minute=configuration.requests_per_minute,
+        enrolments_per_minute=configuration.enrolments_per_minute,
+        user_bytes=configuration.user_bytes,
+        user_records=configuration.user_records,
+    )
+    authority = "" if certificate.authority is None else certificate.authority.read_text()
+    with Vault.open(data) as vault:
+        fleet = None if flower is None or own.authority is None else _fleet(vault, flower, own.authority)
+        outside = _listening.bound(configuration.host, configuration.port)
+        inside = _admin.listening(data)
+        try:
+            names = [] if authority else _tls.names_of(certificate)
+            devices = application(vault, limits, authority=authority, names=names, fleet=fleet)
+            _say(configuration, outside)
+            most = configuration.connections_per_address
+            _listening.serve((devices, outside, certificate), (_admin.application(vault), inside), most)
+        finally:
+            inside.close()
+            (data / _admin.NAME).unlink(missing_ok=True)
+
+
+def _fleet(vault: Vault, flower: str, authority: Path) -> Fleet:
+    from antefix_server._superlink import SuperLink
+
+    superlink = SuperLink(flower, authority)
+    threading.Thread(target=_retire, args=(Retired(vault.folder), superlink), daemon=True).start()
+    return Fleet(Registry(vault), superlink, flower, authority)
+
+
+def _retire(retired: Retired, superlink: SuperLink) -> None:
+    """Take the nodes of removed users and revoked devices from Flower, as long as it takes."""
+    while True:
+        for node in retired.nodes():
+            try:
+                superlink.unregister(node)
+                retired.done(node)
+            except ServerError as error:
+                _LOG.warning("node %d stays registered for now: %s", node, error.message)
+        threading.Event().wait(_AGAIN_S)
+
+
+def _say(configuration: Configuration, listening: socket.socket) -> None:
+    print(_listening.address_of(configuration, listening), flush=True)
+
+
+def main() -> None:
+    """Serve; an error is two lines on stderr."""
+    data, flower = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        serve(data, Configuration.read(data), flower)
+    except AntefixError as error:
+        print(f"antefix-server: error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"antefix-server: hint: {error.hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Thin: the code is in antefix_server and antefix_client."""

@@ -1,0 +1,33 @@
+"""The server's side of rounds, as Flower runs it: `antefix-server federate` starts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from antefix_server._host import RunningHost
+from antefix_server._plainly import plainly
+from antefix_server._roundconfig import RoundConfig
+from antefix_server.strategy import PrefixRounds
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what is left of the rounds that the run-config asks for."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("antefix").setLevel(logging.INFO)
+    logging.getLogger("flwr").propagate = False  # it has a handler of its own
+    with plainly("antefix-server"):
+        config = RoundConfig.read(context.run_config)
+        host = RunningHost.from_environment()
+        rounds = PrefixRounds(config.rule, host, config.plan, Path(os.environ["ANTEFIX_DATA"]))
+        rounds.summary()
+        release = rounds.run(grid)
+    logging.getLogger("antefix.rounds").info("done: release %d", release.version)

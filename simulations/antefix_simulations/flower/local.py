@@ -1,0 +1,157 @@
+"""A Flower of our own on this machine, for one run: nothing is fetched or told, nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from antefix.errors import InvalidArgument
+from antefix_simulations.run.errors import WorkerFailed
+
+__all__ = ["Flower", "bundle", "local_flower"]
+
+_START_S = 60.0
+_CONNECTION = "antefix-sim"
+_OFF = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Flower:
+    """One that runs.
+
+    Attributes:
+        environment: of the programs that talk to it.
+    """
+
+    environment: dict[str, str]
+
+    def run(self, app: Path, federation: str, config: Mapping[str, Any]) -> None:
+        """`flwr run`, streamed to our own stderr.
+
+        Args:
+            app: folder with a `pyproject.toml`.
+            federation: size of it, as `--federation-config`.
+            config: as `--run-config`.
+
+        Raises:
+            WorkerFailed: the run did not end well; `flwr run` itself would not say so.
+        """
+        said = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
+        words = ["run", str(app), _CONNECTION, "--stream", "--federation-config", federation]
+        words += ["--run-config", said] if said else []
+        subprocess.run([_program("flwr"), *words], env=self.environment, stdout=sys.stderr, check=False)
+        listed = subprocess.run(
+            [_program("flwr"), "ls", _CONNECTION, "--format", "json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        try:
+            status = str(json.loads(listed.stdout)["runs"][0]["status"])
+        except (ValueError, LookupError):
+            status = "unknown"
+        if status != "finished:completed":
+            raise WorkerFailed(f"Flower's run is {status}", "see what it said above")
+
+
+@contextmanager
+def local_flower() -> Iterator[Flower]:
+    """While the block runs.
+
+    Raises:
+        InvalidArgument: Ray is not installed.
+        WorkerFailed: it does not start.
+    """
+    if find_spec("ray") is None:
+        raise InvalidArgument("Flower's engine needs Ray", "pip install 'antefix[ray]'")
+    with tempfile.TemporaryDirectory(prefix="antefix-flower-") as folder:
+        home, port = Path(folder), _free_port()
+        connection = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
+        (home / "config.toml").write_text(f'{connection}address = "127.0.0.1:{port}"\ninsecure = true\n')
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        environment = {**os.environ, **_OFF, "FLWR_HOME": str(home), "PATH": path}
+        words = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+        with (home / "superlink.log").open("wb") as log:
+            superlink = subprocess.Popen(
+                [_program("flower-superlink"), *words], env=environment, stdout=log, stderr=log
+            )
+        try:
+            _await(superlink, port, home / "superlink.log")
+            yield Flower(environment)
+        finally:
+            superlink.terminate()
+            try:
+                superlink.wait(20)
+            except subprocess.TimeoutExpired:
+                superlink.kill()
+                superlink.wait()
+
+
+def bundle(folder: Path, serverapp: str, clientapp: str, config: Mapping[str, Any]) -> Path:
+    """An app of Flower that is nothing but names: what runs is what is installed."""
+    settings = "".join(f"{name} = {json.dumps(value)}\n" for name, value in config.items())
+    (folder / "said.py").write_text('"""Nothing: what runs is what is installed."""\n')
+    (folder / "pyproject.toml").write_text(
+        f"""[project]
+name = "antefix-sim"
+version = "1.0.0"
+description = "A simulated run of Antefix"
+license = "Apache-2.0"
+dependencies = ["flwr>=1.41.0"]
+
+[tool.flwr.app]
+publisher = "antefix"
+fab-include = ["said.py"]
+
+[tool.flwr.app.components]
+serverapp = "{serverapp}"
+clientapp = "{clientapp}"
+
+[tool.flwr.app.config]
+{settings}"""
+    )
+    return folder
+
+
+def _await(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    until = time.monotonic() + _START_S
+    while superlink.poll() is None and time.monotonic() < until:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    said = log.read_text("utf-8", "replace").strip().splitlines()
+    raise WorkerFailed(f"Flower's SuperLink does not start: {(said or ['it says nothing'])[-1][:200]}")
+
+
+def _program(name: str) -> str:
+    """Of this environment, whether it is activated or not."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else name
+
+
+def _free_port() -> int:
+    with socket.socket() as asking:
+        asking.bind(("127.0.0.1", 0))
+        return int(asking.getsockname()[1])

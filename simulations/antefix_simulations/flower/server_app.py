@@ -1,0 +1,39 @@
+"""The server's side of `flwr run .`: the run itself; cohorts go to the nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+__all__ = ["app"]
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Do what the run-config says; `out` is a folder below the one where Flower was started first."""
+    from antefix_server._plainly import plainly
+
+    with plainly("antefix-sim"):
+        _run(grid, dict(context.run_config))
+
+
+def _run(grid: Grid, said: dict[str, Any]) -> None:
+    from antefix import FrozenBase
+    from antefix_simulations.flower.grid import OnGrid
+    from antefix_simulations.run.driver import Run
+    from antefix_simulations.run.report import write_report
+    from antefix_simulations.run.settings import RunSettings
+    from antefix_simulations.run.summary import summary_of
+
+    out = Path(str(said.pop("out"))).resolve()
+    settings = RunSettings.read(said)
+    base = FrozenBase.load(settings.base, dtype=settings.dtype, progress=False)
+    with Run(out, settings, base, print, progress=False) as running:
+        running.go(OnGrid(grid, settings, out))
+    print(summary_of(out).as_text())
+    print(f"everything is in {out}, to look at: {write_report(out)}")

@@ -1,0 +1,1 @@
+"""What a user of Flower and PEFT writes today, one user for each message; to be measured against."""

@@ -1,0 +1,27 @@
+"""`python -m antefix_simulations.peer.loop POPULATION BASE LENGTH STEPS ROUNDS`: without Flower."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from antefix_simulations.peer.work import PeftUsers
+
+
+def main() -> None:
+    """All users, one after another; their mean is the next round's start."""
+    population, base, length, steps, rounds = sys.argv[1:]
+    users = PeftUsers(population, base, int(length), int(steps))
+    shared = users.start
+    for _ in range(int(rounds)):
+        total, weight = np.zeros_like(shared, dtype=np.float64), 0
+        for user in range(users.count):
+            values, texts = users.trained(user, shared)
+            total += texts * values.astype(np.float64)
+            weight += texts
+        shared = (total / weight).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

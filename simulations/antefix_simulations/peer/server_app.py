@@ -1,0 +1,23 @@
+"""A server as in Flower's examples: FedAvg over everybody."""
+
+from __future__ import annotations
+
+from flwr.app import Array, ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from antefix_simulations.peer.work import PeftUsers
+
+__all__ = ["app"]
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One round."""
+    said = context.run_config
+    users = PeftUsers(str(said["population"]), str(said["base"]), int(said["length"]), int(said["steps"]))
+    strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=users.count)
+    arrays = ArrayRecord({"shared": Array(users.start)})
+    strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(said["rounds"]))

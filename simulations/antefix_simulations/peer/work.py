@@ -1,0 +1,60 @@
+"""A user's round with PEFT's prefix tuning, on a base that stays loaded in its process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antefix import FrozenBase
+from antefix._examples import Row, encode
+from antefix_simulations._data import cut_prompts
+from antefix_simulations._peers import PeftTraining
+from antefix_simulations.population.store import Population
+
+__all__ = ["PeftUsers"]
+
+BATCH = 4
+_PROMPT_TOKENS, _TEXT_TOKENS = 64, 256
+
+
+class PeftUsers:
+    """Users of a population, trained with PEFT."""
+
+    def __init__(self, population: str, base: str, length: int, steps: int) -> None:
+        """Load the base."""
+        self._population, self._steps = Population(Path(population)), steps
+        self._base = FrozenBase.load(base, progress=False)
+        self._peer = PeftTraining(self._base, length)
+
+    @classmethod
+    @functools.lru_cache(maxsize=1)
+    def of_this_process(cls, population: str, base: str, length: int, steps: int) -> PeftUsers:
+        """Loaded once."""
+        return cls(population, base, length, steps)
+
+    @property
+    def start(self) -> NDArray[np.float32]:
+        """Where a round begins."""
+        return self._peer.values
+
+    @property
+    def count(self) -> int:
+        """Users."""
+        return self._population.count
+
+    def trained(self, user: int, shared: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+        """The shared prefix after this user's steps, and how many texts it has."""
+        texts = self._population.splits([user])[user].training
+        cut = cut_prompts(texts, self._base.tokenizer, _PROMPT_TOKENS)  # as a run does
+        rows = [row for row in (encode(self._base, text, None) for text in cut) if row.tokens <= _TEXT_TOKENS]
+        self._peer.begin(shared)
+        self._peer.steps(_for_steps(rows, self._steps * BATCH), BATCH)
+        return self._peer.values, len(rows)
+
+
+def _for_steps(rows: Sequence[Row], count: int) -> list[Row]:
+    return [rows[at % len(rows)] for at in range(count)]

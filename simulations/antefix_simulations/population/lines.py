@@ -1,0 +1,59 @@
+"""Texts from a file of JSON lines: `user`, `completion` or `text`, perhaps `prompt` and `date`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from antefix_simulations._data import DataRefused, numbered_lines, parsed
+from antefix_simulations.population.columns import Columns
+from antefix_simulations.population.text import Text
+
+__all__ = ["TIMES", "read_lines", "time_of"]
+
+TIMES = ("date", "time", "timestamp", "created_at")
+"""Names of columns that hold a time."""
+
+
+def read_lines(
+    path: Path, broken: Callable[[int], None] | None, columns: Columns | None = None
+) -> Iterator[Text]:
+    """Every usable line.
+
+    Args:
+        path: `.jsonl` or `.jsonl.gz`.
+        broken: called with the number of a line that cannot be used; None to refuse the file for it.
+        columns: which lines are taken.
+
+    Raises:
+        DataRefused: no such file, or a broken line.
+    """
+    for number, line in numbered_lines(path):
+        try:
+            user, example, row = parsed(f"line {number} of {path}", line)
+        except DataRefused:
+            if broken is None:
+                raise
+            broken(number)
+            continue
+        if columns is not None and not columns.takes(row):
+            continue
+        yield Text(
+            user, next((time_of(row[name]) for name in TIMES if row.get(name) is not None), None), example
+        )
+
+
+def time_of(value: Any) -> str | None:
+    """A time that sorts as text: of ISO 8601 or seconds since 1970, in UTC; None where it is neither."""
+    try:
+        if isinstance(value, datetime):
+            found = value
+        elif isinstance(value, int | float):
+            found = datetime.fromtimestamp(value, UTC)
+        else:
+            found = datetime.fromisoformat(str(value))
+        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,77 @@
+"""Texts from a mailbox: what each sender wrote, without what they quote, after the subject."""
+
+from __future__ import annotations
+
+import mailbox
+from collections.abc import Iterator
+from email.header import decode_header, make_header
+from email.message import Message
+from email.utils import parseaddr, parsedate_to_datetime
+from pathlib import Path
+
+from antefix import Example
+from antefix_simulations._data import DataRefused
+from antefix_simulations.population.lines import time_of
+from antefix_simulations.population.text import Text
+
+__all__ = ["read_mbox"]
+
+_SIGNATURE = "-- "
+_QUOTES = (">", "|")
+_FORWARDED = ("-----Original Message", "---------- Forwarded", "From:")
+
+
+def read_mbox(path: Path) -> Iterator[Text]:
+    """Every mail with a sender and a text.
+
+    Raises:
+        DataRefused: no such file.
+    """
+    if not path.is_file():
+        raise DataRefused(f"{path} is no mailbox", "give a file in mbox format")
+    box = mailbox.mbox(path, create=False)
+    try:
+        for mail in box:
+            user = parseaddr(str(mail["From"] or ""))[1].lower()
+            if user:
+                yield Text(user, _when(mail), Example(_own_words(_plain(mail)), _subject(mail)))
+    finally:
+        box.close()
+
+
+def _when(mail: Message) -> str | None:
+    try:
+        return time_of(parsedate_to_datetime(str(mail["Date"])))
+    except (TypeError, ValueError):
+        return None
+
+
+def _subject(mail: Message) -> str:
+    try:
+        said = " ".join(str(make_header(decode_header(str(mail["Subject"] or "")))).split())
+    except (LookupError, UnicodeError, ValueError):
+        return ""
+    return f"Subject: {said}\n" if said else ""
+
+
+def _plain(mail: Message) -> str:
+    for part in mail.walk():
+        if part.get_content_type() == "text/plain" and not part.get_filename():
+            raw = part.get_payload(decode=True)
+            if not isinstance(raw, bytes):
+                continue
+            try:
+                return raw.decode(part.get_content_charset() or "utf-8", "replace")
+            except LookupError:  # a character set that nobody knows
+                return raw.decode("utf-8", "replace")
+    return ""
+
+
+def _own_words(text: str) -> str:
+    lines: list[str] = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if line == _SIGNATURE or line.startswith(_FORWARDED):
+            break
+        if not line.startswith(_QUOTES):
+            lines.append(line.rstrip())
+    return "\n".join(lines).strip()

@@ -1,0 +1,53 @@
+"""Which source a run's `data` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from antefix_simulations._data import SAMPLE
+from antefix_simulations.population.columns import Columns
+from antefix_simulations.population.dataset import read_dataset
+from antefix_simulations.population.git import read_git
+from antefix_simulations.population.lines import read_lines
+from antefix_simulations.population.mbox import read_mbox
+from antefix_simulations.population.prepare import prepare
+from antefix_simulations.population.store import Population
+from antefix_simulations.population.text import Text
+
+if TYPE_CHECKING:
+    from antefix_simulations.run.settings import RunSettings
+
+__all__ = ["population_of", "texts_of"]
+
+
+def population_of(settings: RunSettings, path: Path) -> Population:
+    """The population in a file; made if it is not there.
+
+    Raises:
+        DataRefused, InvalidArgument.
+    """
+    if path.is_file():
+        return Population(path)
+    broken: list[int] = []
+    skip = broken.append if settings.broken_lines == "skip" else None
+    return prepare(
+        texts_of(settings.data, skip, settings.columns, settings.seed),
+        settings.choice,
+        path,
+        settings.data,
+        broken,
+    )
+
+
+def texts_of(data: str, broken: Callable[[int], None] | None, columns: Columns, seed: int) -> Iterator[Text]:
+    """All texts of a source: `sample`, `git:FOLDER`, `mbox:FILE`, `hf:NAME`, or a file of JSON lines."""
+    kind, _, rest = data.partition(":")
+    if kind == "git":
+        return read_git(Path(rest))
+    if kind == "mbox":
+        return read_mbox(Path(rest))
+    if kind == "hf":
+        return read_dataset(rest, columns, seed, broken)
+    return read_lines(SAMPLE if data == "sample" else Path(data), broken, columns)

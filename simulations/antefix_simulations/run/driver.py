@@ -1,0 +1,266 @@
+"""Drives a run from its data to its metrics; what is on disk is not done again.
+
+OUT/config.json      settings, base and data card
+OUT/population.db    users and texts. Private
+OUT/rounds/          shared prefixes
+OUT/vault/           sealed private prefixes
+OUT/work/            results of cohorts that are not part of a round yet
+OUT/metrics.jsonl    what was found: the same bytes for the same settings, however often it was cut off
+OUT/times.jsonl      how long things took
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from antefix import FrozenBase
+from antefix._files import write_whole
+from antefix.errors import InvalidArgument
+from antefix_server._sharedvector import SharedVector
+from antefix_simulations._output import METRICS, json_lines
+from antefix_simulations.population.card import Card
+from antefix_simulations.population.sources import population_of
+from antefix_simulations.population.store import Population
+from antefix_simulations.run.cohort import Cohort
+from antefix_simulations.run.cost import traffic
+from antefix_simulations.run.keeping import Keeping
+from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.run.sharing import Sharing
+from antefix_simulations.run.task import Result, Task
+from antefix_simulations.run.tuning import facts_of, grid, methods
+
+__all__ = ["CONFIG", "TIMES", "Executor", "Here", "Run"]
+
+CONFIG, TIMES = "config.json", "times.jsonl"
+_NAMES = {"personal": "private prefixes"}
+
+
+class Executor(Protocol):
+    """Has tasks done somewhere."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        """Of all of them, in any order, as they come."""
+
+
+class Here:
+    """In this process."""
+
+    def __init__(self, base: FrozenBase, population: Population, settings: RunSettings, out: Path) -> None:
+        """With a base that is loaded."""
+        self._cohort = Cohort(base, population, settings, out)
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        """One after the other."""
+        for task in tasks:
+            yield task, self._cohort.do(task)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InvalidArgument(f"{folder} is not a folder", "choose another --out") from None
+    except OSError as error:
+        raise InvalidArgument(f"{folder} cannot be made: {error.strerror}", "choose another --out") from None
+
+
+class Run:
+    """One run in a folder."""
+
+    def __init__(
+        self, out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[str], None], progress: bool
+    ) -> None:
+        """Read the data and open everything.
+
+        Raises:
+            InvalidArgument: the folder is of another run, or cannot be made.
+            DataRefused, VaultBusy.
+        """
+        self.out, self.settings, self._base, self._say, self._progress = out, settings, base, say, progress
+        self._opened, self._tuning = ExitStack(), list[dict[str, Any]]()
+        if {"lora", "full"} & set(settings.more_arms) and find_spec("peft") is None:
+            raise InvalidArgument("the arms lora and full need PEFT", "pip install 'antefix[peft]'")
+        _make(out)
+        self.population = self._opened.enter_context(population_of(settings, out / "population.db"))
+        self._say(Card(**self.population.facts["card"]).as_text())
+        self._identify()
+        self._sharing = Sharing(out / "rounds", settings)
+        self._keeping = (
+            self._opened.enter_context(Keeping(out, self.population.count)) if settings.seal else None
+        )
+
+    def go(self, executor: Executor) -> None:
+        """To the end."""
+        self._sharing.begin(self._base)
+        self._newcomers(executor)
+        while self._sharing.number < self.settings.num_server_rounds:
+            self._round(executor)
+            self._newcomers(executor)
+        if self.settings.private:
+            self._private(executor)
+        write_whole(self.out / METRICS, json_lines(self._metrics()))
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._opened.close()
+
+    def __enter__(self) -> Run:
+        """The run."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _private(self, executor: Executor) -> None:
+        """Everything that is of one user alone."""
+        users = self.population.numbers()
+        rates = {method: self._tuned(executor, method) for method in methods(self.settings)}
+        for kind in ("personal", *self.settings.more_arms):
+            tasks = self._tasks(kind, users, rate=rates.get(kind.replace("personal", "private"), 0.0))
+            self._all(executor, tasks, _NAMES.get(kind, f"arm: {kind}"))
+        if self.settings.history_sizes:
+            tasks = self._tasks("history", users, rate=rates["private"])
+            self._all(executor, tasks, "shorter histories")
+
+    def _all(self, executor: Executor, tasks: Sequence[Task], what: str) -> None:
+        for _ in self._done(executor, tasks, what):
+            pass
+
+    def _tuned(self, executor: Executor, method: str) -> float:
+        """The learning rate of a method; 0 for that of the settings."""
+        some = self.population.numbers()[: self.settings.tune_users]
+        if not some:
+            return 0.0
+        rates, tasks = grid(self.settings, method), self._tasks(f"tune_{method}", some)
+        results = self._done(executor, tasks, f"tuning: {method}")
+        losses = [line["losses"] for result in results for line in result.facts if "losses" in line]
+        facts = facts_of(method, rates, losses)
+        self._tuning.append(facts)
+        self._say(
+            f"{method}: learning rate {facts['rate']:.2g}, of {', '.join(f'{one:.2g}' for one in rates)}"
+        )
+        return float(facts["rate"])
+
+    def _round(self, executor: Executor) -> None:
+        users, number = self.population.numbers(role=0), self._sharing.number + 1
+        tasks = self._tasks("round", self._sharing.asked(users))
+        results = list(self._done(executor, tasks, f"round {number} of {self.settings.num_server_rounds}"))
+        self._sharing.take(results, len(users))
+        for task in tasks:
+            self._place(task).unlink()
+
+    def _newcomers(self, executor: Executor) -> None:
+        new = self.population.numbers(role=1)
+        some = new[: self.settings.newcomers or None]
+        losses = [
+            line["loss"]
+            for result in self._done(executor, self._tasks("newcomers", some), "new users")
+            for line in result.facts
+            if "loss" in line
+        ]
+        if losses:
+            mean = sum(losses) / len(losses)
+            self._say(f"round {self._sharing.number}: {mean:.3f} nats/token for {len(losses)} new users")
+
+    def _tasks(self, kind: Any, users: Sequence[int], rate: float = 0.0) -> list[Task]:
+        size, shared = self.settings.cohort_size, self._sharing.shared
+        round = self._sharing.number + (kind == "round") if kind in ("round", "newcomers") else 0
+        return [
+            Task(kind, number, list(users[at : at + size]), round, shared, rate)
+            for number, at in enumerate(range(0, len(users), size))
+        ]
+
+    def _done(self, executor: Executor, tasks: Sequence[Task], what: str) -> Iterator[Result]:
+        """Results in the order of the tasks; each is kept as soon as it is there, records before it."""
+        left = [task for task in tasks if not self._place(task).is_file()]
+        users = sum(len(task.users) for task in left)
+        with tqdm(total=users, desc=what, unit="user", disable=not self._progress or not left) as bar:
+            for task, result in executor.results(left):
+                if self._keeping is not None and result.records:
+                    self._keeping.commit(result.records)
+                self._time(task, result)
+                write_whole(self._place(task), result.to_bytes())
+                bar.update(len(task.users))
+        for task in tasks:
+            yield Result.from_bytes(self._place(task).read_bytes())
+
+    def _place(self, task: Task) -> Path:
+        return self.out / "work" / task.name
+
+    def _time(self, task: Task, result: Result) -> None:
+        line = {"task": task.name, "users": len(task.users), "at": time.time()}
+        line |= {name: getattr(result, name) for name in ("seconds", "tokens", "peak_mb")}
+        with (self.out / TIMES).open("ab") as file:
+            file.write(json_lines([line]))
+
+    def _metrics(self) -> Iterator[dict[str, Any]]:
+        """A line for what is the same for all, each round, each new user and round, each user."""
+        yield {"run": "antefix-sim run", "settings": self._asked(), "bytes": self._traffic()}
+        for facts in self._tuning:
+            yield {"kind": "tuning", **facts}
+        for number in range(self._sharing.number + 1):
+            yield {"kind": "round", **self._sharing.facts(number)}
+        for round, line in self._lines("newcomers"):
+            yield {"kind": "newcomers", "round": round, **line}
+        arms: dict[str, dict[str, Any]] = {}
+        for kind in (*self.settings.more_arms, "history"):
+            for _, line in self._lines(kind):
+                reason = line.pop("failed", None)  # of this arm alone
+                arms.setdefault(line["user"], {}).update(
+                    line | ({f"{kind} failed": reason} if reason else {})
+                )
+        for _, line in self._lines("personal"):
+            yield {"kind": "personal", **arms.get(line["user"], {}), **line}
+
+    def _traffic(self) -> dict[str, int]:
+        shared = self._sharing.shared
+        numbers = self.settings.projection_dim or len(SharedVector.of(shared).values)
+        return traffic(shared, numbers, self._keeping.record_bytes if self._keeping else None)
+
+    def _lines(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Of all cohorts in their order, with the round; users by name."""
+        for path in sorted((self.out / "work").glob(f"{kind}-*")):
+            result = Result.from_bytes(path.read_bytes())
+            names = self.population.names([line["user"] for line in result.facts])
+            for line in result.facts:
+                yield int(path.name.split("-")[1]), {**line, "user": names[line["user"]]}
+
+    def _asked(self) -> dict[str, Any]:
+        return self.settings.model_dump(by_alias=True)
+
+    def _identify(self) -> None:
+        """Refuse to go on with another run's files."""
+        path = self.out / CONFIG
+        now = {
+            "settings": self._asked(),
+            "base": {"name": self._base.name, "fingerprint": self._base.fingerprint},
+            "data": self.population.facts,
+        }
+        if not path.is_file():
+            write_whole(path, json.dumps(now, indent=2).encode())
+            return
+        before = json.loads(path.read_text("utf-8"))
+        for part in now:
+            if before.get(part) != now[part]:
+                raise InvalidArgument(
+                    f"{self.out} is of a run with other {part}{_difference(before.get(part), now[part])}",
+                    "choose another --out, or ask for the same again to go on with it",
+                )
+
+
+def _difference(before: Any, now: Any) -> str:
+    if not isinstance(before, dict):
+        return ""
+    for name, value in now.items():
+        if before.get(name) != value and not isinstance(value, dict):
+            return f": {name} was {before.get(name)!r}, now {value!r}"
+    return ""

@@ -1,0 +1,54 @@
+"""The gateway's own description, asked in every way it allows and many that it does not: no server error."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+
+from antefix.keys import DeviceKeys
+from antefix_server.gateway import Limits, application
+from antefix_server.registry import Registry
+from tests.sealed import some_bytes
+from tests.vaults import new_vault
+
+pytestmark = pytest.mark.slow
+PHONE = DeviceKeys(some_bytes("phone", 64))
+MANY = settings(
+    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
+
+
+def test_nothing_that_anybody_asks_is_a_server_error(tmp_path: Path) -> None:
+    with new_vault(tmp_path / "vault") as vault:
+        limits = Limits(requests_per_minute=10**6, enrolments_per_minute=10**6)
+        invitation = Registry(vault).add("ann").invitation
+        token = Registry(vault).enrol(invitation, PHONE.public, invitation.proof(PHONE)).token
+        schema = schemathesis.openapi.from_asgi("/openapi.json", application(vault, limits))
+        asked = 0
+        for operation in map(found, schema.get_all_operations()):
+            for headers in ({}, {"Authorization": f"Bearer {token}"}):
+                asked += all_answered(operation, headers)
+        assert asked > 500
+
+
+def all_answered(operation: Any, headers: dict[str, str]) -> int:
+    """Ask one operation in many ways; how many."""
+    asked = 0
+
+    @MANY
+    @given(case=operation.as_strategy())
+    def once(case: Any) -> None:
+        nonlocal asked
+        asked += 1
+        answer = case.call(headers=headers)
+        assert answer.status_code < 500, answer.text
+
+    once()
+    return asked
+
+
+def found(result: Any) -> Any:
+    """An operation of the description."""
+    return result.ok()

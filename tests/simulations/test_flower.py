@@ -1,0 +1,104 @@
+"""`flwr run .`, for real: Flower's daemon, engine and actors; and the same numbers as in one process."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from antefix_simulations.flower.messages import result_in, result_of, task_in, task_of
+from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.run.task import Result, Task
+from tests.client.people import tiny_folder
+from tests.processes import free_port
+
+CONFIG = {"cohort-size": 3, "steps": 2, "num-server-rounds": 2, "max-texts": 12}
+
+
+def test_the_run_config_is_the_settings(repository: Path) -> None:
+    """Flower takes no key that its file does not have."""
+    said = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["tool"]["flwr"]["app"]["config"]
+    assert said.pop("out") == "runs/flower"
+    assert said == RunSettings().model_dump(by_alias=True)
+
+
+def test_every_key_has_a_line_in_the_docs(repository: Path) -> None:
+    page = (repository / "docs" / "simulation.md").read_text("utf-8")
+    assert [key for key in RunSettings().model_dump(by_alias=True) if f"`{key}`" not in page] == []
+
+
+def test_tasks_and_results_go_through_messages() -> None:
+    task = Task("round", 3, [4, 5], 2, b"prefix")
+    assert task_in(task_of(task, "/out", "{}")) == (task, "/out", "{}")
+    result = Result(facts=[{"user": 4}], weight=2.0, records={4: b"sealed", 5: b"too"}, seconds=1.5, tokens=7)
+    back = result_in(result_of(result))
+    assert (back.facts, back.weight, back.records, back.sum) == (result.facts, 2.0, result.records, None)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Flower of its own: nothing is fetched or told, and the daemon is stopped at the end."""
+    home, port = tmp_path / "flower", free_port()
+    home.mkdir()
+    (home / "config.toml").write_text(
+        '[superlink]\ndefault = "local"\n[superlink.local]\naddress = ":local-in-memory:"\n'
+    )
+    yield {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+    }
+    for one in psutil.process_iter(["cmdline"]):
+        if str(port) in (one.info["cmdline"] or []):
+            family = [*one.children(recursive=True), one]
+            for member in family:
+                member.terminate()
+            psutil.wait_procs(family, timeout=10)
+
+
+@pytest.mark.slow
+def test_flower_and_one_process_find_the_same(
+    environment: dict[str, str], tmp_path: Path, repository: Path
+) -> None:
+    config = {**CONFIG, "base": str(tiny_folder(tmp_path / "base"))}
+    said = " ".join(
+        f"{name}={json.dumps(one)}" for name, one in (config | {"out": str(tmp_path / "a")}).items()
+    )
+    size = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=2"
+    words = ["flwr", "run", str(repository), "local", "--stream", "--federation-config", size, "-c", said]
+    shown = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert "everything is in" in shown.stdout, shown.stdout[-3000:] + shown.stderr[-2000:]
+    here = [word for name, one in config.items() for word in ("-c", f"{name}={json.dumps(one)}")]
+    words = [sys.executable, "-m", "antefix_simulations", "run", "--out", str(tmp_path / "b"), *here]
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+    for name in ("metrics.jsonl", "rounds/00002/shared.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
+    """`flwr run` itself would end with 0."""
+    words = [sys.executable, "-m", "antefix_simulations", "flower", "--out", str(tmp_path / "out")]
+    shown = subprocess.run(
+        [*words, "-c", f"base={tmp_path / 'nothing'}"], capture_output=True, text=True, timeout=200
+    )
+    assert shown.returncode == 1
+    assert "antefix-sim: error: Flower's run is finished:failed" in shown.stderr
+    assert (
+        "antefix-sim: error: " in shown.stderr.split("Flower's run is")[0]
+    )  # the reason, from the run's log
+    assert "Traceback" not in shown.stderr
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if "antefix-flower-" in str(one.info["cmdline"])
+    ]

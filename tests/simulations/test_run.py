@@ -1,0 +1,276 @@
+"""Runs in one process: the same bytes for the same settings, cut off or not, and every user its own."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from antefix import Example, FrozenBase, Prefix, score
+from antefix.errors import InvalidArgument, RecordError
+from antefix.keys import DeviceKeys
+from antefix.rounds import Round, RoundKey, Update
+from antefix_simulations.population.store import Population, Split
+from antefix_simulations.run.comparison import compare
+from antefix_simulations.run.context import nearest
+from antefix_simulations.run.driver import Here, Run
+from antefix_simulations.run.finetuning import Finetuning
+from antefix_simulations.run.keeping import Keeping, Sealer
+from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.run.summary import summary_of
+from antefix_simulations.run.task import Result, Task
+from antefix_simulations.run.tuning import inner_split
+from antefix_simulations.run.writing import MEASURES, agreement
+from tests import tiny
+
+QUICK = {"num-server-rounds": 2, "steps": 2, "max-texts": 12, "private-passes": 0.5, "cohort-size": 3}
+
+
+def run(out: Path, executor: Any = Here, **changed: Any) -> Path:
+    settings = RunSettings.read({**QUICK, **{name.replace("_", "-"): one for name, one in changed.items()}})
+    base = tiny.base("llama")
+    with Run(out, settings, base, lambda line: None, progress=False) as running:
+        running.go(executor(base, running.population, settings, out))
+    return out
+
+
+def found(out: Path) -> list[str]:
+    """Digests of all that a run must repeat: metrics, and every shared prefix."""
+    files = [out / "metrics.jsonl", *sorted(out.glob("rounds/*/shared.safetensors"))]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("done"))
+
+
+def test_everybody_is_measured(done: Path) -> None:
+    summary = summary_of(done)
+    assert len(summary.users) == 8
+    assert summary.arms == ["none", "shared", "others", "private"]
+    assert [line["round"] for line in summary.rounds] == [0, 1, 2]
+    assert {len(losses) for losses in summary.newcomers.values()} == {2}
+    assert all(line["private"] < line["none"] for line in summary.users)
+    assert "private" in summary.as_text()
+    json.dumps(summary.as_json())
+
+
+class CutOff(Here):
+    """Ends after some tasks, as Ctrl-C would."""
+
+    left = 0
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        for task, result in super().results(tasks):
+            if CutOff.left == 0:
+                raise KeyboardInterrupt
+            CutOff.left -= 1
+            yield task, result
+
+
+def test_a_run_that_was_cut_off_ends_in_the_same_bytes(done: Path, tmp_path: Path) -> None:
+    for lasts in (0, 1, 2, 4):
+        CutOff.left = lasts
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, CutOff)
+    assert found(run(tmp_path)) == found(done)
+
+
+class Backwards(Here):
+    """Workers that are done in another order."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+        yield from super().results(tasks[::-1])
+
+
+def test_the_order_of_answers_does_not_matter(done: Path, tmp_path: Path) -> None:
+    assert found(run(tmp_path, Backwards)) == found(done)
+
+
+def test_who_is_in_a_cohort_changes_no_private_prefix(done: Path, tmp_path: Path) -> None:
+    other = summary_of(run(tmp_path, cohort_size=8, others=0))
+    before = summary_of(done)
+    for theirs, ours in zip(other.users, before.users, strict=True):
+        assert theirs["user"] == ours["user"]
+        # Sums of cohorts are added in another order: the shared prefix moves in its last bits.
+        assert theirs["private"] == pytest.approx(ours["private"], rel=1e-5)
+
+
+def test_records_open_for_their_users_alone(done: Path) -> None:
+    base, length = tiny.base("llama"), 8
+    sealer = Sealer(done, base)
+    with Population(done / "population.db") as population, Keeping(done, population.count) as keeping:
+        for user in population.numbers():
+            record = keeping.record(user)
+            with sealer.opened(user, record, length) as opened:
+                assert isinstance(opened.prefix(), Prefix)
+            for other in population.numbers():
+                if other != user:
+                    with pytest.raises(RecordError):
+                        sealer.opened(other, record, length)
+
+
+def test_a_user_that_fails_is_told_and_the_others_go_on(done: Path, tmp_path: Path) -> None:
+    """One user's texts are all too long for the base."""
+    data = tmp_path / "data.jsonl"
+    rows = [{"user": f"u{user}", "text": f"{at} {user} abc"} for user in range(4) for at in range(12)]
+    rows += [{"user": "long", "text": f"{at} " + "ab " * 500} for at in range(12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = summary_of(run(tmp_path / "out", data=str(data), max_text_tokens=10_000, new_users=0))
+    assert {line["user"] for line in summary.users} == {"u0", "u1", "u2", "u3"}
+    assert [(line["user"], line["failed"]) for line in summary.failed] == [("long", "TextTooLong")]
+    summary = summary_of(run(tmp_path / "short", data=str(data), new_users=0))
+    assert [line["failed"] for line in summary.failed] == ["all texts of a side are too long"]
+
+
+def test_another_run_is_refused(done: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"settings: learning-rate was 0\.005, now 0\.01"):
+        run(done, learning_rate=0.01)
+
+
+def test_rules_that_need_every_update_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="a cohort sends sums"):
+        RunSettings.read({"strategy": "krum"})
+
+
+def test_noise_is_repeated(tmp_path: Path) -> None:
+    noisy = {"noise_multiplier": 1.0, "num_server_rounds": 1}
+    first, second = (found(run(tmp_path / str(number), **noisy)) for number in range(2))
+    assert first == second
+    rounds = summary_of(tmp_path / "0").rounds
+    assert rounds[1]["epsilon"] > 0
+
+
+def test_the_sum_of_cohorts_is_what_a_server_adds_up(done: Path) -> None:
+    """Against a plain loop: everybody's clipped change, averaged."""
+    from antefix import PrefixSpec, TrainingPlan, train
+    from antefix.rounds import clipped
+
+    settings = RunSettings.read(QUICK)
+    start = Prefix.load(done / "rounds" / "00000" / "shared.safetensors")
+    plan = TrainingPlan(max_steps=2, learning_rate=settings.learning_rate, evaluate=False, seed=1)
+    changes = []
+    with Population(done / "population.db") as population:
+        for user, split in population.splits(population.numbers(role=0)).items():
+            texts = {str(user): split.training}
+            one = train(tiny.base("llama"), texts, PrefixSpec(length=8), plan, start=start, progress=False)
+            changes.append(clipped((one[str(user)].prefix.values - start.values).numpy(), settings.clip))
+    expected = start.values.numpy() + np.mean(changes, axis=0)
+    after = Prefix.load(done / "rounds" / "00001" / "shared.safetensors").values.numpy()
+    np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_base_is_needed_of_the_same_fingerprint(done: Path) -> None:
+    settings = RunSettings.read(QUICK)
+    other: FrozenBase = tiny.base("gpt2")
+    with pytest.raises(InvalidArgument, match="other base: name"):
+        Run(done, settings, other, lambda line: None, progress=False)
+
+
+def test_runs_are_compared_by_user(done: Path, tmp_path: Path) -> None:
+    slower = run(tmp_path / "slower", private_learning_rate=1e-4)
+    found = compare([done, slower])
+    assert found.users == sorted(line["user"] for line in summary_of(done).users)
+    assert found.differences() == ["private-learning-rate: 0.005, 0.0001"]
+    shown = found.as_text()
+    assert "slower" in shown
+    assert "+0.000 (+0.000…+0.000)" in shown  # of the shared prefix, which is the same
+    gains = found.as_json()["runs"][1]["gain"]
+    assert gains["private"]["high"] < 0
+    with pytest.raises(InvalidArgument, match="no finished run"):
+        compare([done, tmp_path / "nothing"])
+    with pytest.raises(InvalidArgument, match="split their texts in different ways"):
+        compare([done, run(tmp_path / "other", max_texts=10)])
+
+
+@pytest.mark.slow
+def test_more_arms(done: Path, tmp_path: Path) -> None:
+    """Each is a number for everybody, and leaves the base and the other arms as they were."""
+    everything = summary_of(run(tmp_path, arms="context,retrieved,lora,full", retrieved_texts=2, lora_rank=1))
+    assert everything.arms == ["none", "context", "retrieved", "shared", "others", "lora", "full", "private"]
+    before = summary_of(done)
+    for theirs, ours in zip(everything.users, before.users, strict=True):
+        assert {arm: theirs[arm] for arm in ("none", "shared", "private")} == {
+            arm: ours[arm] for arm in ("none", "shared", "private")
+        }
+    assert everything.gain("lora", "none").mean > 0
+    assert everything.gain("full", "none").mean > 0
+
+
+def test_the_nearest_texts_are_found() -> None:
+    texts = [Example("about roofs", "roof tiles"), Example("about ships", "sea ships"), Example("x", "y z")]
+    assert nearest("the ships of the sea", texts, 1) == [texts[1]]
+    assert nearest("a roof by the sea", texts, 2)[-1] in texts[:2]
+    assert nearest("", texts, 2) == texts[1:]
+
+
+def test_finetuning_is_plain_training() -> None:
+    """Losses before any step are those of `score`, and every user begins with the same weights."""
+    base = tiny.base("llama")
+    split = Split([Example("abc def", "go\n")] * 4, [Example("abc deg", "go\n"), Example("hello", "go\n")])
+    settings = RunSettings.read({"full-learning-rate": 1e-12})
+    losses = Finetuning.of("full", base, settings).losses({0: split, 1: split})
+    assert losses[0] == losses[1] == pytest.approx(score(base, split.held_out), rel=1e-4)
+
+
+def test_a_shorter_history_is_the_same_run_on_fewer_texts(done: Path, tmp_path: Path) -> None:
+    for line in summary_of(run(tmp_path / "all", histories="9", cohort_size=8)).users:
+        assert line["texts"] == 9
+        assert line["history"] == {"9": line["private"]}
+    run(tmp_path, histories="4,2,9")
+    (few, users, gain), *_ = summary_of(tmp_path).curve()
+    assert (few, users) == (2, 8)
+    assert gain.mean == pytest.approx(
+        sum(one["shared"] - one["history"]["2"] for one in summary_of(tmp_path).users) / 8
+    )
+
+
+def test_rates_are_chosen_without_the_texts_that_judge(tmp_path: Path) -> None:
+    summary = summary_of(run(tmp_path, tune_users=3, tune_factors="1,1e-6,2"))
+    (told,) = summary.tuning
+    assert (told["method"], told["users"]) == ("private", 3)
+    assert told["rates"] == pytest.approx([5e-9, 5e-3, 1e-2])
+    assert told["rate"] == told["rates"][told["nats per token"].index(min(told["nats per token"]))]
+    assert told["rate"] != told["rates"][0]
+    assert inner_split(Split([*map(Example, "abcdefgh")], [Example("z")])) == Split(
+        [*map(Example, "abcdef")], [*map(Example, "gh")]
+    )
+    by_hand = summary_of(run(tmp_path / "by-hand", private_learning_rate=told["rate"]))
+    assert [line["private"] for line in summary.users] == [line["private"] for line in by_hand.users]
+
+
+def test_texts_are_written_and_compared(tmp_path: Path) -> None:
+    data = tmp_path / "echo.jsonl"
+    rows = [
+        {"user": user, "prompt": f"say {user} {at}", "text": f"{user} number {at}"}
+        for at in range(12)
+        for user in "ab"
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = summary_of(run(tmp_path / "run", data=str(data), generate=2, generate_tokens=4))
+    assert [row[0] for row in summary.written()] == list(MEASURES)
+    assert all(set(line["written"]) == {"none", "shared", "private"} for line in summary.users)
+    assert agreement([("a b  c d e", "a b c d e")]) == pytest.approx(
+        {"exact match": 1, "BLEU": 100, "ROUGE-L": 1}
+    )
+    half = agreement([("one two", "one two"), ("x", "the keeper went home")])
+    assert half["exact match"] == half["ROUGE-L"] == 0.5
+    assert 0 < half["BLEU"] < 100
+
+
+def test_a_device_would_send_what_is_told(done: Path) -> None:
+    told = summary_of(done).traffic
+    shared = done / "rounds/00002/shared.safetensors"
+    assert told["down in a round"] == shared.stat().st_size
+    with Keeping(done, 8) as keeping:
+        assert told["up for a private prefix"] == len(keeping.record(0))
+    round = Round.model_construct(
+        tenant="00" * 16, id="00" * 16, release="00" * 32, key=RoundKey().public.hex()
+    )
+    numbers = Prefix.from_bytes(shared.read_bytes()).values.numpy()
+    sealed = Update(numbers, 3).sealed(round, 1, DeviceKeys(bytes(64)))
+    assert told["up in a round"] == len(sealed)
