@@ -30,7 +30,7 @@ from antefix._norm import replace_norms
 from antefix._probe import find_head, find_layout
 from antefix._source import model_fingerprint, resolve
 from antefix._vocabulary import refuse_foreign_ids
-from antefix.errors import AntefixError, BaseDamaged, BaseUnsuitable, InvalidArgument
+from antefix.errors import AntefixError, BaseDamaged, BaseUnsuitable, InvalidArgument, OutOfMemory
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -92,15 +92,20 @@ class FrozenBase:
             progress: show bars on stderr.
 
         Raises:
-            BaseNotFound, BaseUnavailable, BaseDamaged, BaseUnsuitable, InvalidArgument.
+            BaseNotFound, BaseUnavailable, BaseDamaged, BaseUnsuitable, InvalidArgument, OutOfMemory.
         """
         require(dtype, str, "dtype")
         if dtype not in _DTYPES:
             raise InvalidArgument(f"dtype is {dtype!r}", f"use one of {', '.join(_DTYPES)}")
-        where = _device(device)
+        where = find_device(device)
         source = resolve(name, progress=progress)
         model, tokenizer = _read(source.folder, _DTYPES[dtype])
-        model.to(where)  # type: ignore[arg-type]  # transformers wraps `to` in a decorator without types
+        try:
+            model.to(where)  # type: ignore[arg-type]  # transformers wraps `to` in a decorator without types
+        except torch.OutOfMemoryError:
+            raise OutOfMemory(
+                f"{where} has no memory left for {name}", "use a smaller dtype or base"
+            ) from None
         return cls(model, tokenizer, name=name, fingerprint=source.fingerprint)
 
     @classmethod
@@ -180,7 +185,7 @@ class FrozenBase:
         return f"FrozenBase({self.name!r}, {self.fingerprint[:12]}…, {self.dtype}, {self.device})"
 
 
-def _device(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
     try:
         where = torch.device(device)
     except (RuntimeError, TypeError) as error:

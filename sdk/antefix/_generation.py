@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Never
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -15,7 +17,7 @@ from antefix._base import FrozenBase
 from antefix._batch import RunningBatch
 from antefix._beams import search
 from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, OutOfMemory
 
 Done = Callable[[int, str, Generated | None], None]
 
@@ -50,6 +52,7 @@ def generate(
 
     Raises:
         InvalidArgument, PrefixMismatch, TextTooLong: before anything is generated.
+        OutOfMemory: of the device.
     """
     refuse_unknown("generate", unknown)
     require(base, FrozenBase, "base")
@@ -72,9 +75,19 @@ def generate(
                 results[number] = result
                 bar.update()
 
-        with large_blocks_kept():
+        with large_blocks_kept(), _memory_of(base, max_rows):
             run(base, prepared, max_rows, exact, done, streaming=on_token is not None)
     return [results[number] for number in range(len(prepared))]
+
+
+@contextmanager
+def _memory_of(base: FrozenBase, rows: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemory(
+            f"{base.device} has no memory left for {rows} rows at once", "use a lower max_rows"
+        ) from None
 
 
 def run(

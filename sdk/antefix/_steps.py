@@ -20,6 +20,7 @@ from antefix._examples import Row
 from antefix._packed import PackedRows
 from antefix._padded import PaddedRows
 from antefix._shapes import Shape
+from antefix.errors import OutOfMemory
 
 
 @dataclass
@@ -37,6 +38,24 @@ class Outcome:
 
 
 def run(
+    base: FrozenBase, shape: Shape, rows: Sequence[Row], prefixes: Tensor, weights: Sequence[float] | None
+) -> Outcome:
+    """As `_run`, where memory lasts.
+
+    Raises:
+        OutOfMemory: it does not.
+    """
+    try:
+        return _run(base, shape, rows, prefixes, weights)
+    except torch.OutOfMemoryError:
+        pass  # and let go of the frames that hold what was computed
+    raise OutOfMemory(
+        f"{base.device} has no memory left for a micro-batch of {shape.tokens} tokens",
+        "use a lower micro_batch_tokens; training needs less with activation_checkpointing=True, too",
+    )
+
+
+def _run(
     base: FrozenBase, shape: Shape, rows: Sequence[Row], prefixes: Tensor, weights: Sequence[float] | None
 ) -> Outcome:
     """Losses, and with `weights` prefix gradients, of rows that fit into `shape` together.

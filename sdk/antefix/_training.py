@@ -91,7 +91,8 @@ def train(
             and the steps there are, all users together. What it raises ends the run, checkpoint saved.
 
     Raises:
-        NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch.
+        NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch,
+        OutOfMemory.
     """
     refuse_unknown("train", unknown)
     require(base, FrozenBase, "base")

@@ -14,6 +14,7 @@ AntefixError
 │   ├── NoExamples         a user without any text
 │   ├── EmptyText          a completion with no characters in it
 │   └── TextTooLong        more tokens than the base can see
+├── OutOfMemory            the device has none left for what is computed at once
 ├── CheckpointMismatch     a checkpoint of another run, or damaged
 ├── RecordError            about a sealed record
 │   ├── RecordMismatch     its public fields are not those asked for
@@ -102,6 +103,10 @@ class EmptyText(ExampleError):
 
 class TextTooLong(ExampleError):
     """A text with more tokens than the base can see."""
+
+
+class OutOfMemory(AntefixError):
+    """The device's memory does not hold what is to be computed at once. Nothing that was finished is lost."""
 
 
 class CheckpointMismatch(AntefixError):

@@ -1,4 +1,4 @@
-"""`antefix-sim bench …`: train, serve, records, device, federation, scale. Imports no torch."""
+"""`antefix-sim bench …`: train, serve, records, device, federation, scale, gpu. Imports no torch."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command("device")(device_)
     group.command("federation")(federation)
     group.command("scale")(scale)
+    group.command("gpu")(gpu)
     app.add_typer(group, name="bench")
 
 
@@ -183,7 +184,7 @@ def federation(
         repetitions=repetitions,
         arms=tuple(arms.split(",")),
     )
-    found = bench_federation(settings, lambda line: typer.echo(line, err=True))
+    found = bench_federation(settings, _tell)
     typer.echo(json.dumps(found, indent=2) if as_json else federation_table(found))
 
 
@@ -196,5 +197,30 @@ def scale(
     """Measure what a run costs besides the model, and how it grows with its users, on a tiny base."""
     from antefix_simulations._bench_scale import bench_scale, scale_table
 
-    found = bench_scale(users or [1000, 10_000], lambda line: typer.echo(line, err=True))
+    found = bench_scale(users or [1000, 10_000], _tell)
     typer.echo(json.dumps(found, indent=2) if as_json else scale_table(found))
+
+
+def gpu(
+    shapes: Annotated[
+        list[str] | None, typer.Option(help="tiny, 135m, 8b; several times.", show_default="135m, 8b")
+    ] = None,
+    device: Device = "cuda",
+    users: Annotated[int, typer.Option(min=1, help="That train and generate together.")] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated for each user.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Check a GPU against the CPU and user against user, and time it; random weights in known shapes.
+
+    Ends with 1 where a check failed.
+    """
+    from antefix_simulations._bench_gpu import bench_gpu, gpu_table
+
+    found = bench_gpu(shapes or ["135m", "8b"], device, users, new_tokens, _tell)
+    typer.echo(json.dumps(found, indent=2) if as_json else gpu_table(found))
+    if not all(check["ok"] for check in found["checks"].values()):
+        raise typer.Exit(1)
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)

@@ -50,7 +50,7 @@ def scale_table(report: dict[str, Any]) -> str:
 def _one(users: int) -> None:
     """A run in this process; a line of JSON on stdout."""
     from antefix import FrozenBase
-    from antefix_simulations._tiny_base import tiny_base
+    from antefix_simulations._random_base import tiny_base
     from antefix_simulations.run.driver import Here, Run
 
     with tempfile.TemporaryDirectory(prefix="antefix-bench-") as name:

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from antefix import Example, FrozenBase, GenerationRequest, generate
 from antefix._examples import encode, prompt_tokens
 from antefix.errors import InvalidArgument, NoExamples
-from antefix_simulations import _bench_cli
+from antefix_simulations import _bench_cli, _bench_gpu
 from antefix_simulations._bench import BenchReport, Measured
+from antefix_simulations._bench_gpu import bench_gpu, gpu_table
 from antefix_simulations._bench_serve import ServeBench, _prefix, bench_serve
 from antefix_simulations._bench_train import TrainBench, bench_train
 from antefix_simulations._machine import matrix_rate, step_operations
@@ -181,3 +182,18 @@ def test_the_command_prints_json_on_stdout_and_progress_on_stderr(
     assert printed["settings"]["users"] == 2
     assert printed["machine"]["threads"] == 1
     assert "run" in result.stderr
+
+
+def test_the_bench_of_a_gpu_checks_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, which is a device like any other."""
+    said: list[str] = []
+    report = bench_gpu(["tiny"], "cpu", 3, 2, said.append)
+    assert [check["ok"] for check in report["checks"].values()] == [True] * 4
+    assert report["speed"][0]["users_per_s"] > 0
+    assert "tiny" in gpu_table(report)
+    assert len(said) == 2
+    monkeypatch.setattr(_bench_gpu, "BF16", 1e-9)
+    checks = bench_gpu(["tiny"], "cpu", 1, 1, said.append)["checks"]
+    assert [name[:4] for name, check in checks.items() if not check["ok"]] == ["bf16"]
+    with pytest.raises(InvalidArgument, match="no shape 'x'"):
+        bench_gpu(["x"], "cpu", 1, 1, said.append)

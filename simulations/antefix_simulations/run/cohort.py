@@ -17,7 +17,8 @@ import numpy as np
 
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train
 from antefix._examples import encode
-from antefix.errors import AntefixError
+from antefix._shapes import Sizes
+from antefix.errors import AntefixError, OutOfMemory
 from antefix.rounds import Projection, Update, clipped
 from antefix_simulations._data import cut_prompts
 from antefix_simulations.population.store import Population, Split
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Cohort"]
 
 _MOST_EXAMPLES = 4096
+_LEAST_MICRO = 64
 
 
 class Cohort:
@@ -44,9 +46,29 @@ class Cohort:
         self._spec = PrefixSpec(length=settings.length)
         self._sealer: Sealer | None = None
         self._tuned: tuple[str, Finetuning] | None = None
+        self._micro = settings.micro_batch_tokens or Sizes.of(base, None).tokens
 
     def do(self, task: Task) -> Result:
-        """One task. What fails for one user is told in its line, and the others go on."""
+        """One task. What fails for one user is told in its line, and the others go on.
+
+        Where memory does not last, micro-batches are halved, for later tasks too, and the result says so.
+
+        Raises:
+            OutOfMemory: the smallest are too large.
+        """
+        asked = self._micro
+        while True:
+            try:
+                result = self._done(task)
+            except OutOfMemory:
+                if self._micro < 2 * _LEAST_MICRO:
+                    raise
+                self._micro = self._micro // 2 // _LEAST_MICRO * _LEAST_MICRO
+            else:
+                result.micro_batch_tokens = self._micro if self._micro < asked else 0
+                return result
+
+    def _done(self, task: Task) -> Result:
         started, result = time.monotonic(), Result()
         shared = Prefix.from_bytes(task.shared)
         work: Callable[[dict[int, Split], Prefix, Task, Result], None] = getattr(self, f"_{task.kind}")
@@ -89,6 +111,8 @@ class Cohort:
         try:
             if users:
                 work(users)
+        except OutOfMemory:
+            raise
         except AntefixError as error:
             del result.facts[before:]
             if len(users) == 1:
@@ -102,7 +126,11 @@ class Cohort:
         """Every user from the same shared prefix; the sum of what it changes."""
         asked, before = self._settings, shared.values.numpy()
         plan = TrainingPlan(
-            max_steps=asked.steps, learning_rate=asked.learning_rate, evaluate=False, seed=task.round
+            max_steps=asked.steps,
+            learning_rate=asked.learning_rate,
+            evaluate=False,
+            seed=task.round,
+            micro_batch_tokens=self._micro,
         )
         trained = self._train(users, plan, shared)
         size = asked.projection_dim or len(before)
@@ -162,6 +190,7 @@ class Cohort:
             validation_fraction=0,
             evaluate=False,
             seed=asked.seed,
+            micro_batch_tokens=self._micro,
         )
 
     def _written(
@@ -289,7 +318,12 @@ class Cohort:
     def _score(self, users: Mapping[int, Split], prefixes: Mapping[int, Prefix] | None) -> dict[int, float]:
         texts = {str(user): split.held_out for user, split in users.items()}
         under = None if prefixes is None else {str(user): prefixes[user] for user in users}
-        return {int(user): loss for user, loss in score(self._base, texts, under).items()}
+        halved = self._micro < Sizes.of(self._base, None).tokens
+        at_once = self._micro if halved else None  # less memory than training needs, so as usual else
+        return {
+            int(user): loss
+            for user, loss in score(self._base, texts, under, micro_batch_tokens=at_once).items()
+        }
 
     def _sealing(self) -> Sealer:
         if self._sealer is None:

@@ -188,6 +188,8 @@ class Run:
                 if self._keeping is not None and result.records:
                     self._keeping.commit(result.records)
                 self._time(task, result)
+                if result.micro_batch_tokens:
+                    self._say(f"out of memory: micro-batches of {result.micro_batch_tokens} tokens from here")
                 write_whole(self._place(task), result.to_bytes())
                 bar.update(len(task.users))
         for task in tasks:
@@ -198,7 +200,9 @@ class Run:
 
     def _time(self, task: Task, result: Result) -> None:
         line = {"task": task.name, "users": len(task.users), "at": time.time()}
-        line |= {name: getattr(result, name) for name in ("seconds", "tokens", "peak_mb")}
+        line |= {
+            name: getattr(result, name) for name in ("seconds", "tokens", "peak_mb", "micro_batch_tokens")
+        }
         with (self.out / TIMES).open("ab") as file:
             file.write(json_lines([line]))
 

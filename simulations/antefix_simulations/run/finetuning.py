@@ -11,11 +11,12 @@ from peft import LoraConfig, get_peft_model
 
 from antefix import Example, FrozenBase
 from antefix._examples import Row, encode
+from antefix.errors import AntefixError
 from antefix_simulations._peers import batches, own_copy, quiet
 from antefix_simulations.population.store import Split
 from antefix_simulations.run.settings import RunSettings
 
-__all__ = ["Finetuning"]
+__all__ = ["Finetuning", "WeightsTooLarge"]
 
 _READ_AT_ONCE = 8
 
@@ -28,6 +29,10 @@ class Pace:
     batch_size: int
     learning_rate: float
     seed: int
+
+
+class WeightsTooLarge(AntefixError):
+    """No memory for weights of one's own, their gradients and Adam's moments."""
 
 
 class Finetuning:
@@ -73,14 +78,23 @@ class Finetuning:
         Args:
             users: their texts.
             rate: learning rate; 0 for that of the settings.
+
+        Raises:
+            WeightsTooLarge: the device's memory does not last. Smaller micro-batches would not help.
         """
         found = {}
         for user, split in users.items():
             with torch.no_grad():
                 for one, start in zip(self._trained, self._start, strict=True):
                     one.copy_(start)
-            self._train(self._rows(split.training), rate or self._pace.learning_rate)
-            found[user] = self._read(self._rows(split.held_out))
+            try:
+                self._train(self._rows(split.training), rate or self._pace.learning_rate)
+                found[user] = self._read(self._rows(split.held_out))
+            except torch.OutOfMemoryError:
+                raise WeightsTooLarge(
+                    f"{self._base.device} has no memory left to train {self.numbers:,} numbers",
+                    "leave this arm out, or lower private-batch-size",
+                ) from None
         return found
 
     def _rows(self, texts: Sequence[Example]) -> list[Row]:

@@ -28,6 +28,8 @@ class RunSettings(RoundConfig):
         max_prompt_tokens: prompts are cut to so many.
         max_text_tokens: longer texts are left out.
         cohort_size: users of one task.
+        micro_batch_tokens: of one forward and backward pass, a multiple of 64; 0 for 512 on a CPU and 8192 on
+            a GPU.
         private: give each user a private prefix after the rounds.
         private_passes, private_learning_rate, private_batch_size: of private prefixes.
         others: other users' prefixes that each user's texts are read under; 0 for none.
@@ -68,6 +70,7 @@ class RunSettings(RoundConfig):
     max_prompt_tokens: Count = 64
     max_text_tokens: Count = 256
     cohort_size: Count = 32
+    micro_batch_tokens: Annotated[int, Field(ge=0, le=2**20, multiple_of=64)] = 0
     private: bool = True
     private_passes: Annotated[float, Field(gt=0)] = 2.5
     private_learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-3

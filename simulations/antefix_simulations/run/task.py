@@ -66,6 +66,7 @@ class Result:
         seconds: that it took.
         tokens: that were computed.
         peak_mb: memory that the process had at most.
+        micro_batch_tokens: of micro-batches, where they were halved for want of memory; 0 where not.
     """
 
     facts: list[dict[str, Any]] = field(default_factory=list)
@@ -75,10 +76,11 @@ class Result:
     seconds: float = 0.0
     tokens: int = 0
     peak_mb: float = 0.0
+    micro_batch_tokens: int = 0
 
     def to_bytes(self) -> bytes:
         """For a file; without records."""
-        names = ("facts", "weight", "seconds", "tokens", "peak_mb")
+        names = ("facts", "weight", "seconds", "tokens", "peak_mb", "micro_batch_tokens")
         told = {name: getattr(self, name) for name in names}
         held = io.BytesIO()
         numbers = np.zeros(0) if self.sum is None else self.sum
