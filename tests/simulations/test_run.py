@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from antefix import Example, FrozenBase, Prefix, score
 from antefix.errors import InvalidArgument, RecordError
@@ -215,6 +216,27 @@ def test_finetuning_is_plain_training() -> None:
     settings = RunSettings.read({"full-learning-rate": 1e-12})
     losses = Finetuning.of("full", base, settings).losses({0: split, 1: split})
     assert losses[0] == losses[1] == pytest.approx(score(base, split.held_out), rel=1e-4)
+
+
+def test_finetuning_leaves_the_base_as_it_is() -> None:
+    base = FrozenBase.from_model(tiny.model("llama"), tiny.tokenizer())
+    split = Split([Example("abc def", "go\n")] * 4, [Example("abc deg", "go\n")])
+    before = score(base, split.held_out)
+    for kind in ("lora", "full"):
+        settings = RunSettings.read({"full-learning-rate": 0.1, "lora-learning-rate": 0.1})
+        Finetuning.of(kind, base, settings).losses({0: split})
+        assert score(base, split.held_out) == before
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_weights_are_trained_in_full_precision_on_a_bf16_base(kind: Any) -> None:
+    model: Any = tiny.model("llama").to(torch.bfloat16)  # type: ignore[arg-type]
+    base = FrozenBase.from_model(model, tiny.tokenizer())
+    split = Split([Example("abc def", "go\n")] * 4, [Example("abc def", "go\n")])
+    settings = RunSettings.read({"full-learning-rate": 1e-4, "lora-learning-rate": 0.02, "private-passes": 8})
+    method = Finetuning.of(kind, base, settings)
+    assert {one.dtype for one in method._trained} == {torch.float32}
+    assert method.losses({0: split})[0] < score(base, split.held_out) - 0.01
 
 
 def test_a_shorter_history_is_the_same_run_on_fewer_texts(done: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import torch
@@ -43,6 +45,9 @@ class Finetuning:
         self._base, self._model, self._pace = base, model, pace
         self._trained = [one for one in model.parameters() if one.requires_grad]
         self._start = [one.detach().clone() for one in self._trained]
+        self._computed = partial(
+            torch.autocast, base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32
+        )
 
     @classmethod
     def of(cls, kind: Literal["lora", "full"], base: FrozenBase, settings: RunSettings) -> Self:
@@ -62,9 +67,8 @@ class Finetuning:
             with quiet():
                 model = get_peft_model(model, config).to(base.device)
         else:
-            for one in model.parameters():
-                one.data = one.data.clone()  # the base's own stay as they are
-                one.requires_grad_(True)
+            # The base's own weights stay as they are; in bf16 small steps would be rounded away.
+            model = copy.deepcopy(model).float().requires_grad_(True)
         return cls(base, model, pace)
 
     @property
@@ -112,7 +116,9 @@ class Finetuning:
                 order += torch.randperm(len(rows), generator=dice).tolist()
             chosen, order = order[: pace.batch_size], order[pace.batch_size :]
             (batch,) = batches([rows[at] for at in chosen], pace.batch_size, self._base.device)
-            self._model(**batch).loss.backward()
+            with self._computed():
+                loss = self._model(**batch).loss
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
             adam.step()
             falling.step()
@@ -124,6 +130,7 @@ class Finetuning:
         total, tokens = 0.0, 0
         for batch in batches(rows, _READ_AT_ONCE, self._base.device):
             count = int((batch["labels"] != -100).sum())
-            total += float(self._model(**batch).loss) * count
+            with self._computed():
+                total += float(self._model(**batch).loss) * count
             tokens += count
         return total / tokens
