@@ -21,6 +21,7 @@ AntefixError
 │   └── RecordRefused      it does not open
 ├── KeyRefused             a sealed key that does not open here
 ├── DeviceListRefused      not the next device list
+├── GrantRefused           a grant that opens nothing here
 ├── ReceiptRefused         a receipt that proves nothing
 ├── ReleaseRefused         a release or announcement that this device must not use
 ├── RoundRefused           a round that this device must not take part in
@@ -164,6 +165,13 @@ class ReleaseRefused(AntefixError):
         super().__init__(
             f"the release is refused: {why}", hint or "nothing was changed; ask the operator of the server"
         )
+
+
+class GrantRefused(AntefixError):
+    """A grant that is over, revoked, forged, or about something else. Nothing was opened."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the grant is refused: {why}", "the device can grant anew")
 
 
 class RoundRefused(AntefixError):

@@ -13,9 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Self
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from antefix._record import (
@@ -23,18 +22,24 @@ from antefix._record import (
     BODY_LIMIT,
     BUCKET,
     FIRST,
-    MAGIC,
-    SUITE,
     Address,
     Edition,
-    Parts,
     Wrap,
     header_of,
     shape_of,
     signed,
 )
-from antefix._sealing import KEY_BYTES, Sealer, Secret, Signer, decrypt, encrypt, sealed_size
-from antefix.errors import InvalidArgument, RecordMismatch, RecordRefused
+from antefix._sealing import KEY_BYTES, Sealer, Secret, Signer, encrypt, sealed_size
+from antefix._verifying import (
+    Known,
+    compared,
+    content_of,
+    data_key_of,
+    require_epoch,
+    taken_apart,
+    verify,
+)
+from antefix.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from antefix._prefix import Prefix
@@ -53,21 +58,6 @@ __all__ = [  # noqa: RUF022 (plain order)
     "seal",
     "shape_of",
 ]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a device remembers; older or other records are refused.
-
-    Attributes:
-        min_version: least version that is accepted.
-        digest: of the record with exactly `min_version`, if known.
-        previous: digest of the version before the record, if known.
-    """
-
-    min_version: int = 1
-    digest: bytes | None = None
-    previous: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -188,15 +178,11 @@ def open_record(
         RecordMismatch: a public field is not the expected one; shows both. No key was used.
         RecordRefused: everything after that, with one message.
     """
-    parts, edition = _compared(record, address, key, writers, known or Known())
-    _verify(parts, writers[parts.wrap.writer])
-    with _data_key(parts, edition, key) as data_key:
-        content = _content(parts, edition, data_key)
-    size = int.from_bytes(content.data[:4], "big")
-    rest = len(content.data) - 4 - size
-    if not 0 <= rest < BUCKET or any(content.data[4 + size :]):  # 11
-        content.wipe()
-        raise RecordRefused()
+    parts, edition = compared(record, address, known or Known())
+    require_epoch(parts, key.epoch)
+    verify(parts, writers)
+    with data_key_of(parts, edition, key) as data_key:
+        content, size = content_of(parts, edition, data_key)
     return OpenedRecord(edition, parts.digest, parts.wrap.writer, content, size)
 
 
@@ -214,10 +200,11 @@ def rewrap(
     Raises:
         RecordMismatch, RecordRefused: as `open_record`.
     """
-    parts, edition = _compared(record, address, old, writers, Known())
-    _verify(parts, writers[parts.wrap.writer])
-    with _data_key(parts, edition, old) as data_key:
-        _content(parts, edition, data_key).wipe()  # no device signs what does not open
+    parts, edition = compared(record, address, Known())
+    require_epoch(parts, old.epoch)
+    verify(parts, writers)
+    with data_key_of(parts, edition, old) as data_key:
+        content_of(parts, edition, data_key)[0].wipe()  # no device signs what does not open
         wrap = _wrapped(data_key, edition, new, device)
     return _put_together(edition.core(parts.core.body_bytes), wrap, bytes(parts.body), device)
 
@@ -232,7 +219,7 @@ def cover_of(start: bytes, body_hash: bytes | None = None) -> Cover:
     Raises:
         RecordMismatch: not a record.
     """
-    parts = _taken_apart(start, whole=body_hash is None)
+    parts = taken_apart(start, whole=body_hash is None)
     core = parts.core
     address = Address(core.tenant, core.user, core.prefix, core.base, core.shape)
     digest = parts.digest if body_hash is None else parts.digest_with(body_hash)
@@ -246,67 +233,7 @@ def digest_of(record: bytes) -> bytes:
     Raises:
         RecordMismatch: not a record.
     """
-    return _taken_apart(record).digest
-
-
-def _taken_apart(record: bytes, whole: bool = True) -> Parts:
-    if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:  # 1
-        _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {BODY_AT + BODY_LIMIT:,}")
-    parts = Parts.of(bytes(record))
-    if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
-        _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")
-    if parts.core.body_bytes > BODY_LIMIT:  # 1, of a record that comes piece by piece
-        _differs("body", f"{parts.core.body_bytes:,} bytes", f"{BODY_LIMIT:,} at most")
-    if whole and parts.core.body_bytes != len(parts.body):  # 3
-        _differs("body", f"{len(parts.body):,} bytes", f"{parts.core.body_bytes:,} as its header says")
-    return parts
-
-
-def _compared(
-    record: bytes, address: Address, key: Sealer, writers: Mapping[bytes, object], known: Known
-) -> tuple[Parts, Edition]:
-    """Steps 1 to 7: public fields, before any key is used."""
-    parts = _taken_apart(record)
-    core, wrap = parts.core, parts.wrap
-    for name in ("tenant", "user", "prefix", "base", "shape"):  # 4
-        if getattr(core, name) != getattr(address, name):
-            _differs(name, getattr(core, name).hex(), getattr(address, name).hex())
-    if core.version < known.min_version:  # 5
-        _differs("version", str(core.version), f"{known.min_version} or later")
-    if known.digest is not None and core.version == known.min_version and parts.digest != known.digest:  # 6
-        _differs("digest", parts.digest.hex(), known.digest.hex())
-    if known.previous is not None and core.previous != known.previous:
-        _differs("previous digest", core.previous.hex(), known.previous.hex())
-    if wrap.epoch != key.epoch:  # 7
-        _differs("epoch", str(wrap.epoch), str(key.epoch))
-    if wrap.writer not in writers:
-        _differs("writer", wrap.writer.hex(), f"one of {len(writers)} devices")
-    return parts, Edition(address, core.version, core.previous)
-
-
-def _verify(parts: Parts, writer: Ed25519PublicKey) -> None:
-    """Step 8."""
-    try:
-        writer.verify(parts.signature, signed(parts.header, parts.body_hash))  # 8
-    except InvalidSignature:
-        raise RecordRefused() from None
-
-
-def _data_key(parts: Parts, edition: Edition, key: Sealer) -> Secret:
-    """Step 9; the field has room for 32 bytes alone, for other sizes allow guessing by parts (age's rule)."""
-    context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
-    data_key = decrypt(key.secret.data, context, parts.wrap.wrapped)
-    if data_key is None:
-        raise RecordRefused()
-    return data_key
-
-
-def _content(parts: Parts, edition: Edition, data_key: Secret) -> Secret:
-    """Step 10."""
-    content = decrypt(data_key.data, edition.context(b"body"), parts.body)
-    if content is None:
-        raise RecordRefused()
-    return content
+    return taken_apart(record).digest
 
 
 def _wrapped(data_key: Secret, edition: Edition, key: Sealer, device: Signer) -> Wrap:
@@ -317,9 +244,3 @@ def _wrapped(data_key: Secret, edition: Edition, key: Sealer, device: Signer) ->
 def _put_together(core: bytes, wrap: Wrap, body: bytes, device: Signer) -> bytes:
     header = header_of(core, wrap)
     return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body
-
-
-def _differs(what: str, theirs: str, ours: str) -> NoReturn:
-    raise RecordMismatch(
-        f"{what} of the record is {theirs}, expected {ours}", "ask for the record of this place and version"
-    )

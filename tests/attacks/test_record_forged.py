@@ -7,8 +7,9 @@ import pytest
 
 from antefix._record import BODY_AT, MAGIC
 from antefix._sealing import encrypt, sealed_size
+from antefix._verifying import compared, data_key_of
 from antefix.errors import RecordError, RecordMismatch, RecordRefused
-from antefix.records import Edition, Known, _compared, _data_key, digest_of
+from antefix.records import Edition, Known, digest_of
 from tests.attacks.forge import run_cuts, run_flips, run_mutants, run_swaps, signed_again
 from tests.sealed import Owner, address_of, some_bytes
 
@@ -116,8 +117,8 @@ def test_another_device_cannot_write() -> None:
 
 def test_who_was_given_a_data_key_cannot_forge() -> None:
     """A server with a data key writes another body under it: the signature does not fit."""
-    parts, edition = _compared(RECORD, ANN.address, ANN.key, ANN.writers, Known())
-    with _data_key(parts, edition, ANN.key) as data_key:
+    parts, edition = compared(RECORD, ANN.address, Known())
+    with data_key_of(parts, edition, ANN.key) as data_key:
         plain = (2000).to_bytes(4, "big") + bytes(len(RECORD) - BODY_AT - 56 - 16 - 4)
         body = encrypt(data_key.data, edition.context(b"body"), plain)
     assert len(body) == len(RECORD) - BODY_AT

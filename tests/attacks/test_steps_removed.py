@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-TESTS = ["tests/sdk/test_vectors.py", "tests/sdk/test_records.py", "tests/attacks/test_record_forged.py"]
+TESTS = [
+    "tests/sdk/test_vectors.py",
+    "tests/sdk/test_records.py",
+    "tests/attacks/test_record_forged.py",
+    "tests/attacks/test_grant_forged.py",
+]
 STEPS = {
     "1, too short or too long": ("if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:", "if False:"),
     "2, magic and suite": ("if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):", "if False:"),
@@ -26,8 +31,8 @@ STEPS = {
         "if False:",
     ),
     "6, previous": ("if known.previous is not None and core.previous != known.previous:", "if False:"),
-    "7, epoch": ("if wrap.epoch != key.epoch:", "if False:"),
-    "7, writer": ("if wrap.writer not in writers:", "if False:"),
+    "7, epoch": ("if parts.wrap.epoch != epoch:", "if False:"),
+    "7, writer": ("if parts.wrap.writer not in writers:", "if False:"),
     "8, signature": ("writer.verify(parts.signature, signed(parts.header, parts.body_hash))", "pass"),
     "9, data key": ("if data_key is None:", "if False:"),
     "10, body": ("if content is None:", "if False:"),
@@ -35,6 +40,21 @@ STEPS = {
     "11, padding": (" or any(content.data[4 + size :])", ""),
     "12, base": ("if bytes.fromhex(found.base_fingerprint) != base:", "if False:"),
     "12, shape": ("if shape_of(found.layout.digest, prefix.length, found.dtype) != shape:", "if False:"),
+    **{
+        f"grant 2, {name}": (f'("{name}", grant.{name}, {ours}),', "")
+        for name, ours in (
+            ("tenant", "tenant.hex()"),
+            ("user", "user.hex()"),
+            ("base", "base.hex()"),
+            ("epoch", "epoch.id.hex()"),
+        )
+    },
+    "grant 1, the device": ("if found.device != device.id.hex():", "if False:"),
+    "grant 3, since": ("if not grant.since <= now + _CLOCKS_S or", "if"),
+    "grant 3, until": (" or now >= min(grant.until, epoch.until):", ":"),
+    "grant 4, version": ("if parts.core.version != grant.version:", "if False:"),
+    "grant 5, signature": ("verify(parts, {bytes.fromhex(grant.writer): key})", "pass"),
+    "grant 6, the terms": ("cls.label + json.dumps(terms, ", "cls.label + json.dumps({}, "),
     "the context binds the version": ("self.version, at.base", "0, at.base"),
     "the context names its purpose": ("label + b", "b"),
 }
@@ -44,7 +64,7 @@ def copied(repository: Path, folder: Path, old: str, new: str) -> None:
     """Copy the package with one line changed."""
     shutil.copytree(repository / "sdk", folder / "sdk")
     changed = 0
-    for name in ("records.py", "_prefix.py", "_record.py"):
+    for name in ("_verifying.py", "_prefix.py", "_record.py", "_grant.py"):
         path = folder / "sdk" / "antefix" / name
         text = path.read_text()
         if old in text and not changed:

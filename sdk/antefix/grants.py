@@ -1,0 +1,12 @@
+"""Grants: one version of a user's prefix for a server to use, for a time, and no key beyond that.
+
+signed = granted(record, address, key=user_key, writers=…, device=device, epoch=epoch, seconds=3600)
+...
+grant = Grant.by(device_public, signed)
+with open_granted(grant, record, tenant=…, user=…, base=…, epoch=epoch_key, now=time.time()) as opened:
+    prefix = opened.prefix()
+"""
+
+from antefix._grant import Epoch, EpochKey, Grant, granted, open_granted
+
+__all__ = ["Epoch", "EpochKey", "Grant", "granted", "open_granted"]
