@@ -104,6 +104,21 @@ class RunningBatch:
         self._waiting.append(_Row(self._base, self._tickets, prepared, live))
         return self._tickets
 
+    def cancel(self, ticket: int) -> bool:
+        """Let a row go before its end; what it computed is zeroed. False where it is not there any more."""
+        for row in self._waiting:
+            if row.ticket == ticket:
+                self._waiting.remove(row)
+                return True
+        for slot, one in enumerate(self._rows):
+            if one is not None and one.ticket == ticket:
+                self._rows[slot] = None
+                self._arena.clear(slot)
+                if not self._exact:
+                    self._close_gaps()
+                return True
+        return False
+
     @torch.no_grad()
     def step(self) -> list[Piece]:
         """One forward pass: rows that wait are read in first; else every row gets its next token."""

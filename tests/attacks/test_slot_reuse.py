@@ -126,3 +126,26 @@ def test_a_prompt_without_room_for_padding_stays_in_its_slot() -> None:
     while batch.busy:
         batch.step()
     assert torch.equal(torch.stack(logits), wanted[1])
+
+
+@EXACT
+@FAMILY
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_cancelled_row_is_gone_and_its_neighbour_goes_on(family: str, exact: bool, after: int) -> None:
+    base = tiny.base(family)
+    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=12))
+    wanted = finish(fresh(base, exact), victim)[0]
+    poison = GenerationRequest(prompt="An ornament", prefix=prefix(base, 1e4), max_new_tokens=20)
+    batch = fresh(base, exact)
+    leaving = batch.join(prepare(base, poison))
+    found = {batch.join(victim): wanted[0]}
+    for _ in range(after):
+        batch.step()
+    assert batch.cancel(leaving)
+    assert not batch.cancel(leaving)
+    results: dict[int, Generated] = {}
+    while batch.busy:
+        results |= {piece.ticket: piece.result for piece in batch.step() if piece.result is not None}
+    assert results == found
+    assert same(finish(batch, victim)[0], wanted)
+    assert not any(stored[:, : batch._arena.rows].any() for stored in batch._arena._stored.values())
