@@ -122,9 +122,15 @@ def session(connection: Connection, owner: Owner, secret: bytes) -> Session:
 
 def signing_key(connection: Connection, owner: Owner, device: bytes) -> bytes | None:
     """Of a device that may come in: its Ed25519 public key; None for any other."""
+    found = public_key(connection, owner, device)
+    return None if found is None else found.signing_bytes
+
+
+def public_key(connection: Connection, owner: Owner, device: bytes) -> DevicePublic | None:
+    """Both public keys of a device that may come in; None for any other."""
     row = _facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
     said = None if row is None else _facts.opened(owner, row)
-    return None if said is None or said["revoked"] else bytes.fromhex(said["signing"])
+    return None if said is None or said["revoked"] else _public(said)
 
 
 def listed(connection: Connection, owner: Owner) -> list[Device]:

@@ -29,6 +29,7 @@ class Kind(IntEnum):
     DEVICE = 3
     NODE = 4
     CHANGE = 5
+    GRANT = 6
 
 
 @dataclass(frozen=True)

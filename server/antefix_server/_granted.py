@@ -1,0 +1,80 @@
+"""Grants of a user as they are kept: facts under its shred key, so that a removal leaves none."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from antefix.grants import Grant
+from antefix.wire import Signed
+from antefix_server import _facts
+from antefix_server._facts import Fact, Kind
+from antefix_server._outer import Owner
+
+_MOST = 256
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A grant that the server has, or had.
+
+    Attributes:
+        grant: as its device signed it; None of one that was revoked, whose sealed key is gone.
+        id: 16 bytes.
+        until: seconds since 1970.
+    """
+
+    grant: Grant | None
+    id: bytes
+    until: int
+
+
+def keep(connection: Connection, owner: Owner, signed: Signed, grant: Grant, now: float) -> bool:
+    """Keep a grant in place of others for its prefix; False if it was revoked, or there are too many."""
+    rows = _facts.of(connection, owner, Kind.GRANT)
+    left = 0
+    for row in rows:
+        said = _facts.opened(owner, row)
+        if said["id"] == grant.id:
+            return bool(said["body"])
+        if said["until"] <= now or (said["body"] and said["prefix"] == grant.prefix):
+            _facts.drop(connection, row)
+        else:
+            left += 1
+    if left >= _MOST:
+        return False
+    content = {
+        "id": grant.id,
+        "prefix": grant.prefix,
+        "until": grant.until,
+        "body": signed.body,
+        "signature": signed.signature,
+    }
+    _facts.add(connection, owner, Kind.GRANT, _mark(owner, grant.id), content)
+    return True
+
+
+def listed(connection: Connection, owner: Owner) -> list[Kept]:
+    """All that are kept, oldest first."""
+    return [_kept(_facts.opened(owner, row)) for row in _facts.of(connection, owner, Kind.GRANT)]
+
+
+def revoked(connection: Connection, owner: Owner, id: bytes) -> bool:
+    """Forget the sealed key of a grant, and remember its id while it could be sent again."""
+    row: Fact | None = _facts.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
+    if row is None:
+        return False
+    _facts.change(connection, owner, row, {**_facts.opened(owner, row), "body": "", "signature": ""})
+    return True
+
+
+def _kept(said: dict[str, Any]) -> Kept:
+    grant = Grant.model_validate_json(said["body"]) if said["body"] else None
+    return Kept(grant, bytes.fromhex(said["id"]), said["until"])
+
+
+def _mark(owner: Owner, id: str) -> bytes:
+    return hmac.digest(owner.key.data, b"antefix/v1/registry grant\0" + id.encode(), "sha256")

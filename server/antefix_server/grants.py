@@ -1,0 +1,116 @@
+"""Grants of a vault's users: which prefixes this server may use, until when, by whose word.
+
+grants = Grants(vault, epochs)
+grants.put(session, signed)                    # from a device
+with grants.open(user, prefix, base) as opened:
+    prefix = opened.prefix()
+grants.revoke(user, id)                        # by device or operator
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from antefix.errors import GrantRefused
+from antefix.grants import Grant, open_granted
+from antefix.keys import DevicePublic
+from antefix.records import OpenedRecord
+from antefix.wire import Signed
+from antefix_server import _devices, _facts, _granted
+from antefix_server._facts import Kind
+from antefix_server._granted import Kept
+from antefix_server._outer import Owner
+from antefix_server.epochs import Epochs
+from antefix_server.registry import Session
+from antefix_server.vault import Vault
+
+__all__ = ["Grants", "Kept"]
+
+
+class Grants:
+    """What a server may use. Any thread may call anything."""
+
+    def __init__(self, vault: Vault, epochs: Epochs, clock: Callable[[], float] = time.time) -> None:
+        """Use an open vault, whose owner closes it, and its epoch keys."""
+        self._vault, self._epochs, self._clock = vault, epochs, clock
+
+    def put(self, session: Session, signed: Signed) -> Grant:
+        """Keep what a device grants, in place of an earlier grant of the same prefix.
+
+        Raises:
+            GrantRefused: it opens nothing here, was revoked, or is for what is not stored.
+            UnknownUser, RecordAbsent, VaultDamaged.
+        """
+        with self._vault.writing(), self._vault.owner(session.user) as owner:
+            with self._vault.shelf.database.reading() as connection:
+                device = _device(owner, _devices.public_key(connection, owner, session.device))
+            grant = Grant.by(device, signed)
+            self._opened(owner, grant, bytes.fromhex(grant.base)).wipe()
+            with self._vault.shelf.database.writing() as connection:
+                if not _granted.keep(connection, owner, signed, grant, self._clock()):
+                    raise GrantRefused("it was revoked, or there are too many")
+        return grant
+
+    def of(self, user: bytes) -> list[Grant]:
+        """Those that hold now, of devices that may come in.
+
+        Raises:
+            UnknownUser.
+        """
+        now = self._clock()
+        with self._vault.owner(user) as owner, self._vault.shelf.database.reading() as connection:
+            rows = _facts.of(connection, owner, Kind.USER)
+            if len(rows) != 1 or _facts.opened(owner, rows[0])["suspended"]:
+                return []
+            kept = [one.grant for one in _granted.listed(connection, owner) if one.until > now]
+            devices = {one.id.hex() for one in _devices.listed(connection, owner) if not one.revoked}
+        live = [one for one in kept if one is not None and one.device in devices]
+        return [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
+
+    def open(self, user: bytes, grant: str, base: bytes) -> OpenedRecord:
+        """The record that a grant is about, opened; wipe it when it is done with.
+
+        Args:
+            user: 16 bytes.
+            grant: its id, in hex.
+            base: fingerprint of the base that is served, 32 bytes.
+
+        Raises:
+            GrantRefused: there is none such that holds.
+            UnknownUser, RecordAbsent, RecordMismatch, RecordRefused, VaultDamaged.
+        """
+        found = next((one for one in self.of(user) if one.id == grant), None)
+        if found is None:
+            raise GrantRefused("it does not hold any more")
+        with self._vault.owner(user) as owner:
+            return self._opened(owner, found, base)
+
+    def revoke(self, user: bytes, grant: bytes) -> bool:
+        """Use a grant no more; False where there is none such.
+
+        Raises:
+            UnknownUser.
+        """
+        with (
+            self._vault.writing(),
+            self._vault.owner(user) as owner,
+            self._vault.shelf.database.writing() as connection,
+        ):
+            return _granted.revoked(connection, owner, grant)
+
+    def _opened(self, owner: Owner, grant: Grant, base: bytes) -> OpenedRecord:
+        now = self._clock()
+        epoch = self._epochs.find(bytes.fromhex(grant.epoch), now)
+        if epoch is None:
+            raise GrantRefused(f"epoch {grant.epoch} is over, or never was")
+        record = self._vault.get(owner.user, bytes.fromhex(grant.prefix))
+        return open_granted(
+            grant, record, tenant=owner.tenant, user=owner.user, base=base, epoch=epoch, now=now
+        )
+
+
+def _device(owner: Owner, found: DevicePublic | None) -> DevicePublic:
+    if found is None:
+        raise GrantRefused(f"its device is not one of user {owner.user.hex()}")
+    return found
