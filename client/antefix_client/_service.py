@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from antefix._openai import Answer, ChatAsked, CompletionAsked
 from antefix.errors import AntefixError
 from antefix_client._http import BodyRefused, Guard, answer_of, body_of, refused
-from antefix_client._openai import Answer, ChatAsked, CompletionAsked
 from antefix_client._operations import Operations
 from antefix_client.model import PersonalModel
 

@@ -56,7 +56,7 @@ class Arena:
         self.clear(row)
         if prefix is None:
             return
-        parts = self._layout.split(prefix.values)
+        parts = self._layout.split(prefix._values)  # a copy would stay behind in memory
         for number, stored in self._stored.items():
             stored[:, row, :, : prefix.length] = parts[number].to(stored.device)
 

@@ -80,6 +80,12 @@ class RunningBatch:
         return self._rows.count(None) - len(self._waiting)
 
     @property
+    def capacity(self) -> Size:
+        """Positions of a row that memory is held for."""
+        kinds = self._arena.capacity
+        return Size(max(kinds.values()))
+
+    @property
     def busy(self) -> bool:
         """Whether a step has anything to do."""
         return bool(self._waiting) or any(self._rows)

@@ -67,6 +67,17 @@ class Prefix:
         """A copy of all values, flat, fp32 [layout.size(P)]."""
         return self._values.clone()
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self._values.numel() * self._values.element_size()
+
+    def wipe(self) -> None:
+        """Zero the values, for whoever must not have them any more. Nothing can be done with it after."""
+        self._values.zero_()
+        self._values = self._values[:0]
+        self.length = 0
+
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
         """Copies of key and value [heads, P, head_dim] of one slot of `layout`.
 

@@ -21,6 +21,10 @@ RegistryError
 ├── InvitationRefused  used, expired, or never given
 ├── TokenRefused       of no device that may come in
 └── DeviceUnknown      the user has no such device
+EngineError
+├── EngineBusy         too many requests wait
+├── EngineClosed       it is about to end
+└── NoGrant            the user has granted nothing that holds
 ServerError
 ├── ServerUnreachable  the running server went away
 ├── ServerRefused      the running server refused, and said why
@@ -128,6 +132,36 @@ class TokenRefused(RegistryError):
 
 class DeviceUnknown(RegistryError):
     """The user has no such device."""
+
+
+class EngineError(AntefixError):
+    """About generating under users' prefixes."""
+
+
+class EngineBusy(EngineError):
+    """Too many requests wait.
+
+    Attributes:
+        retry_after_s: when to try again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, f"try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+
+
+class EngineClosed(EngineError):
+    """It is about to end, and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is about to stop", "try again in a while")
+
+
+class NoGrant(EngineError):
+    """The user has granted nothing that holds."""
+
+    def __init__(self) -> None:
+        super().__init__("this user grants the server no prefix, or not any more", "grant it on a device")
 
 
 class ServerError(AntefixError):

@@ -53,7 +53,7 @@ class Grants:
         return grant
 
     def of(self, user: bytes) -> list[Grant]:
-        """Those that hold now, of devices that may come in.
+        """Those that hold now: of devices that may come in, for what is stored. A newer version ends them.
 
         Raises:
             UnknownUser.
@@ -66,6 +66,8 @@ class Grants:
             kept = [one.grant for one in _granted.listed(connection, owner) if one.until > now]
             devices = {one.id.hex() for one in _devices.listed(connection, owner) if not one.revoked}
         live = [one for one in kept if one is not None and one.device in devices]
+        stored = {head.digest.hex() for head in self._vault.heads(user)} if live else set()
+        live = [one for one in live if one.record in stored]
         return [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
 
     def open(self, user: bytes, grant: str, base: bytes) -> OpenedRecord:

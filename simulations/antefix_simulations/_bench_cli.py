@@ -162,6 +162,7 @@ def federation(
     workers: Annotated[int, typer.Option(min=1, help="Processes of Flower's engine.")] = 2,
     arms: Annotated[str, typer.Option(help="Which, by commas: ours, flower, loop.")] = "ours,flower,loop",
     base: Base = "smollm2-135m-q4",
+    dtype: Dtype = "fp32",
     length: Length = 8,
     repetitions: Repetitions = 1,
     as_json: AsJson = False,
@@ -175,6 +176,7 @@ def federation(
     settings = FederationBench(
         data=data,
         base=base,
+        dtype=dtype,
         users=users,
         texts=texts,
         steps=steps,

@@ -21,6 +21,7 @@ from antefix_simulations.run.settings import RunSettings
 __all__ = ["FederationBench", "bench_federation", "federation_table"]
 
 _PEER = "antefix_simulations.peer"
+_SAID = ("base", "dtype", "length", "steps")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class FederationBench:
     """What is measured.
 
     Attributes:
-        data, base, length: as in a run.
+        data, base, dtype, length: as in a run.
         users: in every round.
         texts: of each at most.
         steps: of each in a round, of 4 texts.
@@ -45,6 +46,7 @@ class FederationBench:
     steps: int = 4
     rounds: int = 1
     length: int = 8
+    dtype: str = "fp32"
     workers: int = 2
     repetitions: int = 1
     arms: tuple[str, ...] = ("ours", "flower", "loop")
@@ -79,23 +81,26 @@ def federation_table(report: dict[str, Any]) -> str:
         rows.append([arm, f"{found['seconds']:.1f}", f"{found['users_per_s']:.2f}", f"{times:.1f}"])
     asked = f"{report['users']:,} users, {report['rounds']} rounds of {report['steps']} steps of 4 texts"
     counted = f"start-up included, median of {report['repetitions']}"
-    head = f"bench federation: {asked}, {report['base']}; {counted}"
+    head = f"bench federation: {asked}, {report['base']}, {report['dtype']}; {counted}"
     return "\n".join([head, "", *aligned(rows)])
 
 
 def _run(settings: FederationBench) -> RunSettings:
     """The same choice of users and texts for all arms."""
-    return RunSettings(
-        data=settings.data,
-        base=settings.base,
-        users=settings.users,
-        max_texts=settings.texts,
-        new_users=0.0,
-        length=settings.length,
-        num_server_rounds=settings.rounds,
-        steps=settings.steps,
-        private=False,
-        seal=False,
+    return RunSettings.read(
+        {
+            "data": settings.data,
+            "base": settings.base,
+            "dtype": settings.dtype,
+            "users": settings.users,
+            "max-texts": settings.texts,
+            "new-users": 0.0,
+            "length": settings.length,
+            "num-server-rounds": settings.rounds,
+            "steps": settings.steps,
+            "private": False,
+            "seal": False,
+        }
     )
 
 
@@ -109,18 +114,13 @@ def _ours(settings: FederationBench, folder: Path) -> None:
 
 
 def _loop(settings: FederationBench, folder: Path) -> None:
-    asked = (folder / "population.db", settings.base, settings.length, settings.steps, settings.rounds)
+    asked = (folder / "population.db", *(getattr(settings, name) for name in _SAID), settings.rounds)
     subprocess.run([sys.executable, "-m", f"{_PEER}.loop", *map(str, asked)], check=True)
 
 
 def _flower(settings: FederationBench, folder: Path) -> None:
-    config = {
-        "population": str(folder / "population.db"),
-        "base": settings.base,
-        "length": settings.length,
-        "steps": settings.steps,
-        "rounds": settings.rounds,
-    }
+    config = {name: getattr(settings, name) for name in (*_SAID, "rounds")}
+    config["population"] = str(folder / "population.db")
     federation = (
         f"num-supernodes={settings.users} client-resources-num-cpus=1 init-args-num-cpus={settings.workers}"
     )

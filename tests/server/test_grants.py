@@ -1,67 +1,32 @@
 """Grants on a server: kept, opened, revoked; and gone with their device, user, version or epoch."""
 
-import time
 from pathlib import Path
 
 import pytest
 
 from antefix.errors import GrantRefused, RecordMismatch
-from antefix.grants import Grant, granted
-from antefix.keys import DeviceKeys
-from antefix.wire import Signed
+from antefix.grants import Grant
 from antefix_server.epochs import Epochs
 from antefix_server.errors import UnknownUser, VaultDamaged
 from antefix_server.grants import Grants
-from antefix_server.registry import Registry, Session
 from antefix_server.vault import Vault
-from tests.sealed import some_bytes
-from tests.vaults import Person, reopen
-
-HOUR = 3600
+from tests.hosting import Host
+from tests.vaults import reopen
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Hosted:
+class Hosted(Host):
     """A server with one user, whose device has stored a record."""
 
     def __init__(self, vault: Vault) -> None:
-        self.vault, self.clock, self.registry = vault, Clock(), Registry(vault)
-        self.epochs = Epochs(vault.folder)
-        self.grants = Grants(vault, self.epochs, self.clock)
-        self.ann, self.session = self.add("ann")
-        self.store(b"ann's prefix")
+        super().__init__(vault)
+        self.ann = self.add("ann")
+        self.store_bytes(b"ann's prefix")
 
-    def add(self, name: str) -> tuple[Person, Session]:
-        invitation = self.registry.add(name).invitation
-        device = DeviceKeys(some_bytes(f"{name} device", 64))
-        enrolled = self.registry.enrol(invitation, device.public, invitation.proof(device))
-        person = Person.with_id(self.vault.tenant, enrolled.user, name)
-        return person, self.registry.authenticate(enrolled.token)
-
-    def store(self, payload: bytes) -> None:
-        self.ann.put(self.vault, payload)
-
-    def signed(self, seconds: int = HOUR) -> Signed:
-        owner = self.ann.owner
-        return granted(
-            self.ann.record,
-            owner.address,
-            key=owner.key,
-            writers=owner.writers,
-            device=owner.device,
-            epoch=self.epochs.current(self.clock.now).statement(self.vault.tenant),
-            seconds=seconds,
-        )
+    def store_bytes(self, payload: bytes) -> None:
+        self.ann.person.put(self.vault, payload)
 
     def opened(self, grant: Grant) -> bytes:
-        with self.grants.open(self.ann.user, grant.id, self.ann.owner.address.base) as content:
+        with self.grants.open(self.ann.user, grant.id, self.ann.person.owner.address.base) as content:
             return bytes(content.payload)
 
 
@@ -71,7 +36,7 @@ def hosted(vault: Vault) -> Hosted:
 
 
 def test_a_granted_version_opens_until_it_is_revoked(hosted: Hosted) -> None:
-    grant = hosted.grants.put(hosted.session, hosted.signed())
+    grant = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
     assert [one.id for one in hosted.grants.of(hosted.ann.user)] == [grant.id]
     assert hosted.opened(grant) == b"ann's prefix"
     assert hosted.grants.revoke(hosted.ann.user, bytes.fromhex(grant.id))
@@ -82,32 +47,32 @@ def test_a_granted_version_opens_until_it_is_revoked(hosted: Hosted) -> None:
 
 
 def test_a_revoked_grant_cannot_be_sent_again(hosted: Hosted) -> None:
-    signed = hosted.signed()
-    grant = hosted.grants.put(hosted.session, signed)
+    signed = hosted.signed(hosted.ann)
+    grant = hosted.grants.put(hosted.ann.session, signed)
     hosted.grants.revoke(hosted.ann.user, bytes.fromhex(grant.id))
     with pytest.raises(GrantRefused, match="revoked"):
-        hosted.grants.put(hosted.session, signed)
-    again = hosted.grants.put(hosted.session, hosted.signed())
+        hosted.grants.put(hosted.ann.session, signed)
+    again = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
     assert hosted.opened(again) == b"ann's prefix"
 
 
 def test_the_newest_grant_of_a_prefix_counts(hosted: Hosted) -> None:
-    first = hosted.grants.put(hosted.session, hosted.signed())
-    second = hosted.grants.put(hosted.session, hosted.signed())
+    first = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
+    second = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
     assert [one.id for one in hosted.grants.of(hosted.ann.user)] == [second.id]
     with pytest.raises(GrantRefused):
         hosted.opened(first)
 
 
 def test_a_grant_is_kept_and_its_key_too(hosted: Hosted) -> None:
-    grant = hosted.grants.put(hosted.session, hosted.signed())
+    grant = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
     reopen(hosted.vault)
     hosted.grants = Grants(hosted.vault, Epochs(hosted.vault.folder), hosted.clock)
     assert hosted.opened(grant) == b"ann's prefix"
 
 
 def test_a_grant_ends(hosted: Hosted) -> None:
-    grant = hosted.grants.put(hosted.session, hosted.signed(60))
+    grant = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann, 60))
     hosted.clock.now += 61
     assert hosted.grants.of(hosted.ann.user) == []
     with pytest.raises(GrantRefused):
@@ -116,32 +81,32 @@ def test_a_grant_ends(hosted: Hosted) -> None:
 
 @pytest.mark.parametrize("how", ["suspended", "removed", "device revoked", "replaced"])
 def test_a_grant_goes_with_what_it_stands_on(hosted: Hosted, how: str) -> None:
-    grant = hosted.grants.put(hosted.session, hosted.signed())
+    grant = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
     if how == "suspended":
         hosted.registry.suspend("ann")
     elif how == "removed":
         hosted.registry.remove("ann")
     elif how == "device revoked":
-        hosted.registry.revoke("ann", hosted.session.device)
+        hosted.registry.revoke("ann", hosted.ann.session.device)
     else:
-        hosted.store(b"the next version")
+        hosted.store_bytes(b"the next version")
     with pytest.raises((GrantRefused, UnknownUser, RecordMismatch)):
         hosted.opened(grant)
 
 
 def test_nothing_is_kept_of_another_user_or_of_what_is_not_stored(hosted: Hosted) -> None:
-    _, bobs = hosted.add("bob")
+    bobs = hosted.add("bob").session
     with pytest.raises(GrantRefused, match="not signed by the device"):
-        hosted.grants.put(bobs, hosted.signed())
-    old = hosted.signed()
-    hosted.store(b"the next version")
+        hosted.grants.put(bobs, hosted.signed(hosted.ann))
+    old = hosted.signed(hosted.ann)
+    hosted.store_bytes(b"the next version")
     with pytest.raises(GrantRefused, match="for version 1, stored is 2"):
-        hosted.grants.put(hosted.session, old)
+        hosted.grants.put(hosted.ann.session, old)
     assert hosted.grants.of(hosted.ann.user) == []
 
 
 def test_an_epoch_ends_and_its_key_is_zeroed(hosted: Hosted) -> None:
-    grant = hosted.grants.put(hosted.session, hosted.signed(10**6))
+    grant = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann, 10**6))
     (path,) = (hosted.vault.folder / "epochs").iterdir()
     assert path.stat().st_mode & 0o077 == 0
     with path.open("rb") as held:

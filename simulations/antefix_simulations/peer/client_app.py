@@ -16,9 +16,7 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """One user."""
     said = context.run_config
-    users = PeftUsers.of_this_process(
-        str(said["population"]), str(said["base"]), int(said["length"]), int(said["steps"])
-    )
+    users = PeftUsers.asked(said)
     shared = message.content.array_records["arrays"]["shared"].numpy()
     values, texts = users.trained(int(context.node_config["partition-id"]), shared)
     content = RecordDict(

@@ -1,4 +1,4 @@
-"""`python -m antefix_simulations.peer.loop POPULATION BASE LENGTH STEPS ROUNDS`: without Flower."""
+"""`python -m antefix_simulations.peer.loop POPULATION BASE DTYPE LENGTH STEPS ROUNDS`: without Flower."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from antefix_simulations.peer.work import PeftUsers
 
 def main() -> None:
     """All users, one after another; their mean is the next round's start."""
-    population, base, length, steps, rounds = sys.argv[1:]
-    users = PeftUsers(population, base, int(length), int(steps))
+    population, base, dtype, length, steps, rounds = sys.argv[1:]
+    users = PeftUsers(population, base, dtype, int(length), int(steps))
     shared = users.start
     for _ in range(int(rounds)):
         total, weight = np.zeros_like(shared, dtype=np.float64), 0

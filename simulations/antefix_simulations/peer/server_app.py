@@ -17,7 +17,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """One round."""
     said = context.run_config
-    users = PeftUsers(str(said["population"]), str(said["base"]), int(said["length"]), int(said["steps"]))
+    users = PeftUsers.asked(said)
     strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=users.count)
     arrays = ArrayRecord({"shared": Array(users.start)})
     strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(said["rounds"]))

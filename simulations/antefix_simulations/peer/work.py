@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +24,17 @@ _PROMPT_TOKENS, _TEXT_TOKENS = 64, 256
 class PeftUsers:
     """Users of a population, trained with PEFT."""
 
-    def __init__(self, population: str, base: str, length: int, steps: int) -> None:
+    def __init__(self, population: str, base: str, dtype: str, length: int, steps: int) -> None:
         """Load the base."""
         self._population, self._steps = Population(Path(population)), steps
-        self._base = FrozenBase.load(base, progress=False)
+        self._base = FrozenBase.load(base, dtype=dtype, progress=False)
         self._peer = PeftTraining(self._base, length)
 
     @classmethod
-    @functools.lru_cache(maxsize=1)
-    def of_this_process(cls, population: str, base: str, length: int, steps: int) -> PeftUsers:
-        """Loaded once."""
-        return cls(population, base, length, steps)
+    def asked(cls, said: Mapping[str, object]) -> PeftUsers:
+        """Those of a run's settings; loaded once in a process."""
+        words = [str(said[name]) for name in ("population", "base", "dtype", "length", "steps")]
+        return _loaded(*words)
 
     @property
     def start(self) -> NDArray[np.float32]:
@@ -54,6 +54,11 @@ class PeftUsers:
         self._peer.begin(shared)
         self._peer.steps(_for_steps(rows, self._steps * BATCH), BATCH)
         return self._peer.values, len(rows)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(population: str, base: str, dtype: str, length: str, steps: str) -> PeftUsers:
+    return PeftUsers(population, base, dtype, int(length), int(steps))
 
 
 def _for_steps(rows: Sequence[Row], count: int) -> list[Row]:

@@ -1,0 +1,1 @@
+"""Hosted inference: many users' prefixes in one running batch, each under its owner's grant."""

@@ -1,0 +1,35 @@
+"""How much an engine takes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one engine.
+
+    Attributes:
+        rows: that run together.
+        waiting, waiting_each: requests that wait, of all and of one user.
+        batch_bytes: keys and values of the running batch.
+        bank_bytes: opened prefixes.
+        openers: threads that open prefixes.
+        new_tokens: of one request.
+        look_s: how often it looks whether grants still hold.
+        retry_s: what a caller is told when too many wait.
+        drain_s: how long requests may take to end when it closes.
+    """
+
+    rows: int = 16
+    waiting: int = 1024
+    waiting_each: int = 8
+    batch_bytes: int = 2**31
+    bank_bytes: int = 2**30
+    openers: int = 2
+    new_tokens: int = 1024
+    look_s: float = 0.25
+    retry_s: float = 2.0
+    drain_s: float = 30.0

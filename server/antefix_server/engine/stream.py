@@ -1,0 +1,94 @@
+"""One request on its way through the engine, and what its caller reads from it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from antefix import Generated, Prefix
+from antefix.errors import AntefixError
+from antefix_server.engine.applied import Applied
+
+__all__ = ["Asked", "Stream"]
+
+
+@dataclass
+class Asked:
+    """A request that waits or runs. Private.
+
+    Attributes:
+        user: 16 bytes; whose turn it takes.
+        applied: whose prefix, of which version; None for none.
+        settings: keywords of a `GenerationRequest`, without the prefix.
+        stream: where the answer goes.
+        prefix: as soon as it is there.
+        ticket: of the row; 0 before it joins.
+    """
+
+    user: bytes
+    applied: Applied | None
+    settings: dict[str, Any] = field(repr=False)
+    stream: Stream = field(repr=False)
+    prefix: Prefix | None = field(default=None, repr=False)
+    ticket: int = 0
+
+
+class Stream:
+    """What comes of one request: pieces of text, then the result. Private.
+
+    One thread puts, one takes. It holds no more than the request may be long.
+
+    Attributes:
+        prompt_tokens: that were read.
+        asked_at, first_at: seconds of a monotonic clock: when it was asked, when the first piece came; 0.0
+            before.
+    """
+
+    def __init__(self, prompt_tokens: int, wake: Callable[[], None]) -> None:
+        """Nothing has come yet; `wake` is called when nobody reads any more."""
+        self._pieces: queue.SimpleQueue[str | Generated | AntefixError] = queue.SimpleQueue()
+        self._cancelled = threading.Event()
+        self.prompt_tokens, self._wake = prompt_tokens, wake
+        self.asked_at, self.first_at = time.monotonic(), 0.0
+        self.result: Generated | None = None
+
+    def put(self, text: str) -> None:
+        """A piece."""
+        self.first_at = self.first_at or time.monotonic()
+        if text:
+            self._pieces.put(text)
+
+    def end(self, result: Generated | AntefixError) -> None:
+        """Nothing comes after this."""
+        self.first_at = self.first_at or time.monotonic()
+        self._pieces.put(result)
+
+    def cancel(self) -> None:
+        """Nobody reads any more; the row ends with its next step."""
+        self._cancelled.set()
+        self._wake()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._cancelled.is_set()
+
+    def __iter__(self) -> Iterator[str]:
+        """The pieces as they come; at the end `result` is there.
+
+        Raises:
+            AntefixError: why it ended before.
+        """
+        while True:
+            piece = self._pieces.get()
+            if isinstance(piece, str):
+                yield piece
+            elif isinstance(piece, Generated):
+                self.result = piece
+                return
+            else:
+                raise piece

@@ -1,0 +1,292 @@
+"""The engine: each row under its owner's prefix, and nobody stays longer than a grant holds."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from antefix import GenerationRequest, Prefix, generate
+from antefix._batch import Piece, RunningBatch
+from antefix.errors import GrantRefused, InvalidArgument, RecordMismatch, TextTooLong
+from antefix_server.engine.applied import Applied
+from antefix_server.engine.bank import Bank
+from antefix_server.engine.limits import Limits
+from antefix_server.engine.loop import Engine
+from antefix_server.engine.stream import Stream
+from antefix_server.engine.turns import Turns
+from antefix_server.errors import EngineBusy, EngineClosed, NoGrant, UnknownUser
+from antefix_server.vault import Vault
+from tests import tiny
+from tests.hosting import Host, prefix_of
+from tests.sealed import some_bytes
+
+BASE = tiny.base("llama")
+LONG = {"prompt": "An ornament", "max_new_tokens": 200, "ignore_eos": True}
+
+
+@pytest.fixture
+def host(vault: Vault) -> Host:
+    return Host(vault)
+
+
+@pytest.fixture
+def engine(host: Host) -> Iterator[Engine]:
+    with Engine(BASE, host.grants, Limits(rows=4, new_tokens=200, drain_s=0.5)) as engine:
+        yield engine
+
+
+def asked(prompt: str = "An ornament", tokens: int = 12, **more: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "max_new_tokens": tokens, "ignore_eos": True, **more}
+
+
+def alone(settings: dict[str, Any], prefix: Prefix | None) -> str:
+    (found,) = generate(BASE, [GenerationRequest(**settings, prefix=prefix)])
+    return found.text
+
+
+def text(stream: Stream) -> str:
+    whole = "".join(stream)
+    assert stream.result is not None
+    assert stream.result.text == whole
+    return whole
+
+
+def begun(stream: Stream) -> Iterator[str]:
+    """Wait for the first piece."""
+    pieces = iter(stream)
+    next(pieces)
+    return pieces
+
+
+def test_each_user_gets_what_its_own_prefix_gives(host: Host, engine: Engine) -> None:
+    members = [host.hosted(f"user {n}", BASE, length=3 + n % 3) for n in range(9)]
+    streams = [engine.ask(member.user, asked(tokens=8 + n)) for n, (member, _) in enumerate(members)]
+    plain = engine.ask(members[0][0].user, asked(), personal=False)
+    for n, (stream, (_, prefix)) in enumerate(zip(streams, members, strict=True)):
+        assert text(stream) == alone(asked(tokens=8 + n), prefix)
+    assert text(plain) == alone(asked(), None)
+    assert engine.measured()["finished"] == 10
+
+
+def test_who_has_granted_nothing_is_told(host: Host, engine: Engine) -> None:
+    with pytest.raises(NoGrant):
+        engine.ask(host.add("bob").user, asked())
+    with pytest.raises(UnknownUser):
+        engine.ask(bytes(16), asked())
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps take as long as those of a real base."""
+    step = RunningBatch.step
+
+    def slowly(batch: RunningBatch) -> list[Piece]:
+        time.sleep(0.01)
+        return step(batch)
+
+    monkeypatch.setattr(RunningBatch, "step", slowly)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"prompt": "x", "max_new_tokens": 201}, InvalidArgument),
+        ({"prompt": "x", "temperature": -1}, InvalidArgument),
+        ({"prompt": "x", "prefix_of": "bob"}, InvalidArgument),
+        ({"prompt": "x" * 10_000}, TextTooLong),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused_at_once(
+    host: Host, engine: Engine, settings: dict[str, Any], error: type[Exception]
+) -> None:
+    member, _ = host.hosted("ann", BASE)
+    with pytest.raises(error):
+        engine.ask(member.user, settings)
+
+
+@pytest.mark.parametrize("how", ["grant", "suspended", "removed", "device", "replaced", "over"])
+@pytest.mark.usefixtures("slow")
+def test_a_revocation_ends_what_runs_within_a_second_and_wipes_the_prefix(
+    host: Host, engine: Engine, how: str
+) -> None:
+    member, _ = host.hosted("ann", BASE)
+    other, prefix = host.hosted("bob", BASE)
+    beside = engine.ask(other.user, asked(tokens=60))
+    pieces = begun(engine.ask(member.user, LONG))
+    (key,) = (one for one in engine._bank.keys() if one.user == member.user)  # noqa: SIM118
+    kept = engine._bank._entries[key].prefix._values
+    assert kept.any()
+    started = time.monotonic()
+    if how == "grant":
+        host.grants.revoke(member.user, bytes.fromhex(key.grant))
+    elif how == "suspended":
+        host.registry.suspend("ann")
+    elif how == "removed":
+        host.registry.remove("ann")
+    elif how == "device":
+        host.registry.revoke("ann", member.session.device)
+    elif how == "replaced":
+        host.grant(member)
+    else:
+        host.clock.now += 2 * 86_400
+    with pytest.raises(GrantRefused, match="does not hold any more"):
+        list(pieces)
+    assert time.monotonic() - started < 1
+    assert not kept.any()
+    if how != "over":
+        assert text(beside) == alone(asked(tokens=60), prefix)
+
+
+def test_an_idle_prefix_is_wiped_after_a_revocation(host: Host, engine: Engine) -> None:
+    member, _ = host.hosted("ann", BASE)
+    text(engine.ask(member.user, asked()))
+    (key,) = engine._bank.keys()
+    kept = engine._bank._entries[key].prefix._values
+    host.grants.revoke(member.user, bytes.fromhex(key.grant))
+    engine.recheck(member.user)
+    until = time.monotonic() + 1
+    while kept.any() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not kept.any()
+    assert engine._bank.keys() == []
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_caller_who_leaves_frees_the_row(host: Host, engine: Engine) -> None:
+    member, _ = host.hosted("ann", BASE)
+    stream = engine.ask(member.user, LONG)
+    begun(stream)
+    stream.cancel()
+    until = time.monotonic() + 1
+    while engine.measured()["rows"] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert engine.measured()["rows"] == 0
+    assert not any(stored.any() for stored in engine._batch._arena._stored.values())
+
+
+def test_users_take_turns(host: Host) -> None:
+    """One who asks eight times does not keep out one who asks once."""
+    with Engine(BASE, host.grants, Limits(rows=1)) as engine:
+        greedy, _ = host.hosted("greedy", BASE)
+        modest, _ = host.hosted("modest", BASE)
+        order: list[str] = []
+
+        def read(name: str, stream: Stream) -> None:
+            "".join(stream)
+            order.append(name)
+
+        streams = [("greedy", engine.ask(greedy.user, asked(tokens=30))) for _ in range(8)]
+        streams.append(("modest", engine.ask(modest.user, asked(tokens=30))))
+        threads = [threading.Thread(target=read, args=one) for one in streams]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert order.index("modest") <= 2
+
+
+@pytest.mark.usefixtures("slow")
+def test_too_many_are_refused_and_told_when_to_come_again(host: Host) -> None:
+    limits = Limits(rows=1, waiting=4, waiting_each=3, drain_s=0.1)
+    with Engine(BASE, host.grants, limits) as engine:
+        ann, bob = (host.hosted(name, BASE)[0] for name in ("ann", "bob"))
+        begun(engine.ask(ann.user, LONG))
+        streams = [engine.ask(ann.user, LONG) for _ in range(3)]
+        with pytest.raises(EngineBusy, match="3 requests of this user wait, 3 may") as busy:
+            engine.ask(ann.user, LONG)
+        assert busy.value.retry_after_s == limits.retry_s
+        streams.append(engine.ask(bob.user, LONG))
+        with pytest.raises(EngineBusy, match="4 requests wait, 4 may"):
+            engine.ask(bob.user, LONG)
+    for stream in streams:
+        with pytest.raises(EngineClosed):
+            list(stream)
+
+
+def test_what_runs_ends_before_the_engine_does(host: Host) -> None:
+    member, prefix = host.hosted("ann", BASE)
+    engine = Engine(BASE, host.grants, Limits(rows=1))
+    streams = [engine.ask(member.user, asked()) for _ in range(3)]
+    engine.close()
+    assert [text(stream) for stream in streams] == [alone(asked(), prefix)] * 3
+    with pytest.raises(EngineClosed):
+        engine.ask(member.user, asked())
+    assert engine._bank.bytes == 0
+
+
+def test_a_damaged_record_is_its_users_alone(
+    host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, _ = host.hosted("ann", BASE)
+    bob, prefix = host.hosted("bob", BASE)
+    real = host.vault.get
+
+    def damaged(user: bytes, place: bytes) -> bytes:
+        record = real(user, place)
+        return record[:-1] + bytes([record[-1] ^ 1]) if user == ann.user else record
+
+    monkeypatch.setattr(host.vault, "get", damaged)
+    broken, fine = engine.ask(ann.user, asked()), engine.ask(bob.user, asked())
+    with pytest.raises(RecordMismatch):
+        list(broken)
+    assert text(fine) == alone(asked(), prefix)
+
+
+def test_the_next_version_is_used_after_its_grant(host: Host, engine: Engine) -> None:
+    member, first = host.hosted("ann", BASE)
+    assert text(engine.ask(member.user, asked())) == alone(asked(), first)
+    second = prefix_of(BASE, "ann, later")
+    host.store(member, second)
+    host.grant(member)
+    assert text(engine.ask(member.user, asked())) == alone(asked(), second)
+    host.store(member, first)  # and the grant is for the one before
+    with pytest.raises((NoGrant, GrantRefused)):
+        list(engine.ask(member.user, asked()))
+
+
+def test_a_small_bank_opens_again(host: Host) -> None:
+    one = prefix_of(BASE, "x").size
+    members = [host.hosted(f"user {n}", BASE) for n in range(4)]
+    with Engine(BASE, host.grants, Limits(rows=2, bank_bytes=2 * one)) as engine:
+        for _ in range(2):
+            for member, prefix in members:
+                assert text(engine.ask(member.user, asked(tokens=3))) == alone(asked(tokens=3), prefix)
+        assert engine.measured()["bank_bytes"] <= 2 * one
+        assert engine.measured()["opened"] == 8
+
+
+def key_of(name: str) -> Applied:
+    tenant, user, prefix = (some_bytes(f"{name} {part}", 16) for part in ("tenant", "user", "prefix"))
+    return Applied(tenant, user, prefix, some_bytes("base", 32), 1, some_bytes(name, 32), name)
+
+
+def test_a_prefix_in_use_is_wiped_when_its_row_is_done() -> None:
+    bank, prefix = Bank(1), prefix_of(BASE, "ann")
+    bank.keep(key_of("ann"), prefix)
+    leased = bank.lease(key_of("ann"))
+    assert leased is prefix
+    assert bank.drop(lambda key: True) == 1
+    assert bank.lease(key_of("ann")) is None
+    values = prefix._values
+    assert values.any()
+    bank.release(key_of("ann"), prefix)
+    assert not values.any()
+    assert bank.bytes == 0
+
+
+def test_turns_are_by_user_and_who_is_not_ready_is_passed_over() -> None:
+    turns: Turns[str] = Turns(9, 9)
+    for item in ("a1", "a2", "b1", "c1"):
+        turns.add(item[0].encode(), item, 1.0)
+    assert [turns.next(lambda item: item != "b1") for _ in range(4)] == ["a1", "c1", "a2", None]
+    assert turns.remove(lambda item: item == "b1") == ["b1"]
+    assert len(turns) == 0
+
+
+def test_torch_is_left_as_it_was(host: Host) -> None:
+    before = torch.get_num_threads()
+    Engine(BASE, host.grants).close()
+    assert torch.get_num_threads() == before
