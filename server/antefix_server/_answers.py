@@ -10,11 +10,23 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from antefix.errors import AntefixError, DeviceListRefused, InvalidArgument, RecordError
+from antefix.errors import (
+    AntefixError,
+    BaseUnsuitable,
+    DeviceListRefused,
+    GrantRefused,
+    InvalidArgument,
+    OutOfMemory,
+    RecordError,
+    TextTooLong,
+)
 from antefix_server.errors import (
+    EngineBusy,
+    EngineClosed,
     FlowerRefused,
     FlowerUnreachable,
     InvitationRefused,
+    NoGrant,
     RecordAbsent,
     RecordReplaced,
     ReleaseAbsent,
@@ -30,6 +42,11 @@ _STATUS: tuple[tuple[type[AntefixError], int], ...] = (
     (TokenRefused, 401),
     (UnknownUser, 401),
     (InvitationRefused, 403),
+    (NoGrant, 403),
+    (GrantRefused, 403),
+    (EngineBusy, 429),
+    (EngineClosed, 503),
+    (OutOfMemory, 503),
     (RecordAbsent, 404),
     (ReleaseAbsent, 404),
     (VersionConflict, 409),
@@ -41,6 +58,8 @@ _STATUS: tuple[tuple[type[AntefixError], int], ...] = (
     (VaultError, 500),
     (RecordError, 400),
     (DeviceListRefused, 400),
+    (TextTooLong, 400),
+    (BaseUnsuitable, 400),
     (InvalidArgument, 400),
 )
 _MEANS = {
@@ -48,7 +67,7 @@ _MEANS = {
     304: "What is known is what is stored.",
     400: "Not understood, or not allowed.",
     401: "No token, or one that opens nothing here.",
-    403: "The invitation is refused.",
+    403: "The invitation or the grant is refused, or there is none.",
     404: "Nothing is stored.",
     409: "Another version is stored, or the key was used before.",
     413: "The body is too large.",
@@ -108,8 +127,8 @@ def install(app: FastAPI, *, to_operator: bool = False) -> None:
 async def _ours(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if status == 503:
-        headers["Retry-After"] = "1"
+    if status in (429, 503):
+        headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after_s", 1.0)))
     if status == 500:
         return _response(status, type(error).__name__, "the server has a problem", "try again later", headers)
     return _response(status, type(error).__name__, *_said(error), headers)

@@ -29,6 +29,7 @@ from antefix_server._downloads import Downloads
 from antefix_server._fleet import BODY_BYTES, Fleet
 from antefix_server._rate import Rates
 from antefix_server.errors import TokenRefused
+from antefix_server.hosting import PROMPTS, Hosting
 from antefix_server.registry import Registry, Session
 from antefix_server.releases import Releases
 from antefix_server.vault import Head, Vault
@@ -48,6 +49,7 @@ class Limits:
     Attributes:
         record_bytes: of a record.
         change_bytes: of a change of devices.
+        prompt_bytes: of a request to generate.
         body_bytes: of any other body.
         body_s: for a body to come in.
         requests_per_minute: of one device.
@@ -57,6 +59,7 @@ class Limits:
 
     record_bytes: int = 64 * 2**20
     change_bytes: int = 2**18
+    prompt_bytes: int = 2**18
     body_bytes: int = 2**14
     body_s: float = 120.0
     requests_per_minute: int = 600
@@ -72,6 +75,7 @@ def application(
     authority: str = "",
     names: Sequence[str] = (),
     fleet: Fleet | None = None,
+    hosting: Hosting | None = None,
 ) -> FastAPI:
     """The ASGI application of an open vault, which its owner closes.
 
@@ -81,19 +85,25 @@ def application(
         authority: certificate of who signed the one that devices see, PEM; empty if every machine knows it.
         names: by which devices may call the server where every machine knows its certificate.
         fleet: where rounds come from; None for none.
+        hosting: an engine that answers under users' prefixes; None for none.
     """
-    return Gateway(vault, limits or Limits(), (authority, names), fleet).application
+    return Gateway(vault, limits or Limits(), (authority, names), fleet, hosting).application
 
 
 class Gateway:
     """The routes of one vault. What waits for the disk runs in threads."""
 
     def __init__(
-        self, vault: Vault, limits: Limits, known_by: tuple[str, Sequence[str]], fleet: Fleet | None
+        self,
+        vault: Vault,
+        limits: Limits,
+        known_by: tuple[str, Sequence[str]],
+        fleet: Fleet | None,
+        hosting: Hosting | None,
     ) -> None:
         """Use an open vault."""
         self._vault, self._registry, self._limits = vault, Registry(vault), limits
-        (self._authority, self._names), self._fleet = known_by, fleet
+        (self._authority, self._names), self._fleet, self._hosting = known_by, fleet, hosting
         self._devices = Rates(limits.requests_per_minute)
         self._addresses = Rates(limits.enrolments_per_minute)
         self._anybody = Rates(limits.requests_per_minute)
@@ -121,6 +131,8 @@ class Gateway:
         fleet = answered(400, 401, 403, 404, 413, 429, 503)
         app.post(f"{FLEET}/{{call}}", responses=fleet, response_class=Response)(self.fleet)
         Downloads(self._releases, self._session).install(app)
+        if self._hosting is not None:
+            self._hosting.routes(self._vault, self._session).install(app)
         return app
 
     @asynccontextmanager
@@ -267,6 +279,8 @@ class Gateway:
             return self._limits.record_bytes
         if path == DEVICES:
             return self._limits.change_bytes
+        if path in PROMPTS:
+            return self._limits.prompt_bytes
         return BODY_BYTES if path.startswith(FLEET) else self._limits.body_bytes
 
 

@@ -51,7 +51,9 @@ class Stream:
     def __init__(self, prompt_tokens: int, wake: Callable[[], None]) -> None:
         """Nothing has come yet; `wake` is called when nobody reads any more."""
         self._pieces: queue.SimpleQueue[str | Generated | AntefixError] = queue.SimpleQueue()
+        self._ahead: list[AntefixError] = []
         self._cancelled = threading.Event()
+        self._listener: Callable[[], None] = _nobody
         self.prompt_tokens, self._wake = prompt_tokens, wake
         self.asked_at, self.first_at = time.monotonic(), 0.0
         self.result: Generated | None = None
@@ -61,11 +63,45 @@ class Stream:
         self.first_at = self.first_at or time.monotonic()
         if text:
             self._pieces.put(text)
+            self._listener()
 
     def end(self, result: Generated | AntefixError) -> None:
         """Nothing comes after this."""
         self.first_at = self.first_at or time.monotonic()
         self._pieces.put(result)
+        self._listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call this, in the engine's thread, whenever there is something to take."""
+        self._listener = listener
+
+    def taken(self) -> list[str]:
+        """What is there now, without waiting; `ended` is true after the last.
+
+        Raises:
+            AntefixError: why it ended before; not before all pieces were given.
+        """
+        found: list[str] = []
+        while True:
+            try:
+                piece = self._ahead.pop() if self._ahead else self._pieces.get_nowait()
+            except queue.Empty:
+                return found
+            if isinstance(piece, str):
+                found.append(piece)
+            elif isinstance(piece, Generated):
+                self.result = piece
+                return found
+            elif found:
+                self._ahead.append(piece)
+                return found
+            else:
+                raise piece
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was taken."""
+        return self.result is not None
 
     def cancel(self) -> None:
         """Nobody reads any more; the row ends with its next step."""
@@ -92,3 +128,7 @@ class Stream:
                 return
             else:
                 raise piece
+
+
+def _nobody() -> None:
+    """Nobody listens."""

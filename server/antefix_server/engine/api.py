@@ -1,0 +1,155 @@
+"""The gateway's routes for hosted inference: grants, and OpenAI's API under the caller's own prefix.
+
+Whose prefix it is follows from the token alone. A body can choose between `personal` and `base`, which is
+none; it cannot name anybody else's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi import Path as InPath
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from antefix._openai import Answer, ChatAsked, CompletionAsked
+from antefix.errors import AntefixError
+from antefix.grants import Grant
+from antefix.wire import Signed
+from antefix_server._answers import Refusal, answered
+from antefix_server._bearer import Bearer, Credentials
+from antefix_server.engine.loop import Engine
+from antefix_server.engine.reading import pieces
+from antefix_server.engine.stream import Stream
+from antefix_server.epochs import Epochs
+from antefix_server.grants import Grants
+from antefix_server.hosting import PROMPTS
+from antefix_server.registry import Session
+from antefix_server.vault import Vault
+
+__all__ = ["MODELS", "Inference"]
+
+MODELS = {"personal": True, "base": False}
+"""Names that a body can choose from, and whether the caller's prefix is used."""
+_Id = Annotated[str, InPath(pattern="^[0-9a-f]{32}$", description="Id of a grant, in hex.")]
+
+
+class Inference:
+    """Routes of one vault's engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        grants: Grants,
+        epochs: Epochs,
+        vault: Vault,
+        session: Callable[[Credentials], Awaitable[Session]],
+    ) -> None:
+        """Use an engine, whose owner closes it, and the gateway's way to know a device by its token."""
+        self._engine, self._grants, self._epochs = engine, grants, epochs
+        self._vault, self._session = vault, session
+
+    def install(self, app: FastAPI) -> None:
+        """Add the routes to the gateway's."""
+        app.get("/v1/epoch", responses=answered(401, 429))(self.epoch)
+        app.get("/v1/grants", responses=answered(401, 429))(self.granted)
+        app.put("/v1/grants", responses=answered(400, 401, 404, 413, 429, 503, 507))(self.grant)
+        app.delete("/v1/grants/{id}", responses=answered(400, 401, 404, 429, 503))(self.revoke)
+        app.get("/v1/models", responses=answered(401, 429))(self.models)
+        statuses = answered(400, 401, 403, 404, 413, 429, 503)
+        app.post(PROMPTS[0], responses=statuses, response_model=None)(self.completions)
+        app.post(PROMPTS[1], responses=statuses, response_model=None)(self.chat)
+
+    async def epoch(self, bearer: Bearer) -> Signed:
+        """The key to seal a grant to, signed with the server's release key."""
+        await self._session(bearer)
+        key = await run_in_threadpool(self._epochs.current, time.time())
+        return key.statement(self._vault.tenant).signed(self._vault.identity.releasing)
+
+    async def granted(self, bearer: Bearer) -> list[dict[str, Any]]:
+        """The user's grants that hold."""
+        session = await self._session(bearer)
+        return [_shown(one) for one in await run_in_threadpool(self._grants.of, session.user)]
+
+    async def grant(self, asked: Signed, bearer: Bearer) -> dict[str, Any]:
+        """Let this server use a version of a prefix, in place of an earlier grant for it."""
+        session = await self._session(bearer)
+        found = await run_in_threadpool(self._grants.put, session, asked)
+        self._engine.recheck(session.user)
+        return _shown(found)
+
+    async def revoke(self, id: _Id, bearer: Bearer) -> dict[str, bool]:
+        """End a grant of the user; what runs under it ends with it."""
+        session = await self._session(bearer)
+        if not await run_in_threadpool(self._grants.revoke, session.user, bytes.fromhex(id)):
+            raise Refusal(404, f"this user has no grant {id}")
+        self._engine.recheck(session.user)
+        return {"revoked": True}
+
+    async def models(self, bearer: Bearer) -> dict[str, Any]:
+        """What a body can choose from, in OpenAI's form."""
+        session = await self._session(bearer)
+        granted = await run_in_threadpool(self._grants.of, session.user)
+        names = [name for name, personal in MODELS.items() if granted or not personal]
+        one = {"object": "model", "created": 0, "owned_by": "antefix"}
+        return {"object": "list", "data": [{"id": name, **one} for name in names]}
+
+    async def completions(self, asked: CompletionAsked, bearer: Bearer, request: Request) -> Response:
+        """What follows a prompt."""
+        return await self._answer(asked, await self._session(bearer), request)
+
+    async def chat(self, asked: ChatAsked, bearer: Bearer, request: Request) -> Response:
+        """The next turn of a conversation."""
+        return await self._answer(asked, await self._session(bearer), request)
+
+    async def _answer(
+        self, asked: CompletionAsked | ChatAsked, session: Session, request: Request
+    ) -> Response:
+        model = asked.model or "personal"
+        if model not in MODELS:
+            raise Refusal(404, f"there is no model of that name: {', '.join(MODELS)}")
+        settings = {"prompt": asked.prompt, **asked.settings}
+        stream = await run_in_threadpool(
+            lambda: self._engine.ask(session.user, settings, personal=MODELS[model])
+        )
+        answer = Answer(isinstance(asked, ChatAsked), model, stream.prompt_tokens)
+        if asked.stream:
+            events = _events(answer, stream, asked.with_usage)
+            return StreamingResponse(events, media_type="text/event-stream")
+        async for _ in pieces(stream, request.is_disconnected):
+            pass
+        if stream.result is None:
+            raise Refusal(499, "the caller went away")
+        found = stream.result
+        return JSONResponse(answer.whole(found.text, found.finish, len(found.tokens)))
+
+
+async def _events(answer: Answer, stream: Stream, with_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events of one request; one that ends before its end says why."""
+    first = True
+    try:
+        async for piece in pieces(stream):
+            yield _event(answer.piece(piece, None, first=first))
+            first = False
+    except AntefixError as error:
+        yield _event({"error": {"type": type(error).__name__, "message": error.message}})
+        return
+    found = stream.result
+    if found is not None:
+        yield _event(answer.piece("", found.finish, first=first))
+        if with_usage:
+            yield _event(answer.counts(len(found.tokens)))
+    yield "data: [DONE]\n\n"
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content)}\n\n"
+
+
+def _shown(grant: Grant) -> dict[str, Any]:
+    names = ("id", "prefix", "version", "device", "since", "until")
+    return {name: getattr(grant, name) for name in names}

@@ -1,0 +1,213 @@
+"""Hosted inference over HTTP, with the official `openai` client: grants, answers, refusals."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from antefix import GenerationRequest, Prefix, generate
+from antefix._batch import Piece, RunningBatch
+from antefix.grants import Epoch
+from antefix.wire import Signed
+from antefix_server.engine.limits import Limits
+from antefix_server.engine.loop import Engine
+from antefix_server.gateway import application
+from antefix_server.hosting import Hosting
+from antefix_server.vault import Vault
+from tests import tiny
+from tests.hosting import Host, Member
+from tests.loopback import serving
+
+BASE = tiny.base("llama")
+ASKED: dict[str, Any] = {"prompt": "An ornament", "max_tokens": 12, "temperature": 0}
+
+
+@dataclass
+class Site:
+    """A gateway with an engine behind it."""
+
+    url: str
+    host: Host
+    engine: Engine
+
+    def client(self, token: str) -> Any:
+        """The official one; a test gives it what its types would not let through."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=token, max_retries=0)
+
+    def call(self, member: Member, method: str, path: str, body: str | None = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {member.token}", "Content-Type": "application/json"}
+        return httpx.request(method, self.url + path, content=body, headers=headers)
+
+
+@pytest.fixture
+def site(vault: Vault) -> Iterator[Site]:
+    host = Host(vault)
+    limits = Limits(rows=2, waiting=3, waiting_each=2, new_tokens=200, drain_s=0.2)
+    with Engine(BASE, host.grants, limits) as engine:
+        made = application(vault, hosting=Hosting(engine, host.grants, host.epochs))
+        with serving(made) as url:
+            yield Site(url, host, engine)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = RunningBatch.step
+
+    def slowly(batch: RunningBatch) -> list[Piece]:
+        time.sleep(0.02)
+        return step(batch)
+
+    monkeypatch.setattr(RunningBatch, "step", slowly)
+
+
+def alone(prefix: Prefix | None, tokens: int = 12) -> str:
+    request = GenerationRequest(prompt=ASKED["prompt"], prefix=prefix, max_new_tokens=tokens)
+    return generate(BASE, [request])[0].text
+
+
+def test_the_token_chooses_the_prefix(site: Site) -> None:
+    ann, anns = site.host.hosted("ann", BASE)
+    bob, bobs = site.host.hosted("bob", BASE)
+    for member, prefix in ((ann, anns), (bob, bobs)):
+        found = site.client(member.token).completions.create(model="personal", **ASKED)
+        assert found.choices[0].text == alone(prefix)
+        assert found.usage is not None
+        assert found.usage.completion_tokens > 0
+    plain = site.client(ann.token).completions.create(model="base", **ASKED)
+    assert plain.choices[0].text == alone(None)
+    assert [one.id for one in site.client(ann.token).models.list()] == ["personal", "base"]
+
+
+def test_a_stream_has_the_same_text(site: Site) -> None:
+    ann, prefix = site.host.hosted("ann", BASE)
+    events = site.client(ann.token).completions.create(
+        model="personal", stream=True, stream_options={"include_usage": True}, **ASKED
+    )
+    pieces = list(events)
+    assert "".join(piece.choices[0].text for piece in pieces if piece.choices) == alone(prefix)
+    assert pieces[-1].usage is not None
+    assert [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1] in ("length", "stop")
+
+
+def test_a_grant_comes_and_goes_over_http(site: Site) -> None:
+    ann = site.host.add("ann")
+    prefix = site.host.hosted("model for the numbers", BASE)[1]
+    site.host.store(ann, prefix)
+    with pytest.raises(openai.PermissionDeniedError, match="grants the server no prefix"):
+        site.client(ann.token).completions.create(model="personal", **ASKED)
+    signed = Signed.model_validate(site.call(ann, "GET", "/v1/epoch").json())
+    key = site.host.vault.identity.releasing.public_key().public_bytes_raw()
+    assert Epoch.verified(signed, key).tenant == site.host.vault.tenant.hex()
+    first = site.host.signed(ann).model_dump_json()
+    put = site.call(ann, "PUT", "/v1/grants", first)
+    assert put.status_code == 200, put.text
+    assert site.client(ann.token).completions.create(model="personal", **ASKED).choices[0].text == alone(
+        prefix
+    )
+    (shown,) = site.call(ann, "GET", "/v1/grants").json()
+    assert shown == put.json()
+    bob = site.host.add("bob")
+    assert site.call(bob, "DELETE", f"/v1/grants/{shown['id']}").status_code == 404
+    assert site.call(ann, "DELETE", f"/v1/grants/{shown['id']}").json() == {"revoked": True}
+    with pytest.raises(openai.PermissionDeniedError):
+        site.client(ann.token).completions.create(model="personal", **ASKED)
+    assert site.call(ann, "PUT", "/v1/grants", first).status_code == 403
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_revocation_ends_a_stream_within_a_second(site: Site) -> None:
+    ann, _ = site.host.hosted("ann", BASE)
+    body = {**ASKED, "max_tokens": 200}
+    events = iter(site.client(ann.token).completions.create(model="personal", stream=True, **body))
+    next(events)
+    (shown,) = site.call(ann, "GET", "/v1/grants").json()
+    began = time.monotonic()
+    site.call(ann, "DELETE", f"/v1/grants/{shown['id']}")
+    with pytest.raises(openai.APIError, match="does not hold any more"):
+        list(events)
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"model": "bob"}, openai.NotFoundError),
+        ({"model": "personal", "max_tokens": 100_000}, openai.BadRequestError),
+        ({"model": "personal", "temperature": 9}, openai.BadRequestError),
+        ({"model": "personal", "prompt": "x" * 2000}, openai.BadRequestError),
+        ({"model": "personal", "extra_body": {"prefix": "bob"}}, openai.BadRequestError),
+        ({"model": "personal", "prompt": "x" * 2**19}, openai.APIStatusError),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(
+    site: Site, body: dict[str, object], error: type[Exception]
+) -> None:
+    ann, prefix = site.host.hosted("ann", BASE)
+    client = site.client(ann.token)
+    with pytest.raises(error) as refused:
+        client.completions.create(**{**ASKED, **body})
+    assert "xxxx" not in str(refused.value)
+    assert client.completions.create(model="personal", **ASKED).choices[0].text == alone(prefix)
+
+
+def test_another_token_opens_nothing(site: Site) -> None:
+    ann, _ = site.host.hosted("ann", BASE)
+    with pytest.raises(openai.AuthenticationError):
+        site.client(ann.token[:-8] + "AAAAAAA=").completions.create(model="personal", **ASKED)
+    site.host.registry.remove("ann")
+    with pytest.raises(openai.AuthenticationError):
+        site.client(ann.token).completions.create(model="personal", **ASKED)
+
+
+@pytest.mark.usefixtures("slow")
+def test_too_many_are_told_when_to_come_again_and_all_others_are_answered(site: Site) -> None:
+    members = [site.host.hosted(f"user {n}", BASE) for n in range(9)]
+    found: list[str] = []
+    refused: list[str | None] = []
+
+    def ask(member: Member, wanted: str) -> None:
+        try:
+            got = site.client(member.token).completions.create(model="personal", **ASKED)
+            assert got.choices[0].text == wanted
+            found.append(member.token)
+        except openai.RateLimitError as error:
+            refused.append(error.response.headers["Retry-After"])
+
+    threads = [threading.Thread(target=ask, args=(one, alone(prefix))) for one, prefix in members]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) + len(refused) == 9
+    assert refused
+    assert set(refused) == {"2"}
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_hangs_up_frees_the_row(site: Site, stream: bool) -> None:
+    ann, _ = site.host.hosted("ann", BASE)
+    body = {**ASKED, "max_tokens": 200, "model": "personal", "stream": stream}
+    headers = {"Authorization": f"Bearer {ann.token}"}
+    url = f"{site.url}/v1/completions"
+    with (
+        suppress(httpx.ReadTimeout),
+        httpx.stream("POST", url, json=body, headers=headers, timeout=0.3) as got,
+    ):
+        next(got.iter_bytes())
+    until = time.monotonic() + 2
+    while site.engine.measured()["rows"] and time.monotonic() < until:
+        time.sleep(0.02)
+    assert site.engine.measured()["cancelled"] == 1
+
+
+def test_a_gateway_without_an_engine_has_no_such_routes(vault: Vault) -> None:
+    with serving(application(vault)) as url:
+        assert httpx.get(f"{url}/v1/epoch").status_code == 404
+        assert httpx.post(f"{url}/v1/completions", json={}).status_code == 404
