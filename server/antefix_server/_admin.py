@@ -20,15 +20,16 @@ from antefix_server._answers import install
 from antefix_server._operations import Operations
 from antefix_server._seam import files
 from antefix_server.errors import ServerRefused, ServerUnreachable, VaultBusy
+from antefix_server.hosting import Hosting
 from antefix_server.vault import Vault
 
 NAME = "admin.sock"
 _LONGEST = 100  # the system takes 107, macOS 103
 
 
-def application(vault: Vault) -> FastAPI:
+def application(vault: Vault, hosting: Hosting | None = None) -> FastAPI:
     """`POST /do/OPERATION` with the arguments as JSON."""
-    operations, app = Operations(vault), FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    operations, app = Operations(vault, hosting), FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     async def do(name: str, request: Request) -> dict[str, Any]:
         arguments = json.loads(await request.body() or b"{}")

@@ -28,6 +28,11 @@ class Configuration(BaseSettings):
         rounds: start Flower, for rounds.
         flower_port: of Flower's SuperLink on loopback; 0 for any that is free.
         connections_per_address: open at once.
+        inference: base that generates under granted prefixes, a name or a folder; empty for none.
+        inference_device, inference_dtype: as for `FrozenBase.load`.
+        inference_rows, inference_waiting: requests that run together, and that may wait.
+        inference_bank_bytes: opened prefixes in memory.
+        metrics_port: on loopback, for Prometheus; 0 for none.
         requests_per_minute, enrolments_per_minute, record_bytes, user_bytes, user_records: as
             `gateway.Limits`.
     """
@@ -49,6 +54,13 @@ class Configuration(BaseSettings):
     user_bytes: Annotated[int, Field(ge=4096)] = 2**30
     user_records: Annotated[int, Field(ge=1)] = 64
     connections_per_address: Annotated[int, Field(ge=1)] = 200
+    inference: str = ""
+    inference_device: str = "cpu"
+    inference_dtype: str = "fp32"
+    inference_rows: Annotated[int, Field(ge=1)] = 16
+    inference_waiting: Annotated[int, Field(ge=1)] = 1024
+    inference_bank_bytes: Annotated[int, Field(ge=2**20)] = 2**30
+    metrics_port: Port = 0
 
     @classmethod
     def read(cls, folder: Path, **given: Any) -> Self:

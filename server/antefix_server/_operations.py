@@ -16,7 +16,10 @@ from antefix.receipts import Checkpoint
 from antefix.rounds import Round
 from antefix.wire import Announcement, Invitation, Release
 from antefix_server._retired import Retired
+from antefix_server.epochs import Epochs
 from antefix_server.errors import ReleaseAbsent
+from antefix_server.grants import Grants
+from antefix_server.hosting import Hosting
 from antefix_server.registry import Device, Registry, User
 from antefix_server.releases import Published, Releases
 from antefix_server.vault import Vault
@@ -29,9 +32,10 @@ _SAME = "use the same version of antefix-server for the command and for the serv
 class Operations:
     """Each public method is an operation; `names` has them."""
 
-    def __init__(self, vault: Vault) -> None:
-        """Use an open vault; its owner closes it."""
+    def __init__(self, vault: Vault, hosting: Hosting | None = None) -> None:
+        """Use an open vault; its owner closes it, and the engine where there is one."""
         self._vault, self._registry, self._retired = vault, Registry(vault), Retired(vault.folder)
+        self._hosting = hosting
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -87,12 +91,17 @@ class Operations:
 
     def suspend(self, name: str, suspended: bool) -> Json:
         """Let its devices in no more, or again."""
-        return _user(self._registry.suspend(name, suspended))
+        found = self._registry.suspend(name, suspended)
+        self._recheck(found.id)
+        return _user(found)
 
     def remove(self, name: str) -> Json:
         """Remove a user; the receipt. Its nodes are no use without its tokens; Flower forgets them later."""
         self._retired.add(one.id for one in self._registry.nodes(name))
-        return {"receipt": self._registry.remove(name).text()}
+        user = self._registry.find(name).id
+        receipt = self._registry.remove(name).text()
+        self._recheck(user)
+        return {"receipt": receipt}
 
     def devices(self, name: str) -> Json:
         """Those of a user."""
@@ -106,7 +115,38 @@ class Operations:
                 "it has 32 hex digits: antefix-server devices list",
             )
         self._retired.add(one.id for one in self._registry.nodes(name) if one.device.hex() == device)
-        return _device(self._registry.revoke(name, bytes.fromhex(device)))
+        found = self._registry.revoke(name, bytes.fromhex(device))
+        self._recheck(self._registry.find(name).id)
+        return _device(found)
+
+    def grants(self, name: str) -> Json:
+        """What a user lets this server use now."""
+        names = ("id", "prefix", "version", "device", "since", "until")
+        found = self._grants.of(self._registry.find(name).id)
+        return [{key: getattr(one, key) for key in names} for one in found]
+
+    def revoke_grant(self, name: str, grant: str) -> Json:
+        """Use a grant no more; what runs under it ends."""
+        user = self._registry.find(name).id
+        if len(grant) != 32 or set(grant) - _HEX or not self._grants.revoke(user, bytes.fromhex(grant)):
+            raise InvalidArgument(f"user {name!r} has no such grant", "antefix-server grants list NAME")
+        self._recheck(user)
+        return {"revoked": True}
+
+    def end_grants(self) -> Json:
+        """Destroy the keys of all grants, of everybody: none opens any more, here or on a copy."""
+        epochs = Epochs(self._vault.folder) if self._hosting is None else self._hosting.epochs
+        return {"keys destroyed": epochs.destroy_all()}
+
+    @property
+    def _grants(self) -> Grants:
+        return (
+            Grants(self._vault, Epochs(self._vault.folder)) if self._hosting is None else self._hosting.grants
+        )
+
+    def _recheck(self, user: bytes) -> None:
+        if self._hosting is not None:
+            self._hosting.engine.recheck(user)
 
     def backup(self, records: str | None, keys: str | None) -> Json:
         """Back up into one file or both; how many records."""

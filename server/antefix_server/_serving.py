@@ -13,6 +13,7 @@ from antefix.errors import AntefixError
 from antefix_server import _admin, _listening, _tls
 from antefix_server._configuration import Configuration
 from antefix_server._fleet import Fleet
+from antefix_server._hosted import hosting
 from antefix_server._retired import Retired
 from antefix_server._tls import Certificate
 from antefix_server.errors import ServerError
@@ -59,16 +60,20 @@ def serve(data: Path, configuration: Configuration, flower: str | None) -> None:
         user_records=configuration.user_records,
     )
     authority = "" if certificate.authority is None else certificate.authority.read_text()
-    with Vault.open(data) as vault:
+    with Vault.open(data) as vault, hosting(vault, configuration) as hosted:
         fleet = None if flower is None or own.authority is None else _fleet(vault, flower, own.authority)
         outside = _listening.bound(configuration.host, configuration.port)
         inside = _admin.listening(data)
         try:
             names = [] if authority else _tls.names_of(certificate)
-            devices = application(vault, limits, authority=authority, names=names, fleet=fleet)
+            devices = application(
+                vault, limits, authority=authority, names=names, fleet=fleet, hosting=hosted
+            )
             _say(configuration, outside)
             most = configuration.connections_per_address
-            _listening.serve((devices, outside, certificate), (_admin.application(vault), inside), most)
+            _listening.serve(
+                (devices, outside, certificate), (_admin.application(vault, hosted), inside), most
+            )
         finally:
             inside.close()
             (data / _admin.NAME).unlink(missing_ok=True)

@@ -10,7 +10,15 @@ from antefix._extras import imported_by
 
 with imported_by("antefix-server"):
     from antefix._command import application
-    from antefix_server import _base_cli, _bench_cli, _federate_cli, _operator_cli, _up_cli, _users_cli
+    from antefix_server import (
+        _base_cli,
+        _bench_cli,
+        _federate_cli,
+        _grants_cli,
+        _operator_cli,
+        _up_cli,
+        _users_cli,
+    )
     from antefix_server._opening import place
 
 app = application(
@@ -20,6 +28,7 @@ app.callback()(place)
 _operator_cli.register(app)
 _up_cli.register(app)
 _users_cli.register(app)
+_grants_cli.register(app)
 _base_cli.register(app)
 _federate_cli.register(app)
 _bench_cli.register(app)

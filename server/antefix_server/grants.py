@@ -101,6 +101,10 @@ class Grants:
         ):
             return _granted.revoked(connection, owner, grant)
 
+    def tidy(self) -> int:
+        """Destroy the keys of epochs that are over; so many were."""
+        return self._epochs.destroy_over(self._clock())
+
     def _opened(self, owner: Owner, grant: Grant, base: bytes) -> OpenedRecord:
         now = self._clock()
         epoch = self._epochs.find(bytes.fromhex(grant.epoch), now)

@@ -1,30 +1,42 @@
 """Hosted inference over HTTP, with the official `openai` client: grants, answers, refusals."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix._batch import Piece, RunningBatch
+from antefix.errors import InvalidArgument
 from antefix.grants import Epoch
-from antefix.wire import Signed
+from antefix.keys import DeviceKeys
+from antefix.wire import Invitation, Signed
+from antefix_server._operations import Operations
+from antefix_server.engine.figures import Figures
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.loop import Engine
 from antefix_server.gateway import application
 from antefix_server.hosting import Hosting
 from antefix_server.vault import Vault
 from tests import tiny
+from tests.client.people import tiny_folder
 from tests.hosting import Host, Member
 from tests.loopback import serving
+from tests.processes import command, free_port, up
+from tests.sealed import some_bytes
+from tests.servers import enrolled
 
 BASE = tiny.base("llama")
+ANN = DeviceKeys(some_bytes("ann's phone", 64))
 ASKED: dict[str, Any] = {"prompt": "An ornament", "max_tokens": 12, "temperature": 0}
 
 
@@ -211,3 +223,74 @@ def test_a_gateway_without_an_engine_has_no_such_routes(vault: Vault) -> None:
     with serving(application(vault)) as url:
         assert httpx.get(f"{url}/v1/epoch").status_code == 404
         assert httpx.post(f"{url}/v1/completions", json={}).status_code == 404
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize(
+    ("operation", "more"),
+    [
+        ("suspend", {"suspended": True}),
+        ("remove", {}),
+        ("revoke", {"device": ""}),
+        ("revoke_grant", {"grant": ""}),
+    ],
+)
+def test_what_an_operator_does_ends_what_runs(site: Site, operation: str, more: dict[str, Any]) -> None:
+    """Through the operations that its commands call."""
+    ann, _ = site.host.hosted("ann", BASE)
+    operations = Operations(site.host.vault, Hosting(site.engine, site.host.grants, site.host.epochs))
+    (shown,) = operations.do("grants", {"name": "ann"})
+    more = {name: value or shown[name if name == "device" else "id"] for name, value in more.items()}
+    body = {**ASKED, "max_tokens": 200}
+    events = iter(site.client(ann.token).completions.create(model="personal", stream=True, **body))
+    next(events)
+    began = time.monotonic()
+    operations.do(operation, {"name": "ann", **more})
+    with pytest.raises(openai.APIError, match="does not hold any more"):
+        list(events)
+    assert time.monotonic() - began < 1
+
+
+def test_an_operator_ends_all_grants_and_is_told_of_none_such(site: Site) -> None:
+    ann, _ = site.host.hosted("ann", BASE)
+    operations = Operations(site.host.vault, Hosting(site.engine, site.host.grants, site.host.epochs))
+    with pytest.raises(InvalidArgument, match="has no such grant"):
+        operations.do("revoke_grant", {"name": "ann", "grant": "0" * 32})
+    assert operations.do("end_grants", {}) == {"keys destroyed": 1}
+    assert operations.do("grants", {"name": "ann"}) == []
+    with pytest.raises(openai.PermissionDeniedError):
+        site.client(ann.token).completions.create(model="personal", **ASKED)
+
+
+def test_figures_name_nobody(site: Site) -> None:
+    ann, _ = site.host.hosted("ann", BASE)
+    site.client(ann.token).completions.create(model="personal", **ASKED)
+    registry = CollectorRegistry()
+    registry.register(Figures(site.engine.measured))
+    told = generate_latest(registry).decode()
+    assert "antefix_engine_finished_total 1.0" in told
+    assert "antefix_engine_opened_total 1.0" in told
+    assert "{" not in told
+    assert ann.user.hex() not in told
+
+
+@pytest.mark.slow
+def test_a_server_with_an_engine_as_processes(tmp_path: Path) -> None:
+    base = str(tiny_folder(tmp_path / "base"))
+    data = tmp_path / "data"
+    command(data, "init", data)
+    port = free_port()
+    (data / "server.toml").write_text(f'inference = "{base}"\nmetrics_port = {port}\n')
+    code = json.loads(command(data, "users", "add", "ann", "--json"))["invitation"]
+    with up(data, "--no-rounds") as (url, _):
+        token = enrolled(url, Invitation.parse(code), ANN).token
+        client: Any = openai.OpenAI(
+            base_url=f"{url}/v1", api_key=token, http_client=httpx.Client(verify=False), max_retries=0
+        )
+        assert client.completions.create(model="base", **ASKED).usage.completion_tokens > 0
+        with pytest.raises(openai.PermissionDeniedError):
+            client.completions.create(model="personal", **ASKED)
+        assert "antefix_engine_finished_total 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert json.loads(command(data, "grants", "list", "ann", "--json")) == []
+    assert json.loads(command(data, "grants", "end", "--json")) == {"keys destroyed": 0}
+    assert "has no such grant" in command(data, "grants", "revoke", "ann", "0" * 32, code=1)

@@ -251,6 +251,7 @@ class Engine:
     def _look(self) -> None:
         """Of everybody who is at it, and of a part of those whose prefixes are kept."""
         self._looked = time.monotonic()
+        self._grants.tidy()
         kept = self._bank.keys()
         some = kept[self._seen : self._seen + _SLICE]
         self._seen = self._seen + _SLICE if self._seen + _SLICE < len(kept) else 0
