@@ -5,11 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from antefix import FrozenBase
 from antefix.keys import DeviceKeys
 from antefix.wire import Enrol, Enrolled, Invitation
 from antefix_client._remote import Remote, keys_of
 from antefix_server import _tls
+from antefix_server.engine.loop import Engine
+from antefix_server.epochs import Epochs
 from antefix_server.gateway import application
+from antefix_server.grants import Grants
+from antefix_server.hosting import Hosting
 from antefix_server.registry import Registry
 from antefix_server.vault import Vault
 from tests.loopback import serving
@@ -38,15 +43,30 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path, *, public: bool = False) -> Iterator[Server]:
-    """A new one, while the block runs; a public one does not say who signed its certificate."""
-    with new_vault(folder) as vault:
+def server(folder: Path, *, public: bool = False, base: FrozenBase | None = None) -> Iterator[Server]:
+    """A new one, while the block runs; a public one does not say who signed its certificate.
+
+    With a base it generates under granted prefixes.
+    """
+    with new_vault(folder) as vault, _hosting(vault, base) as hosted:
         certificate = _tls.own(folder, [])
         assert certificate.authority is not None
         authority = "" if public else certificate.authority.read_text()
-        made = application(vault, authority=authority, names=_tls.names_of(certificate) if public else ())
+        names = _tls.names_of(certificate) if public else ()
+        made = application(vault, authority=authority, names=names, hosting=hosted)
         with serving(made, certificate=certificate) as url:
             yield Server(url, vault, Registry(vault))
+
+
+@contextmanager
+def _hosting(vault: Vault, base: FrozenBase | None) -> Iterator[Hosting | None]:
+    if base is None:
+        yield None
+        return
+    epochs = Epochs(vault.folder)
+    grants = Grants(vault, epochs)
+    with Engine(base, grants) as engine:
+        yield Hosting(engine, grants, epochs)
 
 
 def enrolled(url: str, code: Invitation, keys: DeviceKeys) -> Enrolled:

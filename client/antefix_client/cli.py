@@ -12,6 +12,7 @@ with imported_by("antefix"):
     from antefix._command import application
     from antefix_client import (
         _devices_cli,
+        _granting_cli,
         _keeping_cli,
         _receipt_cli,
         _serve_cli,
@@ -27,6 +28,7 @@ _serve_cli.register(app)
 _receipt_cli.register(app)
 _devices_cli.register(app)
 _server_cli.register(app)
+_granting_cli.register(app)
 
 
 def main() -> None:

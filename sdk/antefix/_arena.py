@@ -78,6 +78,7 @@ class Arena:
             if self._layout.slots[number].kind == kind:
                 larger = stored.new_zeros(*stored.shape[:3], wanted, stored.shape[4])
                 larger[:, :, :, : stored.shape[3]] = stored
+                stored.zero_()  # freed memory keeps what was in it
                 self._stored[number] = larger
         self.capacity[kind] = wanted
 

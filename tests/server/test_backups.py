@@ -18,6 +18,7 @@ from antefix_server.registry import Registry
 from antefix_server.settings import Settings
 from antefix_server.vault import Vault
 from tests import postgres
+from tests.hosting import Host
 from tests.sealed import some_bytes
 from tests.vaults import Person
 
@@ -240,6 +241,11 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
     first = DeviceList.first(tenant=vault.tenant, user=session.user, device=phone)
     change = DeviceChange.adding(first, DeviceKeys(some_bytes("laptop", 64)).public, signer=phone)
     registry.add_change(session, change.content)
+    host = Host(vault)
+    bob = host.add("bob")
+    bob.person.put(vault, b"bob's prefix")
+    grant = host.grant(bob)
+    assert [one.id for one in host.grants.of(bob.user)] == [grant.id]
     with vault.shelf.database.reading() as connection:
         kinds = {row.kind for row in _facts.pages(connection, 0)}
     assert kinds == set(Kind)
@@ -250,3 +256,4 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
         registry = Registry(again)
         assert [one.node for one in registry.participants([2**63 + 5])] == [2**63 + 5]
         assert registry.change(registry.authenticate(token), 2) == change.content
+        assert Host(again).grants.of(bob.user) == []  # epoch keys are in no backup

@@ -284,13 +284,13 @@ def test_a_server_with_an_engine_as_processes(tmp_path: Path) -> None:
     code = json.loads(command(data, "users", "add", "ann", "--json"))["invitation"]
     with up(data, "--no-rounds") as (url, _):
         token = enrolled(url, Invitation.parse(code), ANN).token
-        client: Any = openai.OpenAI(
-            base_url=f"{url}/v1", api_key=token, http_client=httpx.Client(verify=False), max_retries=0
-        )
+        http = httpx.Client(verify=False)
+        client: Any = openai.OpenAI(base_url=f"{url}/v1", api_key=token, http_client=http, max_retries=0)
         assert client.completions.create(model="base", **ASKED).usage.completion_tokens > 0
         with pytest.raises(openai.PermissionDeniedError):
             client.completions.create(model="personal", **ASKED)
         assert "antefix_engine_finished_total 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert json.loads(command(data, "grants", "list", "ann", "--json")) == []
+        http.close()
     assert json.loads(command(data, "grants", "end", "--json")) == {"keys destroyed": 0}
     assert "has no such grant" in command(data, "grants", "revoke", "ann", "0" * 32, code=1)
