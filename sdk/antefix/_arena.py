@@ -65,6 +65,11 @@ class Arena:
         for stored in self._stored.values():
             stored[:, row, :, start:].zero_()
 
+    def wipe(self) -> None:
+        """Zero all rows, before the memory is freed."""
+        for stored in self._stored.values():
+            stored.zero_()
+
     def move(self, source: int, target: int) -> None:
         """Copy a row over another, and clear where it was."""
         for stored in self._stored.values():

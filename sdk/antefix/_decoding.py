@@ -84,6 +84,9 @@ class StoredRows:
             query = query[0][:, access.pack.spread].transpose(0, 1)  # (R, heads, T, d)
         mask = self._mask(kind, query.shape[1] // keys.shape[1])
         output = weigh(query, keys, values, mask, scaling).transpose(1, 2)
+        if isinstance(access.rows, Tensor):  # then these are copies, and freed memory keeps what was in it
+            keys.zero_()
+            values.zero_()
         if access.pack is not None:
             output = output.flatten(0, 1)[access.pack.gathered][None]  # (1, tokens, heads, d)
         return output

@@ -55,7 +55,10 @@ def read_in(
         Newcomer(slot, one.length, one.inputs, one.source) for slot, one in zip(slots, pack, strict=True)
     ]
     if shape is None:
-        return prefill(base, arena, newcomers, prefixes)
+        hidden = prefill(base, arena, newcomers, prefixes)
+        if prefixes is not None:
+            prefixes.wipe()
+        return hidden
     dummy = Newcomer(arena.spare, 0, (0,) * shape.width, ())
     padded = [_padded(new, shape.width) for new in newcomers] + [dummy] * (shape.rows - len(pack))
     hidden = prefill(base, arena, padded, prefixes)

@@ -26,6 +26,7 @@ from antefix.errors import AntefixError, GrantRefused, InvalidArgument, OutOfMem
 from antefix_server.engine.applied import Applied
 from antefix_server.engine.bank import Bank
 from antefix_server.engine.limits import Limits
+from antefix_server.engine.scrub import scrub
 from antefix_server.engine.stream import Asked, Stream
 from antefix_server.engine.turns import Turns
 from antefix_server.errors import EngineClosed, NoGrant, UnknownUser
@@ -260,14 +261,22 @@ class Engine:
         self._check({one.user for one in [*at_it, *some] if one is not None})
 
     def _check(self, users: Iterable[bytes]) -> None:
+        dropped = 0
         for user in users:
             try:
                 holds = {Applied.by(one) for one in self._grants.of(user)}
             except UnknownUser:
                 holds = set()
-
-            self._bank.drop(partial(_over, user, holds))
+            dropped += self._bank.drop(partial(_over, user, holds))
             self._end(partial(_asks_over, user, holds), GrantRefused("it does not hold any more"))
+        if dropped:
+            self._scrub()
+
+    def _scrub(self) -> None:
+        try:
+            scrub(self._base)
+        except (AntefixError, RuntimeError) as error:  # no memory for it: whoever comes next does the same
+            _LOG.warning("nothing was computed over a revoked prefix: %s", type(error).__name__)
 
     def _end(self, which: Callable[[Asked], bool], error: AntefixError | None) -> None:
         """End requests that run or wait; nobody is told where nobody reads."""
