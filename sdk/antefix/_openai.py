@@ -19,6 +19,7 @@ class _Asked(BaseModel):
         model: whatever the caller names; there is one.
         max_tokens: new tokens at most.
         n: answers; one only.
+        ignore_eos: go on past the end of the text, so that lengths compare; not OpenAI's, but vLLM's.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -32,6 +33,7 @@ class _Asked(BaseModel):
     stream: bool = False
     stream_options: dict[str, bool] | None = None
     n: Literal[1] = 1
+    ignore_eos: bool = False
     user: str | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
@@ -44,6 +46,7 @@ class _Asked(BaseModel):
             "max_new_tokens": self.max_tokens or _MOST_TOKENS,
             "temperature": self.temperature,
             "stop": tuple(stop),
+            "ignore_eos": self.ignore_eos,
             "seed": uuid.uuid4().int % 2**63 if self.seed is None else self.seed,
         }
         if self.temperature > 0 and self.top_p < 1:

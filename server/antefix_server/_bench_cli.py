@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_group)
     group.command("vault")(vault)
     group.command("gateway")(gateway)
+    group.command("serve")(serve)
     app.add_typer(group, name="bench")
 
 
@@ -63,6 +64,44 @@ def gateway(
 
     settings = GatewayBench(
         devices, max(users or 0, devices), every, seconds, changed, record_bytes, operations
+    )
+    report = run(settings, lambda line: typer.echo(f"antefix-server: {line}", err=True))
+    typer.echo(json.dumps(report, indent=2) if as_json else table(report))
+
+
+def serve(
+    users: Annotated[
+        list[int] | None, typer.Option(min=1, help="Users of the vault.", show_default="300, 10000")
+    ] = None,
+    callers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Who call at once.", show_default="1, 4, 16, 64")
+    ] = None,
+    base: Annotated[str, typer.Option(help="Base: a name or a folder.")] = "smollm2-135m-q4",
+    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    length: Annotated[int, typer.Option(min=1, help="Positions of each prefix.")] = 16,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of each call.")] = 32,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of each call.")] = 32,
+    calls: Annotated[int, typer.Option(min=1, help="Of each caller and repetition.")] = 2,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of everything; the median counts.")] = 3,
+    openings: Annotated[int, typer.Option(min=1, help="Prefixes that are opened for the first time.")] = 200,
+    arrivals: Annotated[int, typer.Option(min=1, help="Calls that come at times of their own.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure hosted inference, over TLS on loopback: own prefixes against none, few users against many."""
+    from antefix_server._bench_serve import ServeBench, run, table
+
+    settings = ServeBench(
+        base=base,
+        dtype=dtype,
+        users=tuple(users or (300, 10_000)),
+        callers=tuple(sorted(callers or (1, 4, 16, 64))),
+        length=length,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        calls=calls,
+        repetitions=repetitions,
+        openings=openings,
+        arrivals=arrivals,
     )
     report = run(settings, lambda line: typer.echo(f"antefix-server: {line}", err=True))
     typer.echo(json.dumps(report, indent=2) if as_json else table(report))

@@ -6,12 +6,9 @@ import asyncio
 import os
 import random
 import ssl
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from antefix.keys import DeviceKeys
 from antefix.records import digest_of
 from antefix_server import _admin, _tls
 from antefix_server._bench import summary
-from antefix_server._listening import bound
+from antefix_server._bench_process import cpu_s, gateway
 from antefix_server.errors import ServerUnreachable
 from antefix_server.registry import Registry
 from antefix_server.settings import Settings
@@ -31,7 +28,6 @@ from antefix_server.vault import Vault
 
 _PREFIX = bytes(16)
 _BATCH = 2_000
-_START_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -88,15 +84,15 @@ def run(settings: GatewayBench, say: Callable[[str], None]) -> dict[str, Any]:
         say(f"filling with {settings.users:,} users")
         devices = _filled(data, settings)
         certificate = _tls.own(data, [])
-        with _gateway(data) as (url, process):
+        with gateway(data) as (url, process):
             tally = _Tally()
             verify = ssl.create_default_context(cafile=str(certificate.authority))
             say("first sync of every device")
             asyncio.run(_first(url, verify, devices))
             say(f"{settings.seconds:.0f} s of {settings.devices:,} devices")
-            before, begun = _cpu_s(process), time.perf_counter()
+            before, begun = cpu_s(process), time.perf_counter()
             operations = asyncio.run(_load(url, verify, devices, settings, tally, data))
-            cpu = (_cpu_s(process) - before) / (time.perf_counter() - begun)
+            cpu = (cpu_s(process) - before) / (time.perf_counter() - begun)
     report = {"bench": "gateway", **vars(settings), "errors": len(tally.errors), "cpus": round(cpu, 2)}
     if tally.errors:
         report["first_error"] = tally.errors[0]
@@ -142,25 +138,6 @@ def _filled(data: Path, settings: GatewayBench) -> list[_Device]:
                 found = registry.enrol(one.invitation, keys.public, one.invitation.proof(keys))
                 devices.append(_Device(found.token, found.user, found.tenant, settings.record_bytes))
     return devices
-
-
-@contextmanager
-def _gateway(data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    with bound("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
-    environment = {**os.environ, "ANTEFIX_SERVER_PORT": str(port)}
-    command = [sys.executable, "-m", "antefix_server._serving", str(data)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        until = time.monotonic() + _START_S
-        while not _admin.is_up(data):
-            if process.poll() is not None or time.monotonic() > until:
-                raise ServerUnreachable("the gateway did not start", "see what it said above")
-            time.sleep(0.05)
-        yield f"https://localhost:{port}", process
-    finally:
-        process.terminate()
-        process.wait(_START_S)
 
 
 async def _first(url: str, verify: ssl.SSLContext, devices: list[_Device]) -> None:
@@ -251,12 +228,3 @@ async def _put(client: httpx.AsyncClient, device: _Device) -> None:
 def _client(url: str, verify: ssl.SSLContext, device: _Device) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {device.token}"}
     return httpx.AsyncClient(base_url=url, verify=verify, headers=headers, timeout=30, trust_env=False)
-
-
-def _cpu_s(process: subprocess.Popen[str]) -> float:
-    """Seconds of processor time of a process; NaN where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError):
-        return float("nan")

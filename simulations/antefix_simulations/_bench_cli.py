@@ -77,6 +77,7 @@ def serve(
     dtype: Dtype = "fp32",
     length: Length = 16,
     repetitions: Repetitions = 3,
+    served: Annotated[bool, typer.Option("--served", help="Measure a gateway that hosts them, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate for every user at once: Antefix, PEFT prefix tuning, PEFT LoRA, and Antefix two more ways.
@@ -86,7 +87,7 @@ def serve(
     from antefix import FrozenBase
     from antefix_simulations._bench_serve import ServeBench, bench_serve
 
-    settings = ServeBench(length=length, new_tokens=new_tokens, repetitions=repetitions)
+    settings = ServeBench(length=length, new_tokens=new_tokens, repetitions=repetitions, served=served)
     texts = _texts(data, users, 1)
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
     _print(bench_serve(loaded, _cut(loaded, texts), settings), as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from antefix import Example, FrozenBase, GenerationRequest, Prefix, generate
 from antefix._examples import encode, prompt_tokens
 from antefix._starts import activations
 from antefix_simulations._bench import Arm, BenchReport, BenchSettings, compare, require_texts
+from antefix_simulations._bench_served import served_arms
 from antefix_simulations._machine import describe
 from antefix_simulations._peers import PeftLora, PeftPrefixes
 
@@ -21,9 +23,11 @@ class ServeBench(BenchSettings):
 
     Attributes:
         new_tokens: tokens generated for each user, end-of-text or not.
+        served: measure a gateway that hosts inference, too.
     """
 
     new_tokens: int = Field(default=32, ge=1)
+    served: bool = False
 
 
 def bench_serve(
@@ -44,6 +48,8 @@ def bench_serve(
     * `peft_lora`: PEFT's LoRA with one adapter per user, as large as a prefix, in one mixed batch.
     * `one_user`: our own code with one user at a time.
     * `shared_prefix`: ours, where all users have the same prefix.
+    * `served`, if asked for: callers over TLS of a gateway that opened the users' sealed prefixes.
+    * `served_base`: the same under no prefix, with prompts that are longer by a prefix's length.
 
     Args:
         base: the frozen base.
@@ -64,9 +70,13 @@ def bench_serve(
     arms = _our_arms(base, prompts, prefixes, settings.new_tokens)
     arms |= _peft_arms(base, prompts, PeftPrefixes(base, prefixes), lora, settings.new_tokens)
     order = ["ours", "peft", "peft_lora", "one_user", "shared_prefix"]
-    measured = compare(
-        base, {name: arms[name] for name in order}, list(users), settings.repetitions, progress
-    )
+    with ExitStack() as stack:
+        if settings.served:
+            arms |= stack.enter_context(served_arms(base, prompts, prefixes, settings.new_tokens))
+            order += ["served", "served_base"]
+        measured = compare(
+            base, {name: arms[name] for name in order}, list(users), settings.repetitions, progress
+        )
     facts = {
         "prefix_bytes": float(numbers * _BYTES),
         "lora_bytes": float(lora.numbers * _BYTES),

@@ -9,6 +9,8 @@ _NAMES = {
     "ours": "Antefix, users in one batch",
     "peft": "PEFT prefix tuning, users in turn",
     "peft_lora": "PEFT LoRA, users in one batch",
+    "served": "Antefix, a gateway over TLS",
+    "served_base": "the gateway under no prefix",
     "one_user": "Antefix, users in turn",
     "shared_prefix": "Antefix, one prefix for all",
 }

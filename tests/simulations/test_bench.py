@@ -1,6 +1,7 @@
 """Every arm of the benches runs on a tiny base and does the same work."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from antefix_simulations._machine import matrix_rate, step_operations
 from antefix_simulations._peers import PeftLora, PeftPrefixes, PeftTraining, own_copy
 from antefix_simulations._table import table
 from tests import tiny
+from tests.client.people import tiny_folder
 
 USERS = {
     "al.x": [
@@ -69,6 +71,16 @@ def test_every_serving_arm_makes_the_same_number_of_tokens() -> None:
     report = bench_serve(tiny.base("llama"), USERS, settings, progress=False)
     positive(report, "ours", "peft", "peft_lora", "one_user", "shared_prefix")
     assert {arm.tokens for arm in report.arms.values()} == {3 * NEW_TOKENS}
+
+
+@pytest.mark.slow
+def test_a_gateway_makes_the_same_number_of_tokens(tmp_path: Path) -> None:
+    base = FrozenBase.load(str(tiny_folder(tmp_path / "base")), progress=False)
+    settings = ServeBench(length=4, new_tokens=NEW_TOKENS, repetitions=1, served=True)
+    report = bench_serve(base, USERS, settings, progress=False)
+    assert tuple(report.arms)[-2:] == ("served", "served_base")
+    assert {arm.tokens for arm in report.arms.values()} == {3 * NEW_TOKENS}
+    assert "a gateway over TLS" in table(report)
 
 
 def test_a_lora_adapter_is_about_as_large_as_a_prefix() -> None:
