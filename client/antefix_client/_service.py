@@ -6,7 +6,8 @@ It listens on a Unix socket that its user alone can open, or on loopback for who
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -62,14 +63,24 @@ class Service:
 
     async def _answer(self, asked: CompletionAsked | ChatAsked) -> Response:
         prompt_tokens, pieces = await run_in_threadpool(self._model.pieces, asked.prompt, asked.settings)
-        answer = Answer(isinstance(asked, ChatAsked), asked.model or "personal", prompt_tokens)
+        answer = Answer(
+            isinstance(asked, ChatAsked), asked.model or "personal", prompt_tokens, self._word(asked)
+        )
         if asked.stream:
             events = _events(answer, pieces, asked.with_usage)
             return StreamingResponse(iterate_in_threadpool(events), media_type="text/event-stream")
         done = (await run_in_threadpool(list, pieces))[-1].result
         if done is None:  # a running batch ends with a result
             return answer_of(500, "the text broke off", "ask again")
-        return JSONResponse(answer.whole(done.text, done.finish, len(done.tokens)))
+        return JSONResponse(answer.whole(done))
+
+    def _word(self, asked: CompletionAsked | ChatAsked) -> Callable[[int], str] | None:
+        """Gives texts of tokens to an answer that tells of them."""
+        if asked.settings["logprobs"] is None:
+            return None
+        from antefix._text import token_text
+
+        return partial(token_text, self._model.base.tokenizer)
 
 
 def _events(answer: Answer, pieces: Iterator[Any], with_usage: bool) -> Iterator[str]:
@@ -77,8 +88,8 @@ def _events(answer: Answer, pieces: Iterator[Any], with_usage: bool) -> Iterator
     first, result = True, None
     for piece in pieces:
         result = piece.result
-        if piece.text or first:
-            yield _event(answer.piece(piece.text, None, first=first))
+        if piece.text or piece.logprobs or first:
+            yield _event(answer.piece(piece.text, None, piece.logprobs, first=first))
             first = False
     yield _event(answer.piece("", "stop" if result is None else result.finish))
     if with_usage and result is not None:

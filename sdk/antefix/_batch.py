@@ -13,8 +13,8 @@ from antefix._arena import Arena
 from antefix._base import FrozenBase
 from antefix._decoding import decode
 from antefix._reading import Shape, capacity_for, read_in, shape_of
-from antefix._request import Finish, Generated, Prepared, Size, banned_tokens
-from antefix._sampling import choose, sampler_of
+from antefix._request import Finish, Generated, Prepared, Size, TokenLogprob, banned_tokens
+from antefix._sampling import choose, logprob_of, sampler_of
 from antefix._text import TextStream
 from antefix.errors import InvalidArgument
 
@@ -29,11 +29,13 @@ class Piece:
         ticket: what `join` returned.
         text: what can be shown now; may be empty.
         result: of a row that is done.
+        logprobs: of the token of this step, if the row asked for it; its text may come later.
     """
 
     ticket: int
     text: str
     result: Generated | None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class RunningBatch:
@@ -194,7 +196,7 @@ class RunningBatch:
         for (slot, row, _), token, asked in zip(rows, tokens, logits, strict=True):
             if self.watch is not None:
                 self.watch(row.ticket, asked.clone())
-            pieces.append(row.take(token))
+            pieces.append(row.take(token, asked))
             if pieces[-1].result is not None:
                 self._rows[slot] = None
                 self._arena.clear(slot)
@@ -224,6 +226,7 @@ class _Row:
         self.ticket, self.prepared, self._live = ticket, prepared, live
         self.sampler = sampler_of(prepared.request)
         self.tokens: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
         self._text = TextStream(base.tokenizer, prepared.request.stop)
 
     @property
@@ -236,22 +239,27 @@ class _Row:
         decoder = self.prepared.length + len(self.prepared.inputs) + len(self.tokens) - 1
         return Size(decoder, self.prepared.size.cross)
 
-    def take(self, token: int) -> Piece:
-        """Add one token; the piece has the result if it is the last one."""
+    def take(self, token: int, logits: Tensor) -> Piece:
+        """Add one token, chosen by logits [vocabulary]; the piece has the result if it is the last one."""
         if token in self.prepared.ends:
-            return self._done("", "end")
+            return self._done("", "end", ())
         self.tokens.append(token)
+        count, here = self.prepared.request.logprobs, tuple[TokenLogprob, ...]()
+        if count is not None:
+            here = (logprob_of(logits, token, count),)
+            self._logprobs += here
         text = self._text.push(token) if self._live else ""
         if self._text.stopped:
-            return self._done(text, "stop")
+            return self._done(text, "stop", here)
         if len(self.tokens) == self.prepared.request.max_new_tokens:
-            return self._done(text, "length")
-        return Piece(self.ticket, text, None)
+            return self._done(text, "length", here)
+        return Piece(self.ticket, text, None, here)
 
-    def _done(self, text: str, finish: Finish) -> Piece:
+    def _done(self, text: str, finish: Finish, here: tuple[TokenLogprob, ...]) -> Piece:
         if not self._live:
             for token in self.tokens:
                 self._text.push(token)
         text += self._text.finish()
         finish = "stop" if self._text.stopped else finish
-        return Piece(self.ticket, text, Generated(self._text.text, tuple(self.tokens), finish))
+        result = Generated(self._text.text, tuple(self.tokens), finish, tuple(self._logprobs))
+        return Piece(self.ticket, text, result, here)

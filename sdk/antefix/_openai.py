@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from antefix._request import Generated, TokenLogprob
 
 _MOST_TOKENS = 256
 
@@ -64,8 +68,13 @@ class CompletionAsked(_Asked):
 
     prompt: str
     echo: Literal[False] = False
-    logprobs: None = None
+    logprobs: int | None = Field(default=None, ge=0, le=5)
     best_of: Literal[1] = 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keywords of a `GenerationRequest`."""
+        return {**super().settings, "logprobs": self.logprobs}
 
 
 class Message(BaseModel):
@@ -83,13 +92,16 @@ class ChatAsked(_Asked):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> ChatAsked:
         if self.messages[-1].role != "user":
             raise ValueError("the last message is not of the user")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs goes with logprobs: true")
         self.max_tokens = self.max_completion_tokens or self.max_tokens
         return self
 
@@ -103,7 +115,8 @@ class ChatAsked(_Asked):
         """Keywords of a `GenerationRequest`."""
         roles = {"developer": "system"}
         history = tuple((roles.get(one.role, one.role), one.content) for one in self.messages[:-1])
-        return {**super().settings, "chat": True, "history": history}
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        return {**super().settings, "chat": True, "history": history, "logprobs": logprobs}
 
 
 @dataclass
@@ -114,30 +127,31 @@ class Answer:
         chat: which of the two forms.
         model: name to answer under.
         prompt_tokens: tokens that were read.
+        word: text of a token; None where logprobs were not asked for.
     """
 
     chat: bool
     model: str
     prompt_tokens: int
+    word: Callable[[int], str] | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
+    _offset: int = 0
 
-    def whole(self, text: str, finish: str, tokens: int) -> dict[str, Any]:
+    def whole(self, found: Generated) -> dict[str, Any]:
         """All at once."""
-        choice: dict[str, Any] = {"index": 0, "finish_reason": _reason(finish), "logprobs": None}
+        choice = self._choice(found.finish, found.logprobs)
         if self.chat:
-            choice["message"] = {"role": "assistant", "content": text}
+            choice["message"] = {"role": "assistant", "content": found.text}
         else:
-            choice["text"] = text
-        return {**self._head(""), "choices": [choice], "usage": self.usage(tokens)}
+            choice["text"] = found.text
+        return {**self._head(""), "choices": [choice], "usage": self.usage(len(found.tokens))}
 
-    def piece(self, text: str, finish: str | None, *, first: bool = False) -> dict[str, Any]:
+    def piece(
+        self, text: str, finish: str | None, logprobs: Sequence[TokenLogprob] = (), *, first: bool = False
+    ) -> dict[str, Any]:
         """A part of a stream; the last one has the reason why it ended."""
-        choice: dict[str, Any] = {
-            "index": 0,
-            "finish_reason": None if finish is None else _reason(finish),
-            "logprobs": None,
-        }
+        choice = self._choice(finish, logprobs)
         if self.chat:
             said = {"content": text} if text else {}
             choice["delta"] = {"role": "assistant", **said} if first else said
@@ -154,10 +168,45 @@ class Answer:
         read = self.prompt_tokens
         return {"prompt_tokens": read, "completion_tokens": tokens, "total_tokens": read + tokens}
 
+    def _choice(self, finish: str | None, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+        reason = None if finish is None else _reason(finish)
+        return {"index": 0, "finish_reason": reason, "logprobs": self._shown(logprobs)}
+
+    def _shown(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        word = self.word
+        if word is None:
+            return None
+        if self.chat:
+            content = [
+                {**_one(word, one.token, one.logprob), "top_logprobs": [_one(word, *top) for top in one.top]}
+                for one in logprobs
+            ]
+            return {"content": content, "refusal": None}
+        words, offsets = [word(one.token) for one in logprobs], []
+        for text in words:
+            offsets.append(self._offset)
+            self._offset += len(text)
+        return {
+            "tokens": words,
+            "token_logprobs": [_finite(one.logprob) for one in logprobs],
+            "top_logprobs": [{word(token): _finite(value) for token, value in one.top} for one in logprobs],
+            "text_offset": offsets,
+        }
+
     def _head(self, part: str) -> dict[str, Any]:
         kind = f"chat.completion{part}" if self.chat else "text_completion"
         prefix = "chatcmpl-" if self.chat else "cmpl-"
         return {"id": prefix + self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _one(word: Callable[[int], str], token: int, logprob: float) -> dict[str, Any]:
+    text = word(token)
+    return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode())}
+
+
+def _finite(logprob: float) -> float:
+    """JSON has no infinity; OpenAI's own answer for what cannot come."""
+    return max(logprob, -9999.0)
 
 
 def _reason(finish: str) -> str:

@@ -36,6 +36,7 @@ class GenerationRequest(Settings):
         num_beams: hypotheses of a beam search; 1 for none.
         max_prompt_tokens: cut the prompt to its first tokens; None for no cut.
         ignore_eos: go on past the end-of-text token, so that lengths compare.
+        logprobs: tell how likely each token was, and so many of the most likely ones; None does not.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -53,6 +54,7 @@ class GenerationRequest(Settings):
     num_beams: int = Field(default=1, ge=1, le=1024)
     max_prompt_tokens: Count | None = None
     ignore_eos: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=20)
 
     @model_validator(mode="before")
     @classmethod
@@ -79,9 +81,9 @@ class GenerationRequest(Settings):
             raise ValueError("top_k and top_p choose what is drawn from, and temperature 0 draws nothing")
         if self.history and not self.chat:
             raise ValueError("history goes with chat=True")
-        if self.num_beams > 1 and (self.temperature > 0 or self.stop):
+        if self.num_beams > 1 and (self.temperature > 0 or self.stop or self.logprobs is not None):
             raise ValueError(
-                "a beam search draws nothing and ends at no text: leave out temperature and stop"
+                "a beam search draws nothing and ends at no text: leave out temperature, stop and logprobs"
             )
         return self
 
@@ -98,6 +100,21 @@ def _require_turns(history: object) -> None:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a token was, before temperature. Private.
+
+    Attributes:
+        token: that was chosen.
+        logprob: natural logarithm of its probability.
+        top: the most likely tokens and theirs, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Generated:
     """A generated text. Private.
 
@@ -105,11 +122,13 @@ class Generated:
         text: without the stop text and without special tokens.
         tokens: all generated tokens, those of a stop text included, the end-of-text token left out.
         finish: `stop` at a stop text, `end` at the end-of-text token, `length` at `max_new_tokens`.
+        logprobs: of each of `tokens`, if asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish: Finish
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from antefix._request import GenerationRequest
+from antefix._request import GenerationRequest, TokenLogprob
 
 _FIRST_LOOK = 1024  # most likely tokens that nearly always hold `top_p`; sorting all takes 10 times as long
 
@@ -52,6 +52,14 @@ class Sampler:
 def sampler_of(request: GenerationRequest) -> Sampler | None:
     """The row's sampler; None takes the most likely token."""
     return Sampler(request) if request.temperature > 0 else None
+
+
+def logprob_of(logits: Tensor, token: int, top: int) -> TokenLogprob:
+    """How likely a token was by logits [vocabulary], fp32, and the `top` most likely ones."""
+    all_of_them = logits.log_softmax(0)
+    best = all_of_them.topk(min(top, len(logits)))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return TokenLogprob(token, float(all_of_them[token]), tuple(pairs))
 
 
 def choose(logits: Tensor, samplers: Sequence[Sampler | None]) -> list[int]:

@@ -70,3 +70,11 @@ class TextStream:
             if any(stop.startswith(text[-count:]) for stop in self._stop):
                 return count
         return 0
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """Text of one token in the middle of a text, with its space in front; special ones by name."""
+    decode: Any = tokenizer.decode
+    anchor = int(tokenizer.eos_token_id or 0)  # many tokenizers write the first token without its space
+    alone, both = decode([anchor]), decode([anchor, token], clean_up_tokenization_spaces=False)
+    return str(both[len(alone) :])

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -80,6 +81,15 @@ def test_completions_in_a_stream(client: openai.OpenAI, learned: PersonalModel) 
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == wanted
     assert chunks[-1].usage is not None
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] is not None
+
+
+def test_logprobs(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "personal", "prompt": "Note 3:", "max_tokens": 5, "temperature": 0}
+    create: Any = client.completions.create
+    found = create(**asked, logprobs=3).choices[0].logprobs
+    parts = [chunk.choices[0].logprobs for chunk in create(**asked, logprobs=3, stream=True)]
+    assert [value for part in parts for value in part.token_logprobs] == found.token_logprobs
+    assert [len(top) for top in found.top_logprobs] == [3] * len(found.tokens)
 
 
 def test_the_same_seed_gives_the_same_text(client: openai.OpenAI) -> None:

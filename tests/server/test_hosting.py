@@ -107,6 +107,18 @@ def test_a_stream_has_the_same_text(site: Site) -> None:
     assert [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1] in ("length", "stop")
 
 
+def test_logprobs_whole_and_in_a_stream(site: Site) -> None:
+    ann, prefix = site.host.hosted("ann", BASE)
+    create = site.client(ann.token).completions.create
+    whole = create(model="personal", logprobs=2, **ASKED).choices[0]
+    request = GenerationRequest(prompt=ASKED["prompt"], prefix=prefix, max_new_tokens=12, logprobs=2)
+    wanted = [one.logprob for one in generate(BASE, [request])[0].logprobs]
+    assert whole.logprobs.token_logprobs == pytest.approx(wanted, abs=1e-4)
+    parts = [one.choices[0].logprobs for one in create(model="personal", logprobs=2, stream=True, **ASKED)]
+    assert [word for part in parts for word in part.tokens] == whole.logprobs.tokens
+    assert [at for part in parts for at in part.text_offset] == whole.logprobs.text_offset
+
+
 def test_a_grant_comes_and_goes_over_http(site: Site) -> None:
     ann = site.host.add("ann")
     prefix = site.host.hosted("model for the numbers", BASE)[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -17,6 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from antefix._openai import Answer, ChatAsked, CompletionAsked
+from antefix._text import token_text
 from antefix.errors import AntefixError
 from antefix.grants import Grant
 from antefix.wire import Signed
@@ -116,7 +118,8 @@ class Inference:
         stream = await run_in_threadpool(
             lambda: self._engine.ask(session.user, settings, personal=MODELS[model])
         )
-        answer = Answer(isinstance(asked, ChatAsked), model, stream.prompt_tokens)
+        word = partial(token_text, self._engine.base.tokenizer) if settings["logprobs"] is not None else None
+        answer = Answer(isinstance(asked, ChatAsked), model, stream.prompt_tokens, word)
         if asked.stream:
             events = _events(answer, stream, asked.with_usage)
             return StreamingResponse(events, media_type="text/event-stream")
@@ -124,8 +127,7 @@ class Inference:
             pass
         if stream.result is None:
             raise Refusal(499, "the caller went away")
-        found = stream.result
-        return JSONResponse(answer.whole(found.text, found.finish, len(found.tokens)))
+        return JSONResponse(answer.whole(stream.result))
 
 
 async def _events(answer: Answer, stream: Stream, with_usage: bool) -> AsyncIterator[str]:
@@ -133,14 +135,14 @@ async def _events(answer: Answer, stream: Stream, with_usage: bool) -> AsyncIter
     first = True
     try:
         async for piece in pieces(stream):
-            yield _event(answer.piece(piece, None, first=first))
+            yield _event(answer.piece(piece, None, stream.logprobs_taken(), first=first))
             first = False
     except AntefixError as error:
         yield _event({"error": {"type": type(error).__name__, "message": error.message}})
         return
     found = stream.result
     if found is not None:
-        yield _event(answer.piece("", found.finish, first=first))
+        yield _event(answer.piece("", found.finish, stream.logprobs_taken(), first=first))
         if with_usage:
             yield _event(answer.counts(len(found.tokens)))
     yield "data: [DONE]\n\n"

@@ -63,6 +63,11 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="antefix-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def base(self) -> FrozenBase:
+        """What it generates with."""
+        return self._base
+
     def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> Stream:
         """Begin a request.
 
@@ -199,7 +204,7 @@ class Engine:
 
     def _deliver(self, piece: Piece) -> None:
         asked = self._rows[piece.ticket]
-        asked.stream.put(piece.text)
+        asked.stream.put(piece.text, piece.logprobs)
         if piece.result is not None:
             self.counts["tokens"] += len(piece.result.tokens)
             self._finish(asked, piece.result)

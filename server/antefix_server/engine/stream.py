@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from antefix import Generated, Prefix
+from antefix._request import TokenLogprob
 from antefix.errors import AntefixError
 from antefix_server.engine.applied import Applied
 
@@ -52,14 +54,16 @@ class Stream:
         """Nothing has come yet; `wake` is called when nobody reads any more."""
         self._pieces: queue.SimpleQueue[str | Generated | AntefixError] = queue.SimpleQueue()
         self._ahead: list[AntefixError] = []
+        self._logprobs: deque[TokenLogprob] = deque()
         self._cancelled = threading.Event()
         self._listener: Callable[[], None] = _nobody
         self.prompt_tokens, self._wake = prompt_tokens, wake
         self.asked_at, self.first_at = time.monotonic(), 0.0
         self.result: Generated | None = None
 
-    def put(self, text: str) -> None:
-        """A piece."""
+    def put(self, text: str, logprobs: Iterable[TokenLogprob] = ()) -> None:
+        """A piece, and how likely its tokens were, if that was asked."""
+        self._logprobs.extend(logprobs)
         self.first_at = self.first_at or time.monotonic()
         if text:
             self._pieces.put(text)
@@ -97,6 +101,10 @@ class Stream:
                 return found
             else:
                 raise piece
+
+    def logprobs_taken(self) -> list[TokenLogprob]:
+        """Those that came since they were last taken; may be of tokens whose text comes later."""
+        return [self._logprobs.popleft() for _ in range(len(self._logprobs))]
 
     @property
     def ended(self) -> bool:
