@@ -39,7 +39,10 @@ def hosting(vault: Vault, configuration: Configuration) -> Iterator[Hosting | No
         asked.inference, device=asked.inference_device, dtype=asked.inference_dtype, progress=False
     )
     limits = Limits(
-        rows=asked.inference_rows, waiting=asked.inference_waiting, bank_bytes=asked.inference_bank_bytes
+        rows=asked.inference_rows,
+        waiting=asked.inference_waiting,
+        bank_bytes=asked.inference_bank_bytes,
+        exact=asked.inference_exact,
     )
     epochs = Epochs(vault.folder)
     grants = Grants(vault, epochs)

@@ -71,6 +71,28 @@ def test_each_user_gets_what_its_own_prefix_gives(host: Host, engine: Engine) ->
     assert engine.measured()["finished"] == 10
 
 
+def test_exact_answers_are_those_of_a_user_alone_bit_for_bit(host: Host) -> None:
+    """Logprobs show the bits; the requests are of three rounded sizes, whose batches take turns."""
+    with Engine(BASE, host.grants, Limits(rows=3, new_tokens=200, exact=True)) as engine:
+        members = [host.hosted(f"user {n}", BASE, length=3 + n % 3) for n in range(8)]
+        settings = [asked("a b " * (1 + 17 * (n % 3)), tokens=9 + n, logprobs=3) for n in range(8)]
+        streams = [engine.ask(one.user, given) for (one, _), given in zip(members, settings, strict=True)]
+        for stream, (_, prefix), given in zip(streams, members, settings, strict=True):
+            text(stream)
+            request = GenerationRequest(**given, prefix=prefix)
+            assert stream.result == generate(BASE, [request], exact=True, max_rows=3)[0]
+        assert engine.measured()["rows"] == 0
+
+
+def test_memory_of_long_requests_is_given_back(host: Host, engine: Engine) -> None:
+    member, _ = host.hosted("ann", BASE)
+    text(engine.ask(member.user, LONG))
+    until = time.monotonic() + 2
+    while engine._batch._batches and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not engine._batch._batches
+
+
 def test_who_has_granted_nothing_is_told(host: Host, engine: Engine) -> None:
     with pytest.raises(NoGrant):
         engine.ask(host.add("bob").user, asked())
@@ -164,7 +186,8 @@ def test_a_caller_who_leaves_frees_the_row(host: Host, engine: Engine) -> None:
     while engine.measured()["rows"] and time.monotonic() < until:
         time.sleep(0.01)
     assert engine.measured()["rows"] == 0
-    assert not any(stored.any() for stored in engine._batch._arena._stored.values())
+    for batch in engine._batch._batches.values():
+        assert not any(stored.any() for stored in batch._arena._stored.values())
 
 
 def test_users_take_turns(host: Host) -> None:

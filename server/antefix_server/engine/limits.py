@@ -21,6 +21,7 @@ class Limits:
         look_s: how often it looks whether grants still hold.
         retry_s: what a caller is told when too many wait.
         drain_s: how long requests may take to end when it closes.
+        exact: compute each row so that its bits do not depend on who else is there, at the cost of dummies.
     """
 
     rows: int = 16
@@ -33,3 +34,4 @@ class Limits:
     look_s: float = 0.25
     retry_s: float = 2.0
     drain_s: float = 30.0
+    exact: bool = False

@@ -20,12 +20,13 @@ from typing import Any, Self
 
 from antefix import FrozenBase, Generated, GenerationRequest, Prefix
 from antefix._allocator import large_blocks_kept
-from antefix._batch import Piece, RunningBatch
+from antefix._batch import Piece
 from antefix._request import Prepared, Size, prepare
 from antefix.errors import AntefixError, GrantRefused, InvalidArgument, OutOfMemory
 from antefix_server.engine.applied import Applied
 from antefix_server.engine.bank import Bank
 from antefix_server.engine.limits import Limits
+from antefix_server.engine.rows import Rows
 from antefix_server.engine.scrub import scrub
 from antefix_server.engine.stream import Asked, Stream
 from antefix_server.engine.turns import Turns
@@ -52,7 +53,7 @@ class Engine:
         self._position_bytes = base.layout.width * base.head.weight.element_size()
         self._bank = Bank(self.limits.bank_bytes)
         self._turns: Turns[Asked] = Turns(self.limits.waiting, self.limits.waiting_each)
-        self._batch = self._empty()
+        self._batch = Rows(base, self.limits.rows, exact=self.limits.exact)
         self._rows: dict[int, Asked] = {}
         self._opening: set[Applied] = set()
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -135,6 +136,7 @@ class Engine:
             raise InvalidArgument(f"there is no memory for {prepared.size.decoder:,} positions")
 
     def _bytes(self, size: Size) -> int:
+        size = size.rounded if self.limits.exact else size
         return self.limits.rows * (size.decoder + size.cross) * self._position_bytes
 
     def _post(self, work: Callable[[], None]) -> None:
@@ -180,8 +182,8 @@ class Engine:
             idle = not self._turns
         if idle and self._closing.is_set():
             return False
-        if idle and self._batch.capacity.decoder > _SLICE:
-            self._batch = self._empty()  # a long request's memory is given back
+        if idle:
+            self._batch.shrink()
         self._wake.wait(self.limits.look_s)
         self._wake.clear()
         return time.monotonic() < until
@@ -200,7 +202,7 @@ class Engine:
         _LOG.error("a step failed: %s", type(error).__name__)
         said = OutOfMemory("the server could not compute this", "try again in a while")
         self._end(lambda asked: bool(asked.ticket), said)
-        self._batch = self._empty()
+        self._batch.clear()
 
     def _deliver(self, piece: Piece) -> None:
         asked = self._rows[piece.ticket]
@@ -301,9 +303,6 @@ class Engine:
         name = "finished" if isinstance(result, Generated) else "cancelled" if result is None else "failed"
         self.counts[name] += 1
         asked.stream.end(result or EngineClosed())
-
-    def _empty(self) -> RunningBatch:
-        return RunningBatch(self._base, self.limits.rows, Size(_SLICE))
 
 
 def _over(user: bytes, holds: set[Applied], one: Applied | None) -> bool:
