@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +20,7 @@ from antefix_server._nodes import Participant
 
 _LOG = logging.getLogger("antefix.rounds")
 _POLL_S = 0.5
+_PATIENCE_S = 0.5
 _HEAD = 128
 """Bytes that numpy writes before those of a flat array."""
 _ARRAYS, _SEALED = "arrays", "sealed"
@@ -99,12 +102,12 @@ class Gathering:
 
 def answers_of(grid: Grid, messages: Iterable[Message], until: float) -> Iterable[Message]:
     """Send messages; their answers as they come, until all are there or it is too late (monotonic)."""
-    waiting = set(grid.push_messages(messages))
+    waiting, pulls = set(grid.push_messages(messages)), _Pulls(grid)
     while waiting and time.monotonic() < until:
         before = len(waiting)
         for name in sorted(waiting):  # one by one: Flower itself cannot read what some devices send
             try:
-                found = list(grid.pull_messages([name]))
+                found = pulls.pull(name, until)
             except Exception as error:
                 _LOG.warning("an answer cannot be read (%s)", type(error).__name__)
                 waiting.discard(name)
@@ -114,6 +117,46 @@ def answers_of(grid: Grid, messages: Iterable[Message], until: float) -> Iterabl
                 yield found[0]
         if len(waiting) == before:
             time.sleep(min(_POLL_S, max(0.0, until - time.monotonic())))
+
+
+class _Pulls:
+    """Pulls answers, none of which can hold up the others or the round.
+
+    A device announces an answer and then uploads its parts. Flower waits three minutes for the parts of one
+    that stopped in between, whether it was removed, went out of reach, or wants to stall everybody.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._slow: dict[str, queue.Queue[list[Message] | Exception]] = {}
+
+    def pull(self, name: str, until: float) -> list[Message]:
+        """An answer; none if it is not there yet.
+
+        Raises:
+            Exception: whatever Flower raises about what it cannot read.
+        """
+        if time.monotonic() >= until:
+            return []
+        asked = self._slow.pop(name, None)
+        patience = 0.0 if asked else min(_PATIENCE_S / (1 + len(self._slow)), until - time.monotonic())
+        if asked is None:
+            asked = queue.Queue(1)
+            threading.Thread(target=self._work, args=(name, asked), daemon=True).start()
+        try:
+            found = asked.get(timeout=max(patience, 1e-3))
+        except queue.Empty:
+            self._slow[name] = asked  # its thread goes on; the answer may come in a later turn
+            return []
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _work(self, name: str, asked: queue.Queue[list[Message] | Exception]) -> None:
+        try:
+            asked.put(list(self._grid.pull_messages([name])))
+        except Exception as error:
+            asked.put(error)
 
 
 def _sealed_in(answer: Message) -> bytes:

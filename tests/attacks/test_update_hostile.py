@@ -5,6 +5,8 @@ Each is refused by itself, with its reason in the log and no number of it; the h
 
 import logging
 import struct
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,37 @@ def test_an_answer_that_flower_cannot_read(tmp_path: Path, caplog: pytest.LogCap
         PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)
     assert len(host.releases) == 2
     assert "an answer cannot be read (RecursionError)" in caplog.text
+
+
+def test_answers_that_are_announced_and_never_uploaded(tmp_path: Path) -> None:
+    """Flower waits three minutes for the rest of each; neither the others nor the round do."""
+    host, grid = rig(6)
+    pull, over = grid.pull_messages, threading.Event()
+
+    def stalled(names: Any) -> Any:
+        if names[0] in ("0", "2", "4"):
+            over.wait(60)
+        return pull(names)
+
+    grid.pull_messages = stalled  # type: ignore[method-assign, assignment]
+    begun = time.monotonic()
+    PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)
+    over.set()
+    assert len(host.releases) == 2
+    assert time.monotonic() - begun < 3 * PLAN.timeout_s
+
+
+def test_an_answer_that_takes_its_time_counts(tmp_path: Path) -> None:
+    host, grid = rig(3)
+    pull = grid.pull_messages
+
+    def slowly(names: Any) -> Any:
+        time.sleep(0.7 if names[0] == "0" else 0)
+        return pull(names)
+
+    grid.pull_messages = slowly  # type: ignore[method-assign, assignment]
+    PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)  # three are needed, so all counted
+    assert len(host.releases) == 2
 
 
 def test_whose_user_was_removed_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
