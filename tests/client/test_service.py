@@ -89,7 +89,7 @@ def test_logprobs(client: openai.OpenAI) -> None:
     found = create(**asked, logprobs=3).choices[0].logprobs
     parts = [chunk.choices[0].logprobs for chunk in create(**asked, logprobs=3, stream=True)]
     assert [value for part in parts for value in part.token_logprobs] == found.token_logprobs
-    assert [len(top) for top in found.top_logprobs] == [3] * len(found.tokens)
+    assert all(1 <= len(top) <= 3 for top in found.top_logprobs)  # two tokens may be written alike
 
 
 def test_the_same_seed_gives_the_same_text(client: openai.OpenAI) -> None:
