@@ -88,15 +88,17 @@ class OpenedRecord:
         writer: id of the device that wrote it.
     """
 
-    def __init__(self, edition: Edition, digest: bytes, writer: bytes, content: Secret, size: int) -> None:
+    def __init__(
+        self, edition: Edition, digest: bytes, writer: bytes, content: Secret, size: int, start: int = 4
+    ) -> None:
         """Use `open_record`."""
         self.edition, self.digest, self.writer = edition, digest, writer
-        self._content, self._size = content, size
+        self._content, self._start, self._size = content, start, size
 
     @property
     def payload(self) -> memoryview:
         """What was sealed; a view of memory that is zeroed in the end."""
-        return memoryview(self._content.data)[4 : 4 + self._size]
+        return memoryview(self._content.data)[self._start : self._start + self._size]
 
     def prefix(self) -> Prefix:
         """The payload as a prefix, checked like any foreign file (step 12).

@@ -23,6 +23,7 @@ from antefix.errors import (
 from antefix_server.errors import (
     EngineBusy,
     EngineClosed,
+    EngineLost,
     FlowerRefused,
     FlowerUnreachable,
     InvitationRefused,
@@ -46,6 +47,7 @@ _STATUS: tuple[tuple[type[AntefixError], int], ...] = (
     (GrantRefused, 403),
     (EngineBusy, 429),
     (EngineClosed, 503),
+    (EngineLost, 503),
     (OutOfMemory, 503),
     (RecordAbsent, 404),
     (ReleaseAbsent, 404),

@@ -32,6 +32,7 @@ class Configuration(BaseSettings):
         inference_device, inference_dtype: as for `FrozenBase.load`.
         inference_rows, inference_waiting: requests that run together, and that may wait.
         inference_bank_bytes: opened prefixes in memory.
+        inference_engines: processes that compute, each user at one of them; 1 for the gateway's own.
         inference_exact: answers' bits do not depend on who else asks; slower.
         metrics_port: on loopback, for Prometheus; 0 for none.
         requests_per_minute, enrolments_per_minute, record_bytes, user_bytes, user_records: as
@@ -61,6 +62,7 @@ class Configuration(BaseSettings):
     inference_rows: Annotated[int, Field(ge=1)] = 16
     inference_waiting: Annotated[int, Field(ge=1)] = 1024
     inference_bank_bytes: Annotated[int, Field(ge=2**20)] = 2**30
+    inference_engines: Annotated[int, Field(ge=1, le=64)] = 1
     inference_exact: bool = False
     metrics_port: Port = 0
 

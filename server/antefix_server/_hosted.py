@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,16 @@ from antefix_server.hosting import Hosting
 from antefix_server.vault import Vault
 
 if TYPE_CHECKING:
+    from antefix_server.engine.limits import Limits
     from antefix_server.engine.loop import Engine
+    from antefix_server.engine.sticky import Engines
 
 __all__ = ["hosting"]
 
 
 @contextmanager
 def hosting(vault: Vault, configuration: Configuration) -> Iterator[Hosting | None]:
-    """An engine while the block runs; None where none is configured.
+    """An engine, or several, while the block runs; None where none is configured.
 
     Raises:
         BaseError, InvalidArgument, OutOfMemory: about the base.
@@ -30,28 +33,47 @@ def hosting(vault: Vault, configuration: Configuration) -> Iterator[Hosting | No
     if not configuration.inference:
         yield None
         return
-    from antefix import FrozenBase
     from antefix_server.engine.limits import Limits
-    from antefix_server.engine.loop import Engine
 
-    asked = configuration
-    base = FrozenBase.load(
-        asked.inference, device=asked.inference_device, dtype=asked.inference_dtype, progress=False
-    )
     limits = Limits(
-        rows=asked.inference_rows,
-        waiting=asked.inference_waiting,
-        bank_bytes=asked.inference_bank_bytes,
-        exact=asked.inference_exact,
+        rows=configuration.inference_rows,
+        waiting=configuration.inference_waiting,
+        bank_bytes=configuration.inference_bank_bytes,
+        exact=configuration.inference_exact,
     )
     epochs = Epochs(vault.folder)
     grants = Grants(vault, epochs)
-    with Engine(base, grants, limits) as engine, _figures(engine, asked.metrics_port):
+    begin = _one if configuration.inference_engines == 1 else _several
+    with (
+        begin(configuration, grants, limits) as engine,
+        _figures(engine.measured, configuration.metrics_port),
+    ):
         yield Hosting(engine, grants, epochs)
 
 
+def _one(asked: Configuration, grants: Grants, limits: Limits) -> Engine:
+    """In this process."""
+    from antefix import FrozenBase
+    from antefix_server.engine.loop import Engine
+
+    device, dtype = asked.inference_device, asked.inference_dtype
+    base = FrozenBase.load(asked.inference, device=device, dtype=dtype, progress=False)
+    return Engine(base, grants, limits)
+
+
+def _several(asked: Configuration, grants: Grants, limits: Limits) -> Engines:
+    """In processes of their own, which share the cores."""
+    from antefix_server.engine.remote import Plan, RemoteEngine
+    from antefix_server.engine.sticky import Engines
+
+    count = asked.inference_engines
+    threads = max(1, (os.cpu_count() or 1) // count) if asked.inference_device == "cpu" else 0
+    plan = Plan(asked.inference, asked.inference_device, asked.inference_dtype, threads, limits)
+    return Engines([RemoteEngine(plan, grants, index) for index in range(count)])
+
+
 @contextmanager
-def _figures(engine: Engine, port: int) -> Iterator[None]:
+def _figures(measured: Callable[[], dict[str, float]], port: int) -> Iterator[None]:
     if not port:
         yield
         return
@@ -60,7 +82,7 @@ def _figures(engine: Engine, port: int) -> Iterator[None]:
     from antefix_server.engine.figures import Figures
 
     registry = CollectorRegistry()
-    registry.register(Figures(engine.measured))
+    registry.register(Figures(measured))
     try:
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:

@@ -24,6 +24,7 @@ RegistryError
 EngineError
 ├── EngineBusy         too many requests wait
 ├── EngineClosed       it is about to end
+├── EngineLost         its process went away
 └── NoGrant            the user has granted nothing that holds
 ServerError
 ├── ServerUnreachable  the running server went away
@@ -155,6 +156,13 @@ class EngineClosed(EngineError):
 
     def __init__(self) -> None:
         super().__init__("the server is about to stop", "try again in a while")
+
+
+class EngineLost(EngineError):
+    """The process that computed the answer went away; a new one is started."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine went away while it answered", "try again in a while")
 
 
 class NoGrant(EngineError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from antefix_server._bearer import Credentials
 from antefix_server.epochs import Epochs
@@ -14,19 +14,32 @@ from antefix_server.vault import Vault
 
 if TYPE_CHECKING:
     from antefix_server.engine.api import Inference
-    from antefix_server.engine.loop import Engine
+    from antefix_server.engine.stream import Stream
 
-__all__ = ["PROMPTS", "Hosting"]
+__all__ = ["PROMPTS", "Answering", "Hosting"]
 
 PROMPTS = ("/v1/completions", "/v1/chat/completions")
 """Paths of requests to generate, whose bodies are longer than others."""
+
+
+class Answering(Protocol):
+    """One engine, or several."""
+
+    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> Stream:
+        """Begin a request; see `antefix_server.engine.loop.Engine`."""
+
+    def recheck(self, user: bytes) -> None:
+        """Look at once whether this user's grants still hold."""
+
+    def word(self, token: int) -> str:
+        """Text of a token that came with logprobs."""
 
 
 @dataclass(frozen=True)
 class Hosting:
     """What a gateway needs to answer under users' prefixes; its owner closes the engine."""
 
-    engine: Engine
+    engine: Answering
     grants: Grants
     epochs: Epochs
 

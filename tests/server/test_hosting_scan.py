@@ -6,6 +6,7 @@ The control finds the prefix before, and those of others after.
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 
 from antefix import FrozenBase
@@ -22,12 +23,19 @@ def needles_of(device: Device) -> Needles:
     return Needles(content[at : at + 20] for at in range(0, len(content), together))
 
 
+def found_in(device: Device, serving: psutil.Process) -> set[bytes]:
+    """Needles in the gateway's memory, and in that of its engines."""
+    processes = [serving, *serving.children()]
+    return set().union(*(needles_of(device).in_memory(one.pid) for one in processes))
+
+
 @pytest.mark.slow
-def test_a_revoked_prefix_is_in_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engines", [1, 2])
+def test_a_revoked_prefix_is_in_no_memory(tmp_path: Path, engines: int) -> None:
     folder, data = tiny_folder(tmp_path / "base"), tmp_path / "data"
     base = FrozenBase.load(str(folder), progress=False)
     command(data, "init", data)
-    (data / "server.toml").write_text(f'inference = "{folder}"\n')
+    (data / "server.toml").write_text(f'inference = "{folder}"\ninference_engines = {engines}\n')
     with up(data, "--no-rounds") as (url, supervisor):
         devices = {}
         for name in ("ann", "bob"):
@@ -38,15 +46,16 @@ def test_a_revoked_prefix_is_in_no_memory(tmp_path: Path) -> None:
         for tokens in (4, 40, 150):  # the batch grows, and moves its rows
             for one in devices.values():
                 one.write("An ornament " * (1 + tokens // 40), tokens)
-        pid = part(supervisor, "_serving").pid
+        serving = part(supervisor, "_serving")
+        assert len(serving.children()) == (engines if engines > 1 else 0)
         ann, bob = devices["ann"], devices["bob"]
-        assert len(needles_of(ann).in_memory(pid)) > ann.prefix.length
+        assert len(found_in(ann, serving)) > ann.prefix.length
         ann.revoke(grants["ann"])
-        wait_for(lambda: not needles_of(ann).in_memory(pid), 20)
+        wait_for(lambda: not found_in(ann, serving), 20)
         bob.write("An ornament", 4)
-        assert needles_of(ann).in_memory(pid) == set()
-        assert len(needles_of(bob).in_memory(pid)) > bob.prefix.length
+        assert found_in(ann, serving) == set()
+        assert len(found_in(bob, serving)) > bob.prefix.length
         command(data, "users", "suspend", "bob")
-        wait_for(lambda: not needles_of(bob).in_memory(pid), 20)
+        wait_for(lambda: not found_in(bob, serving), 20)
         for one in devices.values():
             one.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -18,18 +17,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from antefix._openai import Answer, ChatAsked, CompletionAsked
-from antefix._text import token_text
 from antefix.errors import AntefixError
 from antefix.grants import Grant
 from antefix.wire import Signed
 from antefix_server._answers import Refusal, answered
 from antefix_server._bearer import Bearer, Credentials
-from antefix_server.engine.loop import Engine
 from antefix_server.engine.reading import pieces
 from antefix_server.engine.stream import Stream
 from antefix_server.epochs import Epochs
 from antefix_server.grants import Grants
-from antefix_server.hosting import PROMPTS
+from antefix_server.hosting import PROMPTS, Answering
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
 
@@ -45,7 +42,7 @@ class Inference:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Answering,
         grants: Grants,
         epochs: Epochs,
         vault: Vault,
@@ -118,7 +115,7 @@ class Inference:
         stream = await run_in_threadpool(
             lambda: self._engine.ask(session.user, settings, personal=MODELS[model])
         )
-        word = partial(token_text, self._engine.base.tokenizer) if settings["logprobs"] is not None else None
+        word = self._engine.word if settings["logprobs"] is not None else None
         answer = Answer(isinstance(asked, ChatAsked), model, stream.prompt_tokens, word)
         if asked.stream:
             events = _events(answer, stream, asked.with_usage)

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 __all__ = ["Figures"]
 
 _GAUGES = {
+    "engines": "Processes that compute; 1 where the gateway's own does.",
     "rows": "Requests that run.",
     "waiting": "Requests that wait.",
     "bank_bytes": "Bytes of opened prefixes.",
@@ -36,6 +37,6 @@ class Figures(Collector):
         """All figures."""
         found = self._measured()
         for name, said in _GAUGES.items():
-            yield GaugeMetricFamily(f"antefix_engine_{name}", said, value=found.get(name, 0))
+            yield GaugeMetricFamily(f"antefix_engine_{name}", said, value=found.get(name, name == "engines"))
         for name, said in _COUNTERS.items():
             yield CounterMetricFamily(f"antefix_engine_{name}", said, value=found.get(name, 0))

@@ -22,16 +22,17 @@ from antefix import FrozenBase, Generated, GenerationRequest, Prefix
 from antefix._allocator import large_blocks_kept
 from antefix._batch import Piece
 from antefix._request import Prepared, Size, prepare
+from antefix._text import token_text
 from antefix.errors import AntefixError, GrantRefused, InvalidArgument, OutOfMemory
 from antefix_server.engine.applied import Applied
 from antefix_server.engine.bank import Bank
+from antefix_server.engine.granting import Granting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.rows import Rows
 from antefix_server.engine.scrub import scrub
 from antefix_server.engine.stream import Asked, Stream
 from antefix_server.engine.turns import Turns
 from antefix_server.errors import EngineClosed, NoGrant, UnknownUser
-from antefix_server.grants import Grants
 
 __all__ = ["Engine"]
 
@@ -46,7 +47,7 @@ class Engine:
         counts: of requests and tokens, by what came of them; no personal data.
     """
 
-    def __init__(self, base: FrozenBase, grants: Grants, limits: Limits | None = None) -> None:
+    def __init__(self, base: FrozenBase, grants: Granting, limits: Limits | None = None) -> None:
         """Begin with an empty batch."""
         self._base, self._grants, self.limits = base, grants, limits or Limits()
         self._fingerprint = bytes.fromhex(base.fingerprint)
@@ -64,10 +65,9 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="antefix-engine", daemon=True)
         self._thread.start()
 
-    @property
-    def base(self) -> FrozenBase:
-        """What it generates with."""
-        return self._base
+    def word(self, token: int) -> str:
+        """Text of a token."""
+        return token_text(self._base.tokenizer, token)
 
     def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> Stream:
         """Begin a request.
