@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,7 +136,12 @@ def public_key(connection: Connection, owner: Owner, device: bytes) -> DevicePub
 
 def listed(connection: Connection, owner: Owner) -> list[Device]:
     """A user's devices."""
-    return [_device(_facts.opened(owner, row)) for row in _facts.of(connection, owner, Kind.DEVICE)]
+    return read(owner, _facts.of(connection, owner, Kind.DEVICE))
+
+
+def read(owner: Owner, rows: Iterable[Fact]) -> list[Device]:
+    """What rows say."""
+    return [_device(_facts.opened(owner, row)) for row in rows]
 
 
 def revoked(connection: Connection, owner: Owner, device: bytes) -> Device:

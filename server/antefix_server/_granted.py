@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +58,9 @@ def keep(connection: Connection, owner: Owner, signed: Signed, grant: Grant, now
     return True
 
 
-def listed(connection: Connection, owner: Owner) -> list[Kept]:
-    """All that are kept, oldest first."""
-    return [_kept(_facts.opened(owner, row)) for row in _facts.of(connection, owner, Kind.GRANT)]
+def read(owner: Owner, rows: Iterable[Fact]) -> list[Kept]:
+    """What rows say."""
+    return [_kept(_facts.opened(owner, row)) for row in rows]
 
 
 def revoked(connection: Connection, owner: Owner, id: bytes) -> bool:

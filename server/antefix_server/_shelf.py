@@ -12,6 +12,10 @@ from antefix_server._schema import belongs, facts, pieces, records
 from antefix_server.errors import RecordReplaced, VaultDamaged
 
 _BATCH = 500
+# Made once: a statement takes longer to make than to run.
+_IN_PLACE = select(records).where(records.c.place == bindparam("place"))
+_OWNED = select(records).where(records.c.owner == bindparam("owner"), records.c.place.is_not(None))
+_CONTENT = select(pieces.c.content).where(pieces.c.record == bindparam("record")).order_by(pieces.c.number)
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,12 @@ class Shelf:
 
     def find(self, connection: Connection, place: bytes) -> Stored | None:
         """The record in a place."""
-        row = connection.execute(select(records).where(records.c.place == place)).first()
+        row = connection.execute(_IN_PLACE, {"place": place}).first()
         return None if row is None else _stored(row)
 
     def owned(self, connection: Connection, owner: bytes) -> list[Stored]:
         """A user's records; uploads under way are not among them."""
-        mine = (records.c.owner == owner) & records.c.place.is_not(None)
-        return [_stored(row) for row in connection.execute(select(records).where(mine))]
+        return [_stored(row) for row in connection.execute(_OWNED, {"owner": owner})]
 
     def find_all(self, connection: Connection, places: Sequence[bytes]) -> dict[bytes, Stored]:
         """The records in some places, by place."""
@@ -154,8 +157,7 @@ class Shelf:
 
     def content(self, connection: Connection, record: int) -> list[bytes]:
         """All pieces of a record."""
-        query = select(pieces.c.content).where(pieces.c.record == record).order_by(pieces.c.number)
-        return [bytes(one) for one in connection.execute(query).scalars()]
+        return [bytes(one) for one in connection.execute(_CONTENT, {"record": record}).scalars()]
 
     def piece(self, record: int, number: int) -> bytes | None:
         """One piece, in a transaction of its own; None after the last.

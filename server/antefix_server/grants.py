@@ -12,12 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
 from antefix.errors import GrantRefused
 from antefix.grants import Grant, open_granted
 from antefix.keys import DevicePublic
 from antefix.records import OpenedRecord
 from antefix.wire import Signed
-from antefix_server import _devices, _facts, _granted
+from antefix_server import _devices, _facts, _granted, _reading
 from antefix_server._facts import Kind
 from antefix_server._granted import Kept
 from antefix_server._outer import Owner
@@ -45,8 +47,9 @@ class Grants:
         with self._vault.writing(), self._vault.owner(session.user) as owner:
             with self._vault.shelf.database.reading() as connection:
                 device = _device(owner, _devices.public_key(connection, owner, session.device))
-            grant = Grant.by(device, signed)
-            self._opened(owner, grant, bytes.fromhex(grant.base)).wipe()
+                grant = Grant.by(device, signed)
+                record = self._stored(connection, owner, grant)
+            self._opened(owner, grant, record, bytes.fromhex(grant.base)).wipe()
             with self._vault.shelf.database.writing() as connection:
                 if not _granted.keep(connection, owner, signed, grant, self._clock()):
                     raise GrantRefused("it was revoked, or there are too many")
@@ -58,17 +61,8 @@ class Grants:
         Raises:
             UnknownUser.
         """
-        now = self._clock()
         with self._vault.owner(user) as owner, self._vault.shelf.database.reading() as connection:
-            rows = _facts.of(connection, owner, Kind.USER)
-            if len(rows) != 1 or _facts.opened(owner, rows[0])["suspended"]:
-                return []
-            kept = [one.grant for one in _granted.listed(connection, owner) if one.until > now]
-            devices = {one.id.hex() for one in _devices.listed(connection, owner) if not one.revoked}
-        live = [one for one in kept if one is not None and one.device in devices]
-        stored = {head.digest.hex() for head in self._vault.heads(user)} if live else set()
-        live = [one for one in live if one.record in stored]
-        return [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
+            return self._holding(connection, owner)
 
     def open(self, user: bytes, grant: str, base: bytes) -> OpenedRecord:
         """The record that a grant is about, opened; wipe it when it is done with.
@@ -82,11 +76,13 @@ class Grants:
             GrantRefused: there is none such that holds.
             UnknownUser, RecordAbsent, RecordMismatch, RecordRefused, VaultDamaged.
         """
-        found = next((one for one in self.of(user) if one.id == grant), None)
-        if found is None:
-            raise GrantRefused("it does not hold any more")
         with self._vault.owner(user) as owner:
-            return self._opened(owner, found, base)
+            with self._vault.shelf.database.reading() as connection:
+                found = next((one for one in self._holding(connection, owner) if one.id == grant), None)
+                if found is None:
+                    raise GrantRefused("it does not hold any more")
+                record = self._stored(connection, owner, found)
+            return self._opened(owner, found, record, base)
 
     def revoke(self, user: bytes, grant: bytes) -> bool:
         """Use a grant no more; False where there is none such.
@@ -105,12 +101,28 @@ class Grants:
         """Destroy the keys of epochs that are over; so many were."""
         return self._epochs.destroy_over(self._clock())
 
-    def _opened(self, owner: Owner, grant: Grant, base: bytes) -> OpenedRecord:
+    def _holding(self, connection: Connection, owner: Owner) -> list[Grant]:
+        """In one transaction: what is found together holds together."""
+        now, rows = self._clock(), _facts.of_kinds(connection, owner, (Kind.USER, Kind.DEVICE, Kind.GRANT))
+        if len(rows[Kind.USER]) != 1 or _facts.opened(owner, rows[Kind.USER][0])["suspended"]:
+            return []
+        kept = [one.grant for one in _granted.read(owner, rows[Kind.GRANT]) if one.until > now]
+        devices = {one.id.hex() for one in _devices.read(owner, rows[Kind.DEVICE]) if not one.revoked}
+        live = [one for one in kept if one is not None and one.device in devices]
+        if not live:
+            return []
+        stored = {head.digest.hex() for head in _reading.heads(self._vault.shelf, connection, owner)}
+        live = [one for one in live if one.record in stored]
+        return [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
+
+    def _stored(self, connection: Connection, owner: Owner, grant: Grant) -> bytes:
+        return _reading.record(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))
+
+    def _opened(self, owner: Owner, grant: Grant, record: bytes, base: bytes) -> OpenedRecord:
         now = self._clock()
         epoch = self._epochs.find(bytes.fromhex(grant.epoch), now)
         if epoch is None:
             raise GrantRefused(f"epoch {grant.epoch} is over, or never was")
-        record = self._vault.get(owner.user, bytes.fromhex(grant.prefix))
         return open_granted(
             grant, record, tenant=owner.tenant, user=owner.user, base=base, epoch=epoch, now=now
         )

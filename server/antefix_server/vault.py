@@ -27,7 +27,7 @@ from typing import Self
 from antefix.errors import InvalidArgument
 from antefix.keys import DevicePublic
 from antefix.receipts import Checkpoint, LogKey, Receipt
-from antefix_server import _create, _tables
+from antefix_server import _create, _reading, _tables
 from antefix_server._engine import Database
 from antefix_server._keyfile import Identity, KeyFile
 from antefix_server._log import RemovalLog
@@ -36,7 +36,6 @@ from antefix_server._removal import Remover
 from antefix_server._scratch import scratch
 from antefix_server._shelf import Shelf
 from antefix_server._writing import Writer
-from antefix_server.errors import RecordAbsent
 from antefix_server.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 
 __all__ = ["Head", "Vault"]
@@ -167,10 +166,8 @@ class Vault:
         Raises:
             UnknownUser.
         """
-        with self.owner(user) as owner:
-            with self._shelf.database.reading() as connection:
-                stored = self._shelf.owned(connection, owner.tag)
-            return [owner.open_head(one.head) for one in stored]
+        with self.owner(user) as owner, self._shelf.database.reading() as connection:
+            return _reading.heads(self._shelf, connection, owner)
 
     def get(self, user: bytes, prefix: bytes) -> bytes:
         """A record as it was put.
@@ -179,14 +176,8 @@ class Vault:
             UnknownUser, RecordAbsent: nothing is stored.
             VaultDamaged: what is stored was changed.
         """
-        with self.owner(user) as owner:
-            place = owner.place(_sized("prefix", prefix))
-            with self._shelf.database.reading() as connection:
-                stored = self._shelf.find(connection, place)
-                pieces = [] if stored is None else self._shelf.content(connection, stored.id)
-            if stored is None:
-                raise _absent(user, prefix)
-            return b"".join(owner.open(owner.open_head(stored.head), pieces))
+        with self.owner(user) as owner, self._shelf.database.reading() as connection:
+            return _reading.record(self._shelf, connection, owner, _sized("prefix", prefix))
 
     def stream(self, user: bytes, prefix: bytes) -> Iterator[bytes]:
         """A record piece by piece, each read in its own short transaction.
@@ -300,12 +291,8 @@ class Vault:
 
     def _find(self, owner: Owner, prefix: bytes) -> tuple[int, Head]:
         """Row and head of a record."""
-        place = owner.place(_sized("prefix", prefix))
         with self._shelf.database.reading() as connection:
-            stored = self._shelf.find(connection, place)
-        if stored is None:
-            raise _absent(owner.user, prefix)
-        return stored.id, owner.open_head(stored.head)
+            return _reading.find(self._shelf, connection, owner, _sized("prefix", prefix))
 
     def _pieces(self, row: int) -> Iterator[bytes]:
         for number in itertools.count():
@@ -327,9 +314,3 @@ def _sized(what: str, value: object) -> bytes:
             f"{what} id is {had}, expected 16 bytes", "use the id that was given, not a name"
         )
     return value
-
-
-def _absent(user: bytes, prefix: bytes) -> RecordAbsent:
-    return RecordAbsent(
-        f"user {user.hex()} has no record of prefix {prefix.hex()}", "put the first with replaces=0"
-    )

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import Connection
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix._batch import Piece, RunningBatch
 from antefix.errors import GrantRefused, InvalidArgument, RecordMismatch, TextTooLong
+from antefix_server import _reading
+from antefix_server._outer import Owner
+from antefix_server._shelf import Shelf
 from antefix_server.engine.applied import Applied
 from antefix_server.engine.bank import Bank
 from antefix_server.engine.limits import Limits
@@ -245,13 +249,13 @@ def test_a_damaged_record_is_its_users_alone(
 ) -> None:
     ann, _ = host.hosted("ann", BASE)
     bob, prefix = host.hosted("bob", BASE)
-    real = host.vault.get
+    real = _reading.record
 
-    def damaged(user: bytes, place: bytes) -> bytes:
-        record = real(user, place)
-        return record[:-1] + bytes([record[-1] ^ 1]) if user == ann.user else record
+    def damaged(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> bytes:
+        record = real(shelf, connection, owner, prefix)
+        return record[:-1] + bytes([record[-1] ^ 1]) if owner.user == ann.user else record
 
-    monkeypatch.setattr(host.vault, "get", damaged)
+    monkeypatch.setattr(_reading, "record", damaged)
     broken, fine = engine.ask(ann.user, asked()), engine.ask(bob.user, asked())
     with pytest.raises(RecordMismatch):
         list(broken)

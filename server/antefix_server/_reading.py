@@ -1,0 +1,40 @@
+"""What is stored of a user, read in a transaction of the caller's."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from antefix_server._outer import Head, Owner
+from antefix_server._shelf import Shelf
+from antefix_server.errors import RecordAbsent
+
+
+def heads(shelf: Shelf, connection: Connection, owner: Owner) -> list[Head]:
+    """Of all records, without content."""
+    return [owner.open_head(one.head) for one in shelf.owned(connection, owner.tag)]
+
+
+def find(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> tuple[int, Head]:
+    """Row and head of a record.
+
+    Raises:
+        RecordAbsent: nothing is stored.
+        VaultDamaged.
+    """
+    stored = shelf.find(connection, owner.place(prefix))
+    if stored is None:
+        raise RecordAbsent(
+            f"user {owner.user.hex()} has no record of prefix {prefix.hex()}",
+            "put the first with replaces=0",
+        )
+    return stored.id, owner.open_head(stored.head)
+
+
+def record(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> bytes:
+    """A record as it was put.
+
+    Raises:
+        RecordAbsent, VaultDamaged.
+    """
+    row, head = find(shelf, connection, owner, prefix)
+    return b"".join(owner.open(head, shelf.content(connection, row)))
