@@ -8,12 +8,18 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
 from antefix.keys import DeviceKeys
+from antefix_server.engine.limits import Limits as EngineLimits
+from antefix_server.engine.loop import Engine
 from antefix_server.gateway import Limits, application
+from antefix_server.hosting import PROMPTS, Hosting
 from antefix_server.registry import Registry
+from tests import tiny
+from tests.hosting import Host
 from tests.sealed import some_bytes
 from tests.vaults import new_vault
 
 pytestmark = pytest.mark.slow
+HOSTED = {"/v1/epoch", "/v1/grants", "/v1/grants/{id}", "/v1/models", *PROMPTS}
 PHONE = DeviceKeys(some_bytes("phone", 64))
 MANY = settings(
     max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
@@ -31,6 +37,22 @@ def test_nothing_that_anybody_asks_is_a_server_error(tmp_path: Path) -> None:
             for headers in ({}, {"Authorization": f"Bearer {token}"}):
                 asked += all_answered(operation, headers)
         assert asked > 500
+
+
+def test_nothing_that_anybody_asks_of_hosted_inference_is_a_server_error(tmp_path: Path) -> None:
+    base = tiny.base("llama")
+    with new_vault(tmp_path / "vault") as vault:
+        host = Host(vault)
+        ann, _ = host.hosted("ann", base)
+        limits = Limits(requests_per_minute=10**6, enrolments_per_minute=10**6)
+        with Engine(base, host.grants, EngineLimits(rows=4, new_tokens=32)) as engine:
+            made = application(vault, limits, hosting=Hosting(engine, host.grants, host.epochs))
+            schema = schemathesis.openapi.from_asgi("/openapi.json", made)
+            asked = 0
+            for operation in map(found, schema.get_all_operations()):
+                if operation.path in HOSTED:
+                    asked += all_answered(operation, {"Authorization": f"Bearer {ann.token}"})
+        assert asked > 150
 
 
 def all_answered(operation: Any, headers: dict[str, str]) -> int:

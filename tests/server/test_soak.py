@@ -13,7 +13,7 @@ from tests.server.soaking import soak
 
 @pytest.mark.slow
 def test_nothing_is_lost_and_nothing_grows(tmp_path: Path) -> None:
-    done, differing = soak(tmp_path, str(tiny_folder(tmp_path / "base")), 60, 300)
+    done, differing = soak(tmp_path, str(tiny_folder(tmp_path / "base")), 300, 300)
     tally = done.tally
     assert tally.errors == []
     assert min(tally.counts[what] for what in ("joined", "left", "answers", "revoked")) > 5
