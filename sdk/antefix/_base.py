@@ -164,6 +164,17 @@ class FrozenBase:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input vectors [..., hidden] of token ids, as the first layer takes them."""
+        table: Any = self.model.get_input_embeddings()
+        vectors: Tensor = table(ids)
+        return vectors
+
+    def decode_vectors(self, vectors: Tensor, positions: Tensor, watcher: _attention.Watcher) -> None:
+        """As `decode`, of input vectors [rows, T, hidden] in place of tokens; causal bases alone."""
+        body: Any = self.model.get_decoder()
+        body(inputs_embeds=vectors, position_ids=positions, use_cache=False, antefix=watcher)
+
     @contextmanager
     def activation_checkpointing(self, on: bool) -> Iterator[None]:
         """Within the block, recompute each layer's activations in the backward pass, not keep them."""

@@ -7,6 +7,7 @@ exactly, because it adds to them and its last layer starts at zero.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
@@ -70,6 +71,31 @@ class Direct:
     def gradient(self, trained: Tensor, of_prefix: Tensor) -> Tensor:
         """The same gradient, zero at the sink row."""
         return of_prefix if self._sink is None else of_prefix.index_fill(0, self._sink, 0.0)
+
+
+class Embedded:
+    """prefix = what the base computes on the trained input vectors (paper section 7.2, "embedding-only")."""
+
+    def __init__(self, computed: Callable[[Tensor], Tensor], vectors: Tensor, freeze_sink: bool) -> None:
+        """Start at `vectors` [P, hidden]; `computed` makes a flat prefix of such."""
+        self._computed, self._vectors, self._freeze = computed, vectors, freeze_sink
+
+    def initial(self) -> Tensor:
+        """The vectors themselves."""
+        return self._vectors.flatten().clone()
+
+    def prefix(self, trained: Tensor) -> Tensor:
+        """One pass through the base."""
+        return self._computed(trained.view_as(self._vectors))
+
+    def gradient(self, trained: Tensor, of_prefix: Tensor) -> Tensor:
+        """Backward through the base; zero at the sink's vector."""
+        with torch.enable_grad():
+            leaf = trained.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.prefix(leaf), leaf, of_prefix)
+        if self._freeze:
+            gradient[: self._vectors.shape[1]] = 0.0
+        return gradient
 
 
 class Mlp:

@@ -60,6 +60,9 @@ class PrefixSpec(Settings):
         mlp_width: width of the reparametrisation MLP (paper section 4.3; 512 for table-to-text), or
             None to train keys and values directly. The MLP exists in training only. It costs
             `width * 2 * layers * heads * head_dim` numbers per user, so it suits few users.
+        layers: `all` trains keys and values of every layer; `embedding` trains P input vectors alone, of
+            which the base makes the rest (paper section 7.2, "embedding-only"): for comparison, it is worse.
+            What comes of it is a prefix like any other. Causal bases only.
         start: `prefix` goes on from a given prefix; `examples` takes what the base computes on the
             user's own first tokens; `words` the same on `words`; `zeros`; `random`. None is `prefix`
             where one is given, else `examples`.
@@ -69,6 +72,7 @@ class PrefixSpec(Settings):
 
     length: int = Field(default=16, ge=1, le=2**16)
     mlp_width: int | None = Field(default=None, ge=1, le=2**16)
+    layers: Literal["all", "embedding"] = "all"
     start: Start | None = None
     words: str | None = None
     freeze_sink: bool = True
@@ -77,6 +81,11 @@ class PrefixSpec(Settings):
     def _agree(self) -> Self:
         if self.freeze_sink and self.length < 2:
             raise ValueError("length 1 with freeze_sink=True leaves nothing to train; use length 2 or more")
+        if self.layers == "embedding" and (self.mlp_width is not None or self.start == "prefix"):
+            raise ValueError(
+                "layers is 'embedding', which has no MLP and goes on from no prefix: "
+                "leave out mlp_width, choose another start"
+            )
         if (self.start == "words") != (self.words is not None):
             given = "not given" if self.words is None else "given"
             raise ValueError(f"start is {self.start!r} and words is {given}; they go together")

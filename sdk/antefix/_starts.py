@@ -61,6 +61,45 @@ def start_values(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) 
     ]
 
 
+def start_vectors(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) -> list[Tensor]:
+    """Input vectors [P, hidden], fp32, with which each user begins who trains nothing else.
+
+    Raises:
+        InvalidArgument: an encoder-decoder, or a prefix to go on from.
+    """
+    if base.is_encoder_decoder:
+        raise InvalidArgument(
+            "layers is 'embedding', and this base is an encoder-decoder", "use layers='all', or a causal base"
+        )
+    return [_vectors(base, spec, _kind(spec, user), user) for user in users]
+
+
+def _vectors(base: FrozenBase, spec: PrefixSpec, kind: Start, user: Beginner) -> Tensor:
+    if kind == "prefix":
+        raise InvalidArgument(
+            "layers is 'embedding', and a prefix does not tell of which input vectors it was made",
+            "train without a prefix to start from",
+        )
+    lead = _lead(base, _first_tokens(base, spec, kind, user), spec.length)
+    real = base.embed(torch.tensor(lead, device=base.device)).detach().float()
+    if kind in ("words", "examples"):
+        return real
+    dice = torch.Generator().manual_seed(user.seed)
+    noise = torch.randn(real.shape, generator=dice).to(real.device) * real.std()
+    changed = noise if kind == "random" else torch.zeros_like(real)
+    return torch.cat([real[:1], changed[1:]]) if spec.freeze_sink else changed
+
+
+def computed(base: FrozenBase, vectors: Tensor) -> Tensor:
+    """Keys and values that the base makes of input vectors [P, hidden]: flat fp32, differentiable."""
+    length = len(vectors)
+    nothing = base.layout.split(torch.zeros(1, 0, device=base.device, dtype=base.dtype))
+    capture = _Capture.of(base, [length], [length], nothing)
+    positions = torch.arange(length, device=base.device)[None]
+    base.decode_vectors(vectors.to(base.device, base.dtype)[None], positions, capture)
+    return base.layout.join([capture.found[slot] for slot in range(len(base.layout.slots))]).float()
+
+
 def activations(base: FrozenBase, texts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Keys and values that the base computes on each of `texts`, all of one length P: flat [size(P)]."""
     found: list[Tensor] = []

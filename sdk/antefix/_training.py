@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Never, Self
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from antefix._adam import Adam
@@ -20,9 +22,9 @@ from antefix._example import Example
 from antefix._examples import encode_user, texts_of
 from antefix._prefix import Prefix
 from antefix._queue import MicroBatch, row_queue
-from antefix._reparam import reparametrisation
+from antefix._reparam import Embedded, Reparametrisation, reparametrisation
 from antefix._spec import PrefixSpec, TrainingPlan
-from antefix._starts import Beginner, start_values
+from antefix._starts import Beginner, computed, start_values, start_vectors
 from antefix._steps import Outcome
 from antefix._steps import run as run_rows
 from antefix._users import UserRun, split_rows
@@ -278,19 +280,35 @@ def _user_runs(
         else:
             split[user] = split_rows(rows, plans[user])
     beginners = [Beginner(split[user][0], given.get(user), plans[user].seed) for user in examples]
-    hidden = base.head.weight.shape[1]
     runs = []
-    for user, start in zip(examples, start_values(base, spec, beginners), strict=True):
+    for user, (start, reparam) in zip(examples, _beginnings(base, spec, beginners), strict=True):
         if not torch.isfinite(start).all():
             raise InvalidArgument(
                 f"the start of user {user!r} has NaN or infinite values in {base.dtype}",
                 "load the base with dtype='fp32', or choose another start",
             )
-        reparam = reparametrisation(spec, base.layout, start.to(base.device), hidden, plans[user].seed)
         adam = Adam.of(reparam.initial().to(base.device))
         digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
         runs.append(UserRun(user, *split[user], plans[user], reparam, adam, digest))
     return runs
+
+
+def _beginnings(
+    base: FrozenBase, spec: PrefixSpec, beginners: Sequence[Beginner]
+) -> Iterator[tuple[Tensor, Reparametrisation]]:
+    """Each user's prefix at the start, flat on the CPU, and what trains it."""
+    if spec.layers == "embedding":
+        for vectors in start_vectors(base, spec, beginners):
+            embedded = Embedded(partial(computed, base), vectors, spec.freeze_sink)
+            with torch.no_grad():
+                yield embedded.prefix(vectors.flatten()).cpu(), embedded
+        return
+    hidden = base.head.weight.shape[1]
+    for start, beginner in zip(start_values(base, spec, beginners), beginners, strict=True):
+        yield (
+            start,
+            reparametrisation(spec, base.layout, start.to(base.device), hidden, beginner.seed),
+        )
 
 
 def _result(base: FrozenBase, run: UserRun) -> TrainedUser:

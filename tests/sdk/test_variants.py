@@ -1,0 +1,96 @@
+"""The paper's variants of a prefix, each against a plain loop that knows nothing of how ours is computed."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, train
+from antefix._examples import Row, encode_user
+from antefix._starts import activations, computed
+from antefix.errors import InvalidArgument
+from tests import tiny
+
+TEXTS = [
+    Example(prompt=f"An ornament {word}", completion=f"is {word} and {word}")
+    for word in ("red", "blue", "green", "small")
+]
+PLAN = TrainingPlan(max_steps=12, batch_size=2, learning_rate=0.05, validation_fraction=0.0)
+EMBEDDED = PrefixSpec(length=4, layers="embedding", start="words", words="An ornament is")
+
+
+def lead(base: FrozenBase) -> list[int]:
+    """BOS and the words, as a prefix starts."""
+    bos: Any = base.tokenizer.bos_token_id
+    ids = list(base.tokenizer("An ornament is", add_special_tokens=False)["input_ids"])
+    return ([bos, *ids] * 4)[:1] + (ids * 4)[:3] if bos is not None and ids[0] != bos else (ids * 4)[:4]
+
+
+def loss_of(base: FrozenBase, vectors: Tensor, row: Row) -> Tensor:
+    """Through the model as transformers has it: vectors in front of the text's own, no cache, no prefix."""
+    inputs = torch.tensor([row.inputs])
+    table: Any = base.model.get_input_embeddings()
+    body: Any = base.model.get_decoder()
+    whole = torch.cat([vectors[None], table(inputs)], 1)
+    hidden = body(inputs_embeds=whole, use_cache=False).last_hidden_state[0]
+    logits = base.head.logits(hidden[-len(row.targets) :])
+    return F.cross_entropy(logits, torch.tensor(row.targets), reduction="sum")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "qwen2", "gemma", "mistral"])
+def test_embedding_only_starts_on_what_the_base_computes_on_the_words(family: str) -> None:
+    base = tiny.base(family)
+    tokens = torch.tensor(lead(base))
+    (real,) = activations(base, [tuple(tokens.tolist())])
+    with torch.no_grad():
+        ours = computed(base, base.embed(tokens))
+    torch.testing.assert_close(ours, real, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_embedding_only_has_the_gradient_of_the_whole_model(family: str) -> None:
+    base = tiny.base(family)
+    rows = list(encode_user(base, "me", TEXTS, length=4, max_prompt_tokens=None))
+    one = TEXTS[:1]
+    plan = PLAN.model_copy(update={"max_steps": 1, "batch_size": 1, "clip_norm": 1e9})
+    trained = train(base, {"me": one}, EMBEDDED, plan, progress=False)["me"]
+    vectors = base.embed(torch.tensor(lead(base))).detach().float().requires_grad_()
+    loss = loss_of(base, vectors, rows[0]) / len(rows[0].targets)
+    assert trained.loss_before == pytest.approx(loss.item(), abs=1e-4)
+    (gradient,) = torch.autograd.grad(loss, vectors)
+    gradient[0] = 0
+    moved = vectors.detach() - plan.learning_rate * gradient / (gradient.abs() + plan.epsilon)  # Adam's first
+    with torch.no_grad():
+        wanted = computed(base, moved)
+    assert (trained.prefix.values - wanted).norm() <= 1e-3 * wanted.norm()
+
+
+def test_embedding_only_learns_and_what_comes_of_it_is_a_prefix_like_any_other() -> None:
+    base = tiny.base("llama")
+    plan = PLAN.model_copy(update={"max_steps": 60})
+    everywhere = EMBEDDED.model_copy(update={"layers": "all"})
+    embedded = train(base, {"me": TEXTS}, EMBEDDED, plan, progress=False)["me"]
+    whole = train(base, {"me": TEXTS}, everywhere, plan, progress=False)["me"]
+    assert embedded.loss_before == pytest.approx(whole.loss_before, abs=1e-5)
+    assert embedded.loss_after < embedded.loss_before - 1
+    assert embedded.prefix != whole.prefix
+    assert embedded.prefix.layout == whole.prefix.layout
+    first = zip(
+        base.layout.split(embedded.prefix.values), base.layout.split(whole.prefix.values), strict=True
+    )
+    assert all(torch.allclose(ours[:, :, 0], theirs[:, :, 0], atol=1e-5) for ours, theirs in first)
+
+
+def test_what_embedding_only_cannot_be() -> None:
+    with pytest.raises(InvalidArgument, match="no MLP"):
+        PrefixSpec(layers="embedding", mlp_width=8)
+    with pytest.raises(InvalidArgument, match="encoder-decoder"):
+        train(tiny.base("bart"), {"me": TEXTS}, EMBEDDED, PLAN, progress=False)
+    base = tiny.base("llama")
+    start = train(base, {"me": TEXTS}, PrefixSpec(length=4), PLAN, progress=False)["me"].prefix
+    with pytest.raises(InvalidArgument, match="input vectors"):
+        train(
+            base, {"me": TEXTS}, PrefixSpec(length=4, layers="embedding"), PLAN, start=start, progress=False
+        )
