@@ -37,18 +37,43 @@ def search(base: FrozenBase, prepared: Prepared) -> Generated:
         suppress_tokens=banned_tokens(base) or None,
         decoder_start_token_id=prepared.inputs[0] if base.is_encoder_decoder else None,
     )
-    inputs = _seq2seq(base, prepared) if base.is_encoder_decoder else _causal(base, prepared)
+    inputs, given = _inputs(base, prepared)
     # Settings that come with a model (BART forces a last token, say) would fill what is left open above; a
     # running batch knows none of them. The copy shares all but this attribute.
     model: Any = copy(base.model)
     model.generation_config = GenerationConfig()
-    found = model.generate(**inputs, generation_config=settings)[0, len(prepared.inputs) :].tolist()
+    found = model.generate(**inputs, generation_config=settings)[0, given:].tolist()
     length = next((n for n, token in enumerate(found) if token in prepared.ends), len(found))
     text = TextStream(base.tokenizer, ())
     for token in found[:length]:
         text.push(token)
     text.finish()
     return Generated(text.text, tuple(found[:length]), "end" if length < len(found) else "length")
+
+
+def _inputs(base: FrozenBase, prepared: Prepared) -> tuple[dict[str, Any], int]:
+    """What `generate` gets, and how many tokens of it come back in front of what it finds."""
+    if base.is_encoder_decoder:
+        return _seq2seq(base, prepared), len(prepared.inputs)
+    if prepared.blind:
+        return _under_infix(base, prepared), 1
+    return _causal(base, prepared), len(prepared.inputs)
+
+
+def _under_infix(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
+    """`generate` cannot hide a cache from some of its tokens: the prompt but its last is read here."""
+    arena = Arena(base, 1, capacity_for(prepared.size))
+    read_in(base, arena, [0], [prepared])
+    end = prepared.length + prepared.blind
+    cache = [
+        tuple(_per_beam(part[:, :, :end], prepared) for part in arena.look(number, slice(0, 1), end))
+        for number in range(len(base.layout.slots))
+    ]
+    return {
+        "input_ids": torch.tensor([prepared.inputs[-1:]], device=base.device),
+        "attention_mask": _seen(base, end + 1),
+        "past_key_values": DynamicCache(cache),
+    }
 
 
 def _causal(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:

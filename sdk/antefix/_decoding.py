@@ -48,6 +48,8 @@ class Access:
         places: slots of the tokens themselves [R, T].
         stored: row and slot of each new key, both [B, N]; None writes nothing.
         pack: of the asking tokens; None if the pass has one row of tokens per row.
+        unseen: an infix: per row, slots below the first number are not seen from places below the second
+            [R, 1]; None for none.
     """
 
     arena: Arena
@@ -57,6 +59,7 @@ class Access:
     places: Tensor
     stored: tuple[Tensor, Tensor] | None
     pack: Pack | None = None
+    unseen: tuple[Tensor, Tensor] | None = None
 
 
 class StoredRows:
@@ -103,6 +106,9 @@ class StoredRows:
             access = self._by_kind[kind]
             slots = torch.arange(access.used, device=access.last.device)
             visible = slots <= access.last[:, :, None]  # (R, T, used)
+            if access.unseen is not None:
+                length, until = access.unseen
+                visible &= ~((slots < length[:, :, None]) & (access.places < until)[:, :, None])
             mask = added_mask(visible, self._base.dtype).repeat(1, group, 1)[:, None]
             if kind in self._tables:
                 mask = mask + relative_bias(self._tables[kind], access.places, slots[None])
@@ -120,6 +126,7 @@ class Newcomer:
         inputs: tokens that the decoder reads.
         source: tokens that the encoder reads.
         padding: tokens at the end of `inputs` that are there for the shape only.
+        blind: of the first `inputs`, so many do not see the prefix.
     """
 
     row: int
@@ -127,6 +134,7 @@ class Newcomer:
     inputs: Sequence[int]
     source: Sequence[int]
     padding: int = 0
+    blind: int = 0
 
 
 def prefill(base: FrozenBase, arena: Arena, rows: Sequence[Newcomer], prefixes: Arena | None) -> Tensor:
@@ -148,7 +156,7 @@ def prefill(base: FrozenBase, arena: Arena, rows: Sequence[Newcomer], prefixes: 
         parts = [row.inputs[start : start + CHUNK] for row in rows]
         here = [length + start for length in starts]
         own, places = _packed(base, arena, "decoder", numbers, here, [len(part) for part in parts])
-        by_kind: dict[Kind, Access] = {"decoder": own}
+        by_kind: dict[Kind, Access] = {"decoder": replace(own, unseen=_unseen(base, rows))}
         if looked is not None:
             by_kind["cross"] = replace(looked, last=looked.last[:, :1].expand(own.last.shape), pack=own.pack)
         ids = _flat([token for part in parts for token in part], base)[None]
@@ -183,6 +191,13 @@ def decode(
         encoded = torch.zeros(count, 1, base.head.weight.shape[1], device=base.device, dtype=base.dtype)
     hidden = base.decode(_flat(tokens, base)[:, None], places, StoredRows(base, by_kind), encoded)
     return hidden[:, 0]
+
+
+def _unseen(base: FrozenBase, rows: Sequence[Newcomer]) -> tuple[Tensor, Tensor] | None:
+    if not any(row.blind for row in rows):
+        return None
+    ends = [row.length + row.blind for row in rows]
+    return _flat([row.length for row in rows], base)[:, None], _flat(ends, base)[:, None]
 
 
 def _encode(base: FrozenBase, rows: Sequence[Newcomer], prefixes: Arena) -> Tensor:

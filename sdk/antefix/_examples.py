@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 from antefix._arguments import require
@@ -23,16 +23,23 @@ class Row:
         inputs: tokens fed to the decoder, `targets` shifted right at their end.
         targets: tokens to predict, at the last `len(targets)` positions of `inputs`.
         source: tokens fed to the encoder; empty for causal models.
+        blind: of the first `inputs`, so many do not see the prefix: an infix.
     """
 
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     source: tuple[int, ...] = ()
+    blind: int = 0
 
     @property
     def tokens(self) -> int:
         """Real tokens computed for this row, encoder and decoder."""
         return len(self.inputs) + len(self.source)
+
+    @property
+    def with_infix(self) -> Row:
+        """Of its prompt, only the last token sees the prefix: the one from which the completion begins."""
+        return replace(self, blind=len(self.inputs) - len(self.targets))
 
 
 def encode_user(

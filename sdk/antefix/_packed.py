@@ -23,12 +23,14 @@ class PackedRows:
         parts: per slot, one prefix per row [rows, 2, heads, P, head_dim].
         lengths: tokens per row that ask, by kind of layer.
         seen: tokens per row that are looked at, by kind of layer.
+        blind: first tokens per row that do not see the prefix in the decoder; empty for none.
     """
 
     base: FrozenBase
     parts: list[Tensor]
     lengths: dict[Kind, list[int]]
     seen: dict[Kind, list[int]]
+    blind: Sequence[int] = ()
     _masks: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     _tables: dict[Kind, nn.Module] = field(default_factory=dict)
 
@@ -56,14 +58,17 @@ class PackedRows:
             self._tables[kind] = module
         group = query.shape[1] // key.shape[1]
         outputs = []
-        for asked, keys, values, before in zip(
+        blind = self.blind if self.blind and kind == "decoder" else [0] * len(self.lengths[kind])
+        for asked, keys, values, before, unseen in zip(
             _rows(query, self.lengths[kind]),
             _rows(key, self.seen[kind]),
             _rows(value, self.seen[kind]),
             self.parts[number].unbind(0),
+            blind,
             strict=True,
         ):
-            mask = self._mask(kind, asked.shape[2], keys.shape[2], before.shape[2], group, query)
+            size = (asked.shape[2], keys.shape[2], before.shape[2], unseen)
+            mask = self._mask(kind, size, group, query)
             keys = torch.cat([before[None, 0], keys], 2)  # (1, kv_heads, P + S, d)
             values = torch.cat([before[None, 1], values], 2)
             outputs.append(weigh(asked, keys, values, mask, scaling).transpose(1, 2))
@@ -72,12 +77,13 @@ class PackedRows:
             outputs.append(query.new_zeros(1, short, query.shape[1], value.shape[3]))
         return torch.cat(outputs, 1)
 
-    def _mask(self, kind: Kind, asks: int, sees: int, length: int, group: int, like: Tensor) -> Tensor:
+    def _mask(self, kind: Kind, size: tuple[int, int, int, int], group: int, like: Tensor) -> Tensor:
         """Added mask [1, 1 or heads, group * T, P + S] of a row, the same for rows of the same size."""
-        key = (kind, asks, sees, group)
+        key, (asks, sees, length, unseen) = (kind, *size, group), size
         if key not in self._masks:
             visible = torch.ones(asks, length + sees, dtype=torch.bool, device=like.device)
             visible = visible.tril(length) if kind == "decoder" else visible
+            visible[:unseen, :length] = False
             mask = added_mask(visible, like.dtype).repeat(group, 1)[None, None]
             if kind in self._tables:
                 places = torch.arange(length + sees, device=like.device)[None]

@@ -84,7 +84,13 @@ class PaddedRows(PackedRows):
         """What a token sees [rows or 1, width, P + width]; padding comes after whatever a text sees."""
         size = length + self.width
         if kind == "decoder":
-            return torch.ones(1, self.width, size, dtype=torch.bool, device=device).tril(length)
+            visible = torch.ones(1, self.width, size, dtype=torch.bool, device=device).tril(length)
+            if not any(self.blind):
+                return visible
+            unseen = torch.zeros(len(self.parts[0]), 1, 1, dtype=torch.long)
+            unseen[: len(self.blind), 0, 0] = torch.tensor(self.blind)
+            asking = torch.arange(self.width, device=device)[:, None] < unseen.to(device)
+            return visible & ~(asking & (torch.arange(size, device=device) < length))
         counts = torch.zeros(len(self.parts[0]), dtype=torch.long)
         counts[: len(self.seen[kind])] = torch.tensor(self.seen[kind])
         ends = length + counts.to(device).clamp(min=1)  # a dummy looks at zeros, since nothing at all is NaN

@@ -52,7 +52,8 @@ def read_in(
         for number, one in enumerate(pack):
             prefixes.place(number, one.request.prefix)
     newcomers = [
-        Newcomer(slot, one.length, one.inputs, one.source) for slot, one in zip(slots, pack, strict=True)
+        Newcomer(slot, one.length, one.inputs, one.source, blind=one.blind)
+        for slot, one in zip(slots, pack, strict=True)
     ]
     if shape is None:
         hidden = prefill(base, arena, newcomers, prefixes)

@@ -24,6 +24,7 @@ class GenerationRequest(Settings):
     Attributes:
         prompt: what the base reads first; may be empty.
         prefix: whose prefix it reads it under; None for none.
+        infix: the prefix was trained with `PrefixSpec(place="infix")`: the prompt does not see it.
         chat: put the prompt into the tokenizer's chat template, as the last turn of the user.
         history: earlier turns of the chat, (role, text) each; roles are `system`, `user`, `assistant`.
         max_new_tokens: tokens at most.
@@ -43,6 +44,7 @@ class GenerationRequest(Settings):
 
     prompt: str = Field(repr=False)
     prefix: Prefix | None = None
+    infix: bool = False
     chat: bool = False
     history: tuple[tuple[str, str], ...] = Field(default=(), repr=False)
     max_new_tokens: int = Field(default=64, ge=1, le=2**20)
@@ -170,6 +172,11 @@ class Prepared:
         return 0 if self.request.prefix is None else self.request.prefix.length
 
     @property
+    def blind(self) -> int:
+        """Of the inputs, so many do not see the prefix."""
+        return len(self.inputs) - 1 if self.request.infix else 0
+
+    @property
     def size(self) -> Size:
         """Positions that it may fill."""
         decoder = self.length + len(self.inputs) + self.request.max_new_tokens
@@ -200,6 +207,10 @@ def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the reque
     tokens = tuple(_chat_tokens(base, request) if request.chat else _tokens(base, request))
     ends = frozenset[int]() if request.ignore_eos else _ends(base)
     new = request.max_new_tokens
+    if base.is_encoder_decoder and request.infix:
+        raise InvalidArgument(
+            "infix=True, and this base is an encoder-decoder", "leave it out, or use a causal base"
+        )
     if base.is_encoder_decoder:
         start = int(base.model.config.decoder_start_token_id)
         prepared, most = Prepared(request, (start,), tokens, ends), max(len(tokens), new)

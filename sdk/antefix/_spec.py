@@ -63,6 +63,8 @@ class PrefixSpec(Settings):
         layers: `all` trains keys and values of every layer; `embedding` trains P input vectors alone, of
             which the base makes the rest (paper section 7.2, "embedding-only"): for comparison, it is worse.
             What comes of it is a prefix like any other. Causal bases only.
+        place: `infix` is seen from the end of a prompt on, by the completion alone (paper section 7.3): for
+            comparison, it is worse. Generate with `GenerationRequest(infix=True)`. Causal bases only.
         start: `prefix` goes on from a given prefix; `examples` takes what the base computes on the
             user's own first tokens; `words` the same on `words`; `zeros`; `random`. None is `prefix`
             where one is given, else `examples`.
@@ -73,6 +75,7 @@ class PrefixSpec(Settings):
     length: int = Field(default=16, ge=1, le=2**16)
     mlp_width: int | None = Field(default=None, ge=1, le=2**16)
     layers: Literal["all", "embedding"] = "all"
+    place: Literal["prefix", "infix"] = "prefix"
     start: Start | None = None
     words: str | None = None
     freeze_sink: bool = True

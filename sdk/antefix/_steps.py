@@ -90,9 +90,10 @@ def _forward(base: FrozenBase, shape: Shape, rows: Sequence[Row], parts: list[Te
     """Last hidden state [1, tokens, hidden] of packed rows."""
     length = parts[0].shape[-2]
     inputs, sources = [len(row.inputs) for row in rows], [len(row.source) for row in rows]
-    watcher = PackedRows.of(base, inputs, sources, parts)
+    blind = [row.blind for row in rows]
+    watcher = PackedRows.of(base, inputs, sources, parts, blind=blind)
     if shape.rows:
-        watcher = PaddedRows.of(base, inputs, sources, parts, width=shape.width)
+        watcher = PaddedRows.of(base, inputs, sources, parts, blind=blind, width=shape.width)
     ids, positions = _packed([row.inputs for row in rows], shape.tokens, length, base.device)
     if not base.is_encoder_decoder:
         return base.decode(ids, positions, watcher)

@@ -279,6 +279,10 @@ def _user_runs(
             split[user] = rows, judging, True
         else:
             split[user] = split_rows(rows, plans[user])
+        if spec.place == "infix":
+            _require_causal(base)
+            training, judging, apart = split[user]
+            split[user] = [row.with_infix for row in training], [row.with_infix for row in judging], apart
     beginners = [Beginner(split[user][0], given.get(user), plans[user].seed) for user in examples]
     runs = []
     for user, (start, reparam) in zip(examples, _beginnings(base, spec, beginners), strict=True):
@@ -291,6 +295,13 @@ def _user_runs(
         digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
         runs.append(UserRun(user, *split[user], plans[user], reparam, adam, digest))
     return runs
+
+
+def _require_causal(base: FrozenBase) -> None:
+    if base.is_encoder_decoder:
+        raise InvalidArgument(
+            "place is 'infix', and this base is an encoder-decoder", "use place='prefix', or a causal base"
+        )
 
 
 def _beginnings(

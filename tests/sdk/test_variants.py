@@ -1,17 +1,21 @@
 """The paper's variants of a prefix, each against a plain loop that knows nothing of how ours is computed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, train
-from antefix._examples import Row, encode_user
+from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, TrainingPlan, generate, train
+from antefix._examples import Row, encode_user, prompt_tokens
+from antefix._shapes import Shape
 from antefix._starts import activations, computed
+from antefix._steps import run as run_rows
 from antefix.errors import InvalidArgument
 from tests import tiny
+from tests.sdk.reference import OneRow
 
 TEXTS = [
     Example(prompt=f"An ornament {word}", completion=f"is {word} and {word}")
@@ -94,3 +98,94 @@ def test_what_embedding_only_cannot_be() -> None:
         train(
             base, {"me": TEXTS}, PrefixSpec(length=4, layers="embedding"), PLAN, start=start, progress=False
         )
+
+
+def infix_logits(base: FrozenBase, flat: Tensor, row: Row, blind: int) -> Tensor:
+    """As the definition has it: a prefix that the first `blind` tokens do not see; of the targets."""
+
+    class Watcher(OneRow):
+        def attend(
+            self,
+            module: nn.Module,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            scaling: float | None,
+            extra: Any,
+        ) -> Tensor:
+            seeing = super().attend(module, query, key, value, scaling, extra)
+            parts, self.parts = self.parts, [part[:, :, :0] for part in self.parts]
+            not_seeing = super().attend(module, query, key, value, scaling, extra)
+            self.parts = parts
+            return torch.cat([not_seeing[:, :blind], seeing[:, blind:]], 1)
+
+    watcher, length = Watcher(base, base.layout.split(flat)), flat.numel() // base.layout.width
+    positions = length + torch.arange(len(row.inputs))[None]
+    hidden = base.decode(torch.tensor([row.inputs]), positions, watcher)[0]
+    return base.head.logits(hidden[-len(row.targets) :])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_infix_has_the_loss_and_gradient_of_its_definition(family: str, padded: bool) -> None:
+    base = tiny.base(family)
+    rows = [row.with_infix for row in encode_user(base, "me", TEXTS, length=5, max_prompt_tokens=None)]
+    assert all(row.blind > 1 for row in rows)
+    flat = torch.randn(len(rows), base.layout.size(5)) * 0.3
+    shape = Shape(128, 0, len(rows) + 1, 32) if padded else Shape(128, 0, 0, 0)
+    ours = run_rows(base, shape, rows, flat, [1.0] * len(rows))
+    assert ours.gradients is not None
+    for number, row in enumerate(rows):
+        leaf = flat[number].clone().requires_grad_()
+        logits = infix_logits(base, leaf, row, row.blind)
+        loss = F.cross_entropy(logits, torch.tensor(row.targets), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        assert ours.losses[number] == pytest.approx(loss.item(), rel=1e-5)
+        assert (ours.gradients[number] - gradient).norm() <= 1e-4 * gradient.norm()
+        seen = run_rows(base, shape, [replace(row, blind=0)], flat[number : number + 1], None)
+        assert seen.losses[0] != pytest.approx(ours.losses[number], rel=1e-4)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_generating_under_an_infix_is_reading_the_whole_text_under_it(exact: bool) -> None:
+    base = tiny.base("llama")
+    spec = PrefixSpec(length=5, place="infix")
+    prefix = train(base, {"me": TEXTS}, spec, PLAN, progress=False)["me"].prefix
+    asked = [
+        GenerationRequest(prompt=prompt, prefix=prefix, infix=infix, max_new_tokens=8, ignore_eos=True)
+        for prompt in ("An ornament", "A tile of the temple is red")
+        for infix in (True, False)
+    ]
+    for request, found in zip(asked, generate(base, asked, exact=exact), strict=True):
+        inputs = tuple(prompt_tokens(base, request.prompt))
+        for count, token in enumerate(found.tokens):
+            row = Row((*inputs, *found.tokens[:count]), (token,))
+            blind = len(inputs) - 1 if request.infix else 0
+            logits = infix_logits(base, prefix.values, row, blind)
+            assert token == int(logits[0].argmax())
+
+
+def test_beams_see_an_infix_from_the_end_of_the_prompt_on() -> None:
+    base = tiny.base("llama")
+    strong = Prefix(torch.randn(base.layout.size(5)) * 2, base.layout, base.fingerprint)
+    asked = GenerationRequest(
+        prompt="A tile of the temple is red", prefix=strong, infix=True, max_new_tokens=8, num_beams=3
+    )
+    inputs = tuple(prompt_tokens(base, asked.prompt))
+    infix, prefix = generate(base, [asked, asked.model_copy(update={"infix": False})])
+    assert infix.tokens != prefix.tokens
+
+    def likelihood(tokens: tuple[int, ...]) -> float:
+        row = Row((*inputs, *tokens[:-1]), tokens)
+        logits = infix_logits(base, strong.values, row, len(inputs) - 1)
+        return -F.cross_entropy(logits, torch.tensor(row.targets), reduction="mean").item()
+
+    assert likelihood(infix.tokens) > likelihood(prefix.tokens)
+
+
+def test_an_infix_is_for_causal_bases() -> None:
+    bart = tiny.base("bart")
+    with pytest.raises(InvalidArgument, match="encoder-decoder"):
+        train(bart, {"me": TEXTS}, PrefixSpec(length=4, place="infix"), PLAN, progress=False)
+    with pytest.raises(InvalidArgument, match="encoder-decoder"):
+        generate(bart, [GenerationRequest(prompt="An ornament", infix=True)])
