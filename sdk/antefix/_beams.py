@@ -1,12 +1,13 @@
-"""Beam search, through transformers' own `generate`.
+"""Beam search of many requests at once, through transformers' own `generate`.
 
-The prefix goes in as a cache that is filled already. `generate` repeats tensors for its beams but not a
-cache, so the prefix is repeated here. A mask shorter than prefix and text together would silently hide
-the wrong tokens, so it is always given in full.
+Prefix and prompt go in as a cache that is filled already. `generate` repeats tensors for its beams but not a
+cache, so it is repeated here. A mask shorter than prefix and text together would silently hide the wrong
+tokens, so it is always given in full; it also tells `generate` the position of each row's next token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from copy import copy
 from typing import Any
 
@@ -17,16 +18,22 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from antefix._arena import Arena
 from antefix._base import FrozenBase
+from antefix._decoding import CHUNK
 from antefix._layout import Kind
 from antefix._reading import capacity_for, read_in
-from antefix._request import Generated, Prepared, banned_tokens
+from antefix._request import Generated, Prepared, Size, banned_tokens
 from antefix._text import TextStream
 
 
 @torch.no_grad()
-def search(base: FrozenBase, prepared: Prepared) -> Generated:
-    """The best text that a beam search finds for one request."""
-    request, ends = prepared.request, sorted(prepared.ends)
+def search(base: FrozenBase, prepared: Sequence[Prepared]) -> list[Generated]:
+    """The best text that a beam search finds for each request.
+
+    Args:
+        base: the frozen base.
+        prepared: alike in `like`; encoder-decoders: one alone.
+    """
+    request, ends = prepared[0].request, sorted(prepared[0].ends)
     pad = base.tokenizer.pad_token_id
     settings = GenerationConfig(
         max_new_tokens=request.max_new_tokens,
@@ -35,14 +42,25 @@ def search(base: FrozenBase, prepared: Prepared) -> Generated:
         eos_token_id=ends or None,
         pad_token_id=pad if pad is not None else (ends or [0])[0],
         suppress_tokens=banned_tokens(base) or None,
-        decoder_start_token_id=prepared.inputs[0] if base.is_encoder_decoder else None,
+        decoder_start_token_id=prepared[0].inputs[0] if base.is_encoder_decoder else None,
     )
-    inputs, given = _inputs(base, prepared)
+    inputs = _seq2seq(base, prepared[0]) if base.is_encoder_decoder else _causal(base, prepared)
     # Settings that come with a model (BART forces a last token, say) would fill what is left open above; a
     # running batch knows none of them. The copy shares all but this attribute.
     model: Any = copy(base.model)
     model.generation_config = GenerationConfig()
-    found = model.generate(**inputs, generation_config=settings)[0, given:].tolist()
+    found = model.generate(**inputs, generation_config=settings)[:, 1:].tolist()
+    return [_generated(base, one, tokens) for one, tokens in zip(prepared, found, strict=True)]
+
+
+def like(base: FrozenBase, prepared: Prepared) -> Hashable:
+    """What requests have in common that are searched together."""
+    request = prepared.request
+    alone = id(prepared) if base.is_encoder_decoder else 0
+    return request.num_beams, request.max_new_tokens, prepared.ends, alone
+
+
+def _generated(base: FrozenBase, prepared: Prepared, found: list[int]) -> Generated:
     length = next((n for n, token in enumerate(found) if token in prepared.ends), len(found))
     text = TextStream(base.tokenizer, ())
     for token in found[:length]:
@@ -51,39 +69,46 @@ def search(base: FrozenBase, prepared: Prepared) -> Generated:
     return Generated(text.text, tuple(found[:length]), "end" if length < len(found) else "length")
 
 
-def _inputs(base: FrozenBase, prepared: Prepared) -> tuple[dict[str, Any], int]:
-    """What `generate` gets, and how many tokens of it come back in front of what it finds."""
-    if base.is_encoder_decoder:
-        return _seq2seq(base, prepared), len(prepared.inputs)
-    if prepared.blind:
-        return _under_infix(base, prepared), 1
-    return _causal(base, prepared), len(prepared.inputs)
+def _causal(base: FrozenBase, prepared: Sequence[Prepared]) -> dict[str, Any]:
+    """The last token of each prompt; what comes before it is read here, each under its own prefix.
 
-
-def _under_infix(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
-    """`generate` cannot hide a cache from some of its tokens: the prompt but its last is read here."""
-    arena = Arena(base, 1, capacity_for(prepared.size))
-    read_in(base, arena, [0], [prepared])
-    end = prepared.length + prepared.blind
+    `generate` could not read an infix, which a part of the prompt does not see.
+    """
+    arena = _read(base, prepared)
+    ends = [one.length + len(one.inputs) - 1 for one in prepared]
+    most, rows = max(ends), slice(0, len(prepared))
+    before = torch.tensor([most - end for end in ends], device=base.device)[:, None]
+    seen = (torch.arange(most + 1, device=base.device) >= before).long()
     cache = [
-        tuple(_per_beam(part[:, :, :end], prepared) for part in arena.look(number, slice(0, 1), end))
+        tuple(_per_beam(_to_the_right(part, ends), prepared[0]) for part in arena.look(number, rows, most))
         for number in range(len(base.layout.slots))
     ]
-    return {
-        "input_ids": torch.tensor([prepared.inputs[-1:]], device=base.device),
-        "attention_mask": _seen(base, end + 1),
-        "past_key_values": DynamicCache(cache),
-    }
-
-
-def _causal(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
-    ids = torch.tensor([prepared.inputs], device=base.device)
-    cache = DynamicCache(_prefix_cache(base, prepared, "decoder"))
+    arena.wipe()
+    ids = torch.tensor([one.inputs[-1:] for one in prepared], device=base.device)
     return {
         "input_ids": ids,
-        "attention_mask": _seen(base, prepared.length + len(prepared.inputs)),
-        "past_key_values": cache,
+        "attention_mask": seen,
+        **({"past_key_values": DynamicCache(cache)} if most else {}),
     }
+
+
+def _read(base: FrozenBase, prepared: Sequence[Prepared]) -> Arena:
+    """An arena with all prompts."""
+    size = Size(max(one.length + len(one.inputs) for one in prepared))
+    arena = Arena(base, len(prepared), capacity_for(size))
+    each = max(1, CHUNK // max(len(one.inputs) for one in prepared))
+    for at in range(0, len(prepared), each):
+        pack = prepared[at : at + each]
+        read_in(base, arena, range(at, at + len(pack)), pack)
+    return arena
+
+
+def _to_the_right(part: Tensor, ends: Sequence[int]) -> Tensor:
+    """Rows [R, heads, most, d] moved so that all end at the same place, zeros before them."""
+    moved = torch.zeros_like(part)
+    for row, end in enumerate(ends):
+        moved[row, :, part.shape[2] - end :] = part[row, :, :end]
+    return moved
 
 
 def _seq2seq(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:

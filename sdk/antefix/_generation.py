@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Never
 
@@ -15,7 +15,7 @@ from antefix._allocator import large_blocks_kept
 from antefix._arguments import refuse_unknown, require
 from antefix._base import FrozenBase
 from antefix._batch import RunningBatch
-from antefix._beams import search
+from antefix._beams import like, search
 from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
 from antefix.errors import InvalidArgument, OutOfMemory
 
@@ -106,11 +106,9 @@ def run(
     """
     groups: dict[Size | None, list[int]] = {}
     for number, one in enumerate(prepared):
-        if one.request.num_beams > 1:
-            result = search(base, one)
-            done(number, result.text, result)
-        else:
+        if one.request.num_beams == 1:
             groups.setdefault(one.size.rounded if exact else None, []).append(number)
+    _search_all(base, prepared, 1 if exact else max_rows, done)
     for numbers in groups.values():
         size = Size(0)
         for number in numbers:
@@ -127,3 +125,18 @@ def run(
                 tickets[batch.join(prepared[number])] = number
             for piece in batch.step():
                 done(tickets[piece.ticket], piece.text, piece.result)
+
+
+def _search_all(base: FrozenBase, prepared: Sequence[Prepared], max_rows: int, done: Done) -> None:
+    """All beam searches among the requests, those together that are alike; a hypothesis is a row."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, one in enumerate(prepared):
+        if one.request.num_beams > 1:
+            groups.setdefault(like(base, one), []).append(number)
+    for numbers in groups.values():
+        numbers.sort(key=lambda number: len(prepared[number].inputs))
+        each = max(1, max_rows // prepared[numbers[0]].request.num_beams)
+        for at in range(0, len(numbers), each):
+            some = numbers[at : at + each]
+            for number, result in zip(some, search(base, [prepared[one] for one in some]), strict=True):
+                done(number, result.text, result)

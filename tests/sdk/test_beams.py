@@ -37,7 +37,7 @@ def test_beams_equal_a_search_without_any_cache(family: str, length: int) -> Non
         prompt="The roof", prefix=prefix_for(base, length), max_new_tokens=6, num_beams=3
     )
     prepared = replace(prepare(base, request), ends=frozenset())
-    found = search(base, prepared)
+    found = search(base, [prepared])[0]
     assert found.tokens == naive_search(base, prepared)
     assert found.finish == "length"
 
@@ -60,7 +60,7 @@ def test_a_prefix_of_real_activations_is_the_text_itself(family: str) -> None:
     wanted = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
     tokens = wanted[0, ids.shape[1] :].tolist()
     end = next((n for n, token in enumerate(tokens) if token in prepared.ends), len(tokens))
-    found = search(base, prepared)
+    found = search(base, [prepared])[0]
     assert found.tokens == tuple(tokens[:end])
     assert found.finish == ("end" if end < len(tokens) else "length")
 
@@ -73,6 +73,34 @@ def test_beams_and_rows_may_be_asked_for_together() -> None:
     found = generate(base, [ask, beams, ask], on_token=lambda *piece: pieces.append(piece))
     assert found == [generate(base, [request])[0] for request in (ask, beams, ask)]
     assert (1, found[1].text) in pieces
+
+
+@pytest.mark.parametrize("family", tiny.CAUSAL)
+def test_many_searches_at_once_are_each_its_own(family: str) -> None:
+    """Prompts of many lengths, under prefixes of many lengths, an infix and none, some ending early."""
+    base = tiny.base(family)
+    prompts = ("The roof", "A", "The tile of the roof of the temple was red and blue", "", "An ornament is")
+    asked = [
+        GenerationRequest(
+            prompt=prompt,
+            prefix=None if number % 3 == 0 else prefix_for(base, number % 5 + 1),
+            infix=number % 3 == 2,
+            max_new_tokens=7,
+            num_beams=3,
+        )
+        for number, prompt in enumerate([*prompts, *prompts])
+    ]
+    prepared = [prepare(base, one) for one in asked]
+    found = [search(base, [one])[0].tokens for one in prepared]
+    few, many = ({token for tokens in some for token in tokens[2:4]} for some in (found[:3], found))
+    finishes = set()
+    for ends in (few, many):
+        ending = [replace(one, ends=frozenset(ends)) for one in prepared]
+        alone = [search(base, [one])[0] for one in ending]
+        assert search(base, ending) == alone
+        finishes |= {one.finish for one in alone}
+    assert finishes == {"end", "length"} or family == "gemma"  # a tiny one that never likes to end
+    assert generate(base, asked, max_rows=12) == [generate(base, [one])[0] for one in asked]
 
 
 def test_the_base_keeps_its_settings() -> None:
