@@ -235,7 +235,7 @@ def test_weights_are_trained_in_full_precision_on_a_bf16_base(kind: Any) -> None
     split = Split([Example("abc def", "go\n")] * 4, [Example("abc def", "go\n")])
     settings = RunSettings.read({"full-learning-rate": 1e-4, "lora-learning-rate": 0.02, "private-passes": 8})
     method = Finetuning.of(kind, base, settings)
-    assert {one.dtype for one in method._trained} == {torch.float32}
+    assert {one.dtype for one in method._weights._trained} == {torch.float32}
     assert method.losses({0: split})[0] < score(base, split.held_out) - 0.01
 
 
