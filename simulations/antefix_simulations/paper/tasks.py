@@ -109,7 +109,8 @@ def _item(where: str, line: str) -> tuple[str, Item]:
         references = tuple(str(one).strip() for one in row.get("refs") or [row["text"]])
     except (ValueError, LookupError, TypeError, StopIteration, AttributeError) as error:
         raise DataRefused(
-            f"{where} cannot be used ({type(error).__name__})", "see `antefix-sim paper --help`"
+            f"{where} cannot be used ({type(error).__name__})",
+            "a line has split, and input with text or refs, or triples with refs",
         ) from None
     if split not in _SPLITS or not source or not all(references):
         raise DataRefused(
