@@ -126,14 +126,20 @@ def install(app: FastAPI, *, to_operator: bool = False) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
-async def _ours(request: Request, error: Exception) -> Response:
+def told(error: AntefixError) -> tuple[int, str, str]:
+    """Status, message and hint, as a device is told."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    return (status, *_said(error)) if status != 500 else (500, "the server has a problem", "try again later")
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    if not isinstance(error, AntefixError):
+        raise error
+    status, message, hint = told(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status in (429, 503):
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after_s", 1.0)))
-    if status == 500:
-        return _response(status, type(error).__name__, "the server has a problem", "try again later", headers)
-    return _response(status, type(error).__name__, *_said(error), headers)
+    return _response(status, type(error).__name__, message, hint, headers)
 
 
 async def _told(request: Request, error: Exception) -> Response:

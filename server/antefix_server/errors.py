@@ -24,7 +24,7 @@ RegistryError
 EngineError
 ├── EngineBusy         too many requests wait
 ├── EngineClosed       it is about to end
-├── EngineLost         its process went away
+├── EngineLost         it failed, or its process went away
 └── NoGrant            the user has granted nothing that holds
 ServerError
 ├── ServerUnreachable  the running server went away
@@ -159,10 +159,10 @@ class EngineClosed(EngineError):
 
 
 class EngineLost(EngineError):
-    """The process that computed the answer went away; a new one is started."""
+    """What computed the answer failed or went away; it is started anew."""
 
     def __init__(self) -> None:
-        super().__init__("the engine went away while it answered", "try again in a while")
+        super().__init__("the engine failed or went away while it answered", "try again in a while")
 
 
 class NoGrant(EngineError):

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 from antefix import GenerationRequest, Prefix, generate
 from antefix._batch import Piece, RunningBatch
 from antefix.errors import GrantRefused, InvalidArgument, RecordMismatch, TextTooLong
+from antefix.grants import Grant
 from antefix_server import _reading
 from antefix_server._outer import Owner
 from antefix_server._shelf import Shelf
@@ -21,7 +23,15 @@ from antefix_server.engine.limits import Limits
 from antefix_server.engine.loop import Engine
 from antefix_server.engine.stream import Stream
 from antefix_server.engine.turns import Turns
-from antefix_server.errors import EngineBusy, EngineClosed, NoGrant, UnknownUser
+from antefix_server.errors import (
+    EngineBusy,
+    EngineClosed,
+    EngineLost,
+    NoGrant,
+    UnknownUser,
+    VaultBusy,
+    VaultUnavailable,
+)
 from antefix_server.vault import Vault
 from tests import tiny
 from tests.hosting import Host, prefix_of
@@ -317,3 +327,95 @@ def test_torch_is_left_as_it_was(host: Host) -> None:
     before = torch.get_num_threads()
     Engine(BASE, host.grants).close()
     assert torch.get_num_threads() == before
+
+
+def test_a_vault_that_is_away_ends_what_a_grant_allows_and_nothing_else(
+    host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member, prefix = host.hosted("ann", BASE)
+    own, plain = engine.ask(member.user, LONG), engine.ask(member.user, LONG, personal=False)
+    assert next(iter(own))
+    of = host.grants.of
+    away = threading.Event()
+
+    def asked_of(user: bytes) -> list[Grant]:
+        if away.is_set():
+            raise VaultUnavailable("/srv/vault: gone")
+        return of(user)
+
+    monkeypatch.setattr(host.grants, "of", asked_of)
+    monkeypatch.setattr(RunningBatch, "step", slowly(0.03))
+    away.set()
+    with pytest.raises(VaultUnavailable):
+        list(own)
+    assert engine._bank.bytes == 0
+    assert "".join(plain) == alone(LONG, None)
+    with pytest.raises(VaultUnavailable):
+        engine.ask(member.user, asked())
+    away.clear()
+    assert text(engine.ask(member.user, asked())) == alone(asked(), prefix)
+
+
+def test_a_revocation_that_cannot_be_looked_at_ends_its_user_at_once(
+    host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ann, _), (bob, prefix) = host.hosted("ann", BASE), host.hosted("bob", BASE)
+    monkeypatch.setattr(RunningBatch, "step", slowly(0.01))
+    running, other = engine.ask(ann.user, LONG), engine.ask(bob.user, LONG)
+    assert next(iter(running))
+    of = host.grants.of
+
+    def asked_of(user: bytes) -> list[Grant]:
+        if user == ann.user:
+            raise VaultBusy("locked")
+        return of(user)
+
+    engine.limits = replace(engine.limits, doubt_s=60)
+    monkeypatch.setattr(host.grants, "of", asked_of)
+    engine.recheck(ann.user)
+    with pytest.raises(VaultBusy):
+        list(running)
+    assert "".join(other) == alone(LONG, prefix)
+
+
+@pytest.mark.parametrize("where", ["_let_in", "_look"])
+def test_an_error_that_nobody_thought_of_leaves_nobody_waiting(
+    host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    member, prefix = host.hosted("ann", BASE)
+    monkeypatch.setattr(RunningBatch, "step", slowly(0.01))
+    running = engine.ask(member.user, LONG)
+    assert next(iter(running))
+    real = getattr(engine, where)
+    failed = threading.Event()
+
+    def fails() -> None:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError
+        real()
+
+    monkeypatch.setattr(engine, where, fails)
+    with pytest.raises(EngineLost):
+        list(running)
+    assert text(engine.ask(member.user, asked())) == alone(asked(), prefix)
+
+
+def test_an_opening_that_fails_in_a_way_nobody_thought_of_is_told(
+    host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member, _ = host.hosted("ann", BASE)
+    monkeypatch.setattr(host.grants, "open", lambda *_: 1 / 0)
+    with pytest.raises(EngineLost):
+        list(engine.ask(member.user, asked()))
+
+
+def slowly(seconds: float) -> Callable[[RunningBatch], list[Piece]]:
+    """A step that takes its time."""
+    step = RunningBatch.step
+
+    def slow(batch: RunningBatch) -> list[Piece]:
+        time.sleep(seconds)
+        return step(batch)
+
+    return slow

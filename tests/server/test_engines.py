@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from antefix import FrozenBase, GenerationRequest, Prefix, generate
 from antefix.errors import BaseNotFound, GrantRefused, InvalidArgument, TextTooLong
 from antefix.records import OpenedRecord
 from antefix_server.engine.limits import Limits
+from antefix_server.engine.line import Line
 from antefix_server.engine.remote import Plan, RemoteEngine
 from antefix_server.engine.sticky import Engines, order
 from antefix_server.engine.stream import Stream
@@ -227,3 +230,28 @@ def test_users_move_only_when_their_engine_goes() -> None:
     assert set(with_four) == {0, 1, 2, 3}
     assert all(after in (before, 3) for before, after in zip(with_three, with_four, strict=True))
     assert all(430 < with_four.count(home) < 570 for home in range(4))
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b'{"do": "nothing of ours"}', b'{"do": "told"}', b"\xff"])
+def test_a_line_that_says_nonsense_is_hung_up_and_nobody_waits(said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    line = Line(ours, {"told": lambda said: said["missing"]}, {})
+    reader = threading.Thread(target=line.run)
+    reader.start()
+    answers = []
+
+    def ask() -> None:
+        with pytest.raises(EngineLost):
+            line.call("anything", {})
+        answers.append("lost")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    theirs.recv(1)
+    theirs.sendall(struct.pack(">IQ", len(said), 0) + said)
+    reader.join(10)
+    asking.join(10)
+    assert answers == ["lost"]
+    with pytest.raises(EngineLost):
+        line.call("anything", {})
+    theirs.close()

@@ -20,7 +20,7 @@ from antefix._openai import Answer, ChatAsked, CompletionAsked
 from antefix.errors import AntefixError
 from antefix.grants import Grant
 from antefix.wire import Signed
-from antefix_server._answers import Refusal, answered
+from antefix_server._answers import Refusal, answered, told
 from antefix_server._bearer import Bearer, Credentials
 from antefix_server.engine.reading import pieces
 from antefix_server.engine.stream import Stream
@@ -135,7 +135,7 @@ async def _events(answer: Answer, stream: Stream, with_usage: bool) -> AsyncIter
             yield _event(answer.piece(piece, None, stream.logprobs_taken(), first=first))
             first = False
     except AntefixError as error:
-        yield _event({"error": {"type": type(error).__name__, "message": error.message}})
+        yield _event({"error": {"type": type(error).__name__, "message": told(error)[1]}})
         return
     found = stream.result
     if found is not None:

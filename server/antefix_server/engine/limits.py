@@ -19,6 +19,7 @@ class Limits:
         openers: threads that open prefixes.
         new_tokens: of one request.
         look_s: how often it looks whether grants still hold.
+        doubt_s: how long what runs may go on while the vault cannot be asked whether grants hold.
         retry_s: what a caller is told when too many wait.
         drain_s: how long requests may take to end when it closes.
         exact: compute each row so that its bits do not depend on who else is there, at the cost of dummies.
@@ -32,6 +33,7 @@ class Limits:
     openers: int = 2
     new_tokens: int = 1024
     look_s: float = 0.25
+    doubt_s: float = 1.0
     retry_s: float = 2.0
     drain_s: float = 30.0
     exact: bool = False

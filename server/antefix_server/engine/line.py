@@ -88,9 +88,14 @@ class Line:
 
     def run(self) -> None:
         """Read until the other side goes away; whoever waits is told so."""
-        with suppress(OSError, EOFError):
+        try:
             while True:
                 self._take(*self._receive())
+        except (OSError, EOFError):
+            pass
+        except Exception as error:  # what was said has no sense: it is not our program any more
+            _LOG.error("a line is hung up: %s", type(error).__name__)
+        self.hang_up()
         with self._lock:
             self._over = True
             left = list(self._waiting.values())

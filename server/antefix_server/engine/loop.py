@@ -32,7 +32,7 @@ from antefix_server.engine.rows import Rows
 from antefix_server.engine.scrub import scrub
 from antefix_server.engine.stream import Asked, Stream
 from antefix_server.engine.turns import Turns
-from antefix_server.errors import EngineClosed, NoGrant, UnknownUser
+from antefix_server.errors import EngineClosed, EngineLost, NoGrant, UnknownUser
 
 __all__ = ["Engine"]
 
@@ -60,7 +60,8 @@ class Engine:
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock, self._wake, self._closing = threading.Lock(), threading.Event(), threading.Event()
         self._openers = ThreadPoolExecutor(self.limits.openers, "antefix-opener")
-        self._looked, self._seen = time.monotonic(), 0
+        self._looked = self._sure = time.monotonic()
+        self._seen = 0
         self.counts: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="antefix-engine", daemon=True)
         self._thread.start()
@@ -94,7 +95,7 @@ class Engine:
 
     def recheck(self, user: bytes) -> None:
         """Look at once whether this user's grants still hold; called after any change."""
-        self._post(lambda: self._check([user]))
+        self._post(lambda: self._check([user], sure=True))
 
     def measured(self) -> dict[str, float]:
         """What is there now, and what has been counted; no personal data."""
@@ -152,6 +153,9 @@ class Engine:
         except AntefixError as error:
             failed = error
             self._post(lambda: self._failed(applied, failed))
+        except Exception as error:  # whatever it is, somebody waits for it
+            _LOG.error("opening failed: %s", type(error).__name__)
+            self._post(lambda: self._failed(applied, EngineLost()))
         else:
             self._post(lambda: self._opened(applied, prefix))
 
@@ -160,11 +164,23 @@ class Engine:
     def _run(self) -> None:
         with large_blocks_kept():
             until = float("inf")
-            while self._go_on(until):
+            while self._goes_on(until):
                 if self._closing.is_set() and until == float("inf"):
                     until = time.monotonic() + self.limits.drain_s
             self._end(lambda _: True, EngineClosed())
             self._bank.drop(lambda _: True)
+
+    def _goes_on(self, until: float) -> bool:
+        """As `_go_on`; after an error that nobody thought of, all begins anew, and nobody waits for ever."""
+        try:
+            return self._go_on(until)
+        except Exception as error:
+            _LOG.error("the engine failed: %s", type(error).__name__)
+            self._end(lambda _: True, EngineLost())
+            self._batch.clear()
+            self._bank.drop(lambda _: True)
+            self._looked = time.monotonic()
+            return time.monotonic() < until
 
     def _go_on(self, until: float) -> bool:
         """One turn of the loop; False when all is done."""
@@ -250,32 +266,54 @@ class Engine:
     def _opened(self, applied: Applied, prefix: Prefix) -> None:
         self._opening.discard(applied)
         self._bank.keep(applied, prefix)
-        self._check([applied.user])  # it may have been revoked meanwhile
+        self._check([applied.user], sure=True)  # it may have been revoked meanwhile
 
     def _failed(self, applied: Applied, error: AntefixError) -> None:
         self._opening.discard(applied)
         self._end(lambda asked: asked.applied == applied and not asked.ticket, error)
 
     def _look(self) -> None:
-        """Of everybody who is at it, and of a part of those whose prefixes are kept."""
+        """Of everybody who is at it, and of a part of those whose prefixes are kept.
+
+        While the vault cannot be asked, what held a moment ago goes on; soon nothing of a grant does.
+        """
         self._looked = time.monotonic()
-        self._grants.tidy()
         kept = self._bank.keys()
         some = kept[self._seen : self._seen + _SLICE]
         self._seen = self._seen + _SLICE if self._seen + _SLICE < len(kept) else 0
         with self._lock:
             at_it = [one.applied for one in [*self._rows.values(), *self._turns]]
-        self._check({one.user for one in [*at_it, *some] if one is not None})
+        try:
+            self._grants.tidy()
+            self._check({one.user for one in [*at_it, *some] if one is not None})
+            self._sure = self._looked
+        except AntefixError as error:
+            if self._looked - self._sure > self.limits.doubt_s:
+                _LOG.warning("grants cannot be looked at: %s", type(error).__name__)
+                self._end(lambda asked: asked.applied is not None, error)
+                if self._bank.drop(lambda _: True):
+                    self._scrub()
 
-    def _check(self, users: Iterable[bytes]) -> None:
+    def _check(self, users: Iterable[bytes], *, sure: bool = False) -> None:
+        """End what does not hold any more; with `sure`, also of whom that cannot be told.
+
+        Raises:
+            AntefixError: it cannot be told.
+        """
         dropped = 0
         for user in users:
+            holds: set[Applied] = set()
+            why: AntefixError = GrantRefused("it does not hold any more")
             try:
                 holds = {Applied.by(one) for one in self._grants.of(user)}
             except UnknownUser:
-                holds = set()
+                pass
+            except AntefixError as error:
+                if not sure:
+                    raise
+                why = error
             dropped += self._bank.drop(partial(_over, user, holds))
-            self._end(partial(_asks_over, user, holds), GrantRefused("it does not hold any more"))
+            self._end(partial(_asks_over, user, holds), why)
         if dropped:
             self._scrub()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ __all__ = ["Plan", "RemoteEngine"]
 
 _LOG = logging.getLogger("antefix.server")
 _ASK_S, _MEASURE_S, _LAST_S = 60.0, 2.0, 5.0
+_OURS = ("ANTEFIX_", "PG")  # settings of the server, a database's password among them
 _AGAIN_S = (1.0, 30.0)  # before a new process is started: the first time, and at most
 Said = dict[str, Any]
 
@@ -114,7 +116,7 @@ class RemoteEngine:
         said = {"row": row, "user": user.hex(), "settings": dict(settings), "personal": personal}
         try:
             stream.prompt_tokens = line.call("ask", said, _ASK_S)[0]["prompt_tokens"]
-        except AntefixError:
+        except BaseException:
             self._rows.pop(row, None)
             raise
         return stream
@@ -167,7 +169,11 @@ class RemoteEngine:
         command = [sys.executable, "-m", "antefix_server.engine.worker", str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
             )
         told = {"pieces": self._pieces, "end": self._end, "tidy": self._tidy}
         line = Line(ours, told, {"of": self._of, "open": self._open})
@@ -177,6 +183,8 @@ class RemoteEngine:
             line.call("start", {**asdict(self._plan), "index": self._index})
             with self._lock:
                 self._line = line
+            if self._closing.is_set():  # meanwhile
+                line.tell("close", {})
         except AntefixError as error:
             self._failed = None if self._started.is_set() else error
             line.hang_up()
@@ -211,11 +219,13 @@ class RemoteEngine:
             row.stream.end(messages.error(said["error"]) if failed else messages.generated(said["result"]))
 
     def _deliver(self, row: _Row | None, said: Said) -> None:
+        if row is None:  # its caller waited too long and went away
+            self._tell("cancel", {"row": said["row"]})
+            return
         self._words.update({int(token): word for token, word in said["words"].items()})
         found = messages.logprobs(said["logprobs"])
         for text in said["texts"]:
-            if row is not None:
-                row.stream.put(text, found)
+            row.stream.put(text, found)
             found = ()
 
     def _tidy(self, _: Said) -> None:
