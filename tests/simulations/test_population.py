@@ -156,6 +156,27 @@ def test_a_history_of_git(tmp_path: Path) -> None:
         list(read_git(tmp_path / "nothing"))
 
 
+def test_a_history_may_hold_any_letter(tmp_path: Path) -> None:
+    """Messages with the letters that once stood between fields, and names that git would quote."""
+
+    def git(*words: str, said: str = "") -> None:
+        who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        subprocess.run(command, check=True, capture_output=True, input=said.encode())
+
+    git("init")
+    (tmp_path / 'fü\t".txt').write_text("x")
+    git("add", "-A")
+    git("commit", "--cleanup=verbatim", "-F", "-", said="One\n\n\x01two\x02three\n\n//\n")
+    git("commit", "--allow-empty", "-m", "Two")
+    git("commit", "--allow-empty", "--allow-empty-message", "-m", "")
+    assert [text.example for text in read_git(tmp_path)] == [
+        Example("One\n\n\x01two\x02three\n\n//", 'fü\t".txt\n'),
+        Example("Two"),
+        Example(""),
+    ]
+
+
 def test_a_mailbox(tmp_path: Path) -> None:
     box = mailbox.mbox(tmp_path / "box")
     mail = EmailMessage()
@@ -170,3 +191,24 @@ def test_a_mailbox(tmp_path: Path) -> None:
         "2024-01-01T09:00:00.000000+00:00",
         Example("Hello,\nI do too.", "Subject: Grüße\n"),
     )
+
+
+@pytest.mark.parametrize(
+    ("charset", "written", "read"),
+    [
+        ("rot13", b"hello", "hello"),
+        ("idna", b"hello. \xff", "hello. \N{REPLACEMENT CHARACTER}"),
+        ("punycode", b"hello-\xff", "hello-\N{REPLACEMENT CHARACTER}"),
+        ("unicode_escape", b"half \\ud83d", "half ?"),
+        ("utf-7", b"half +2D0-", "half ?"),
+        ("nul\0", b"hello", "hello"),
+    ],
+)
+def test_a_mail_in_a_strange_character_set_is_read(
+    charset: str, written: bytes, read: str, tmp_path: Path
+) -> None:
+    head = b"From ann Mon Jan  1 00:00:00 2024\nFrom: ann@example.org\nSubject: =?utf-7?q?+2D0-?=\n"
+    kind = f"Content-Type: text/plain; charset={charset}\n\n".encode()
+    (tmp_path / "box").write_bytes(head + kind + written + b"\n")
+    (found,) = read_mbox(tmp_path / "box")
+    assert found.example == Example(read, "Subject: ?\n")

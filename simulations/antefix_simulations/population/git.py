@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
+from typing import IO
 
 from antefix import Example
 from antefix_simulations._data import DataRefused
@@ -15,7 +17,9 @@ from antefix_simulations.population.text import Text
 __all__ = ["read_git"]
 
 _MOST_FILES = 12
-_FORMAT = "%x01%aN <%aE>%x02%aI%x02%B%x02"  # mailmap's names; no such letters are in a message that git shows
+# Messages and names may hold any letter but the zero byte, and no file is called //.
+_NEXT = "//"
+_FORMAT = f"{_NEXT}%x00%aN <%aE>%x00%aI%x00%B"  # mailmap's names
 
 
 def read_git(folder: Path) -> Iterator[Text]:
@@ -24,24 +28,17 @@ def read_git(folder: Path) -> Iterator[Text]:
     Raises:
         DataRefused: no repository, or no git.
     """
-    words = [
-        "git",
-        "-C",
-        str(folder),
-        "log",
-        "--no-merges",
-        "--reverse",
-        "--name-only",
-        f"--format={_FORMAT}",
-    ]
+    words = ["git", "-C", str(folder), "-c", "log.showSignature=false", "log", "--no-merges", "--reverse"]
+    words += ["--encoding=UTF-8", "-z", "--name-only", f"--format={_FORMAT}"]
     try:
         with (
-            tempfile.TemporaryFile("w+", errors="replace") as said,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
             subprocess.Popen(
-                words, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
+                words, stdout=subprocess.PIPE, stderr=said, encoding="utf-8", errors="replace"
             ) as running,
         ):
-            yield from map(_commit, _pieces(running.stdout or iter(())))
+            assert running.stdout is not None
+            yield from _commits(_pieces(running.stdout))
             code = running.wait()
             said.seek(0)
             why = said.read(200).strip()
@@ -51,19 +48,20 @@ def read_git(folder: Path) -> Iterator[Text]:
         raise DataRefused(f"{folder} has no history: {why}", "give the folder of a repository")
 
 
-def _pieces(lines: Iterable[str]) -> Iterator[str]:
-    """The text of one commit after the other."""
-    held: list[str] = []
-    for line in lines:
-        if line.startswith("\x01") and held:
-            yield "".join(held)
-            held = []
-        held.append(line)
-    if held:
-        yield "".join(held)
+def _pieces(said: IO[str]) -> Iterator[str]:
+    """What is between zero bytes."""
+    held = ""
+    while more := said.read(1 << 16):
+        *whole, held = (held + more).split("\0")
+        yield from whole
 
 
-def _commit(piece: str) -> Text:
-    author, when, message, files = piece.removeprefix("\x01").split("\x02", 3)
-    names = " ".join([name for name in files.split("\n") if name][:_MOST_FILES])
+def _commits(pieces: Iterator[str]) -> Iterator[Text]:
+    next(pieces, None)
+    while len(head := list(islice(pieces, 3))) == 3:
+        yield _commit(*head, list(takewhile(lambda piece: piece != _NEXT, pieces)))
+
+
+def _commit(author: str, when: str, message: str, files: Sequence[str]) -> Text:
+    names = " ".join(name.removeprefix("\n") for name in files[:_MOST_FILES])
     return Text(author, time_of(when), Example(message.strip(), names + "\n" if names else ""))

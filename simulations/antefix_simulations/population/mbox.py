@@ -32,7 +32,7 @@ def read_mbox(path: Path) -> Iterator[Text]:
     box = mailbox.mbox(path, create=False)
     try:
         for mail in box:
-            user = parseaddr(str(mail["From"] or ""))[1].lower()
+            user = _whole(parseaddr(str(mail["From"] or ""))[1].lower())
             if user:
                 yield Text(user, _when(mail), Example(_own_words(_plain(mail)), _subject(mail)))
     finally:
@@ -48,8 +48,8 @@ def _when(mail: Message) -> str | None:
 
 def _subject(mail: Message) -> str:
     try:
-        said = " ".join(str(make_header(decode_header(str(mail["Subject"] or "")))).split())
-    except (LookupError, UnicodeError, ValueError):
+        said = _whole(" ".join(str(make_header(decode_header(str(mail["Subject"] or "")))).split()))
+    except (LookupError, ValueError):
         return ""
     return f"Subject: {said}\n" if said else ""
 
@@ -61,10 +61,15 @@ def _plain(mail: Message) -> str:
             if not isinstance(raw, bytes):
                 continue
             try:
-                return raw.decode(part.get_content_charset() or "utf-8", "replace")
-            except LookupError:  # a character set that nobody knows
+                return _whole(raw.decode(part.get_content_charset() or "utf-8", "replace"))
+            except (LookupError, ValueError):  # a character set that nobody knows, or that is for no text
                 return raw.decode("utf-8", "replace")
     return ""
+
+
+def _whole(text: str) -> str:
+    """Some character sets can write half of a surrogate pair, which is no character."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _own_words(text: str) -> str:
