@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from antefix import Example
 from antefix_simulations._data import DataRefused
 from antefix_simulations.population.card import Card
+from antefix_simulations.population.columns import Columns
 from antefix_simulations.population.git import read_git
 from antefix_simulations.population.lines import read_lines, time_of
 from antefix_simulations.population.mbox import read_mbox
 from antefix_simulations.population.prepare import Choice, prepare
+from antefix_simulations.population.sources import texts_of
 from antefix_simulations.population.store import Population
 from antefix_simulations.population.text import Text
 
@@ -90,8 +92,17 @@ def test_one_user_does_not_outweigh_the_others(tmp_path: Path) -> None:
 def test_users_with_too_few_texts_are_left_out(tmp_path: Path) -> None:
     population = made(tmp_path, numbered("u", 20) + numbered("v", 3), Choice(min_texts=8, new_users=0))
     assert list(population.names(population.numbers()).values()) == ["u"]
-    with pytest.raises(DataRefused, match="2 users with 8 training texts are wanted, test has 1 of 2"):
+    with pytest.raises(DataRefused, match="2 users with 8 training texts are wanted, test has 1 of 2") as few:
         made(tmp_path, numbered("u", 20) + numbered("v", 3), Choice(users=2))
+    assert str(few.value.hint).startswith("ask for fewer users")
+    with pytest.raises(DataRefused, match="the most that a user has is 2") as none:
+        made(tmp_path, numbered("v", 3), Choice())
+    assert "users" not in str(none.value.hint)
+
+
+def test_where_there_is_no_text_at_all_it_is_said_why(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="test has no text: 2 lines are broken, 3 texts empty"):
+        prepare([Text("u", None, Example(" "))] * 3, FEW, tmp_path / "p.db", "test", [1, 2])
 
 
 def test_the_seed_chooses_and_new_users_take_no_part(tmp_path: Path) -> None:
@@ -123,13 +134,28 @@ def test_lines(tmp_path: Path) -> None:
         {"user": "u", "text": "b"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "no json\n", "utf-8")
-    with pytest.raises(DataRefused, match="line 2 of"):
+    with pytest.raises(DataRefused, match="line 2 of") as refused:
         list(read_lines(path, None))
+    assert "-c broken-lines=skip" in str(refused.value.hint)
     broken: list[int] = []
     found = list(read_lines(path, broken.append))
     assert [text.example.completion for text in found] == ["grüße 🎉", "b"]
     assert found[0].when == "2024-01-02T00:00:00.000000+00:00"
     assert broken == [2, 4]
+
+
+@pytest.mark.parametrize("data", ["", "git:", "mbox:", "hf:"])
+def test_data_without_a_name_is_refused(data: str) -> None:
+    """`git:` alone was the history of wherever one stood."""
+    with pytest.raises(DataRefused, match="data is ") as refused:
+        texts_of(data, None, Columns(), 0)
+    assert "git:FOLDER" in str(refused.value.hint)
+
+
+def test_a_table_is_refused_with_the_way_to_read_it(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused) as refused:
+        texts_of(str(tmp_path / "a.csv"), None, Columns(), 0)
+    assert refused.value.hint == f"hf:{tmp_path / 'a.csv'} reads it"
 
 
 def test_times_of_any_zone_sort_as_text() -> None:

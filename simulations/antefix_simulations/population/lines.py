@@ -15,6 +15,7 @@ __all__ = ["TIMES", "read_lines", "time_of"]
 
 TIMES = ("date", "time", "timestamp", "created_at")
 """Names of columns that hold a time."""
+_WAYS_OUT = "-c broken-lines=skip leaves such lines out, and hf:FILE can make users where there are none"
 
 
 def read_lines(
@@ -33,9 +34,9 @@ def read_lines(
     for number, line in numbered_lines(path):
         try:
             user, example, row = parsed(f"line {number} of {path}", line)
-        except DataRefused:
+        except DataRefused as error:
             if broken is None:
-                raise
+                raise DataRefused(error.message, f"{error.hint}; {_WAYS_OUT}") from None
             broken(number)
             continue
         if columns is not None and not columns.takes(row):

@@ -144,11 +144,17 @@ def _choose(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
     able = [row[0] for row in rows]
     card.too_few = card.users - len(able)
     wanted = choice.users or len(able)
+    if not card.users:
+        raise DataRefused(
+            f"{card.source} has no text: {len(card.broken):,} lines are broken, {card.empty:,} texts empty",
+            "give other data, or another -c where",
+        )
     if len(able) < max(wanted, 1):
+        most = file.execute("SELECT max(training) FROM users").fetchone()[0]
         raise DataRefused(
             f"{max(wanted, 1)} users with {choice.min_texts} training texts are wanted, "
-            f"{card.source} has {len(able)} of {card.users}",
-            "use fewer --users, a lower min-texts, or other data",
+            f"{card.source} has {len(able)} of {card.users}; the most that a user has is {most:g}",
+            f"{'ask for fewer users, ' if able else ''}a lower min-texts, or other data",
         )
     random.Random(choice.seed).shuffle(able)
     chosen = able[:wanted]

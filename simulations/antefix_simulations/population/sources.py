@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antefix_simulations._data import SAMPLE
+from antefix_simulations._data import SAMPLE, DataRefused
 from antefix_simulations.population.columns import Columns
 from antefix_simulations.population.dataset import read_dataset
 from antefix_simulations.population.git import read_git
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from antefix_simulations.run.settings import RunSettings
 
 __all__ = ["population_of", "texts_of"]
+
+SOURCES = ("git", "mbox", "hf")
+TABLES = (".csv", ".parquet")
 
 
 def population_of(settings: RunSettings, path: Path) -> Population:
@@ -42,8 +45,16 @@ def population_of(settings: RunSettings, path: Path) -> Population:
 
 
 def texts_of(data: str, broken: Callable[[int], None] | None, columns: Columns, seed: int) -> Iterator[Text]:
-    """All texts of a source: `sample`, `git:FOLDER`, `mbox:FILE`, `hf:NAME`, or a file of JSON lines."""
+    """All texts of a source: `sample`, `git:FOLDER`, `mbox:FILE`, `hf:NAME`, or a file of JSON lines.
+
+    Raises:
+        DataRefused: it names nothing, or a table, which is for `hf:`; what a source raises.
+    """
     kind, _, rest = data.partition(":")
+    if not data or (kind in SOURCES and not rest):
+        raise DataRefused(f"data is {data!r}", "write sample, FILE, git:FOLDER, mbox:FILE or hf:NAME")
+    if kind not in SOURCES and Path(data).suffix in TABLES:
+        raise DataRefused(f"{data} is no file of JSON lines", f"hf:{data} reads it")
     if kind == "git":
         return read_git(Path(rest))
     if kind == "mbox":

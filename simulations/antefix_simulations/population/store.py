@@ -51,7 +51,9 @@ class Population:
             )
             row = self._file.execute("SELECT what FROM facts").fetchone()
         except sqlite3.Error:
-            raise InvalidArgument(f"{path} is no population", "antefix-sim run makes it") from None
+            raise InvalidArgument(
+                f"{path} is no population", "delete it, or choose another --out; antefix-sim run makes it"
+            ) from None
         self.facts: dict[str, Any] = json.loads(row[0])
         self.pid = os.getpid()
 
