@@ -14,6 +14,7 @@ from antefix.grants import Epoch, granted
 from antefix.keys import DeviceKeys, UserKey
 from antefix.records import seal, shape_of
 from antefix_server._bench import summary
+from antefix_server.engine.openers import openers
 from antefix_server.epochs import Epochs
 from antefix_server.grants import Grants
 from antefix_server.registry import Added, Registry
@@ -73,17 +74,23 @@ def fill(
 
 
 def openings(data: Path, base: FrozenBase, callers: Sequence[Hosted]) -> dict[str, float]:
-    """Times from a grant to a prefix that a row can use, each of another user; no server runs."""
-    times, fingerprint = [], bytes.fromhex(base.fingerprint)
-    with Vault.open(data) as vault:
+    """Times from a grant to a prefix that a row can use, each of another user; no server runs.
+
+    In such a thread as an engine has for it.
+    """
+    fingerprint = bytes.fromhex(base.fingerprint)
+    with Vault.open(data) as vault, openers(1) as opening:
         grants = Grants(vault, Epochs(vault.folder))
-        for one in callers:
-            begun = time.perf_counter()
-            with grants.open(one.user, one.grant, fingerprint) as opened:
-                prefix = opened.prefix()
-            times.append(time.perf_counter() - begun)
-            prefix.wipe()
-    return summary(times)
+        return summary([opening.submit(_opening, grants, one, fingerprint).result() for one in callers])
+
+
+def _opening(grants: Grants, one: Hosted, fingerprint: bytes) -> float:
+    begun = time.perf_counter()
+    with grants.open(one.user, one.grant, fingerprint) as opened:
+        prefix = opened.prefix()
+    passed = time.perf_counter() - begun
+    prefix.wipe()
+    return passed
 
 
 class _Owner:

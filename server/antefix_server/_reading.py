@@ -11,7 +11,12 @@ from antefix_server.errors import RecordAbsent
 
 def heads(shelf: Shelf, connection: Connection, owner: Owner) -> list[Head]:
     """Of all records, without content."""
-    return [owner.open_head(one.head) for one in shelf.owned(connection, owner.tag)]
+    return list(rows(shelf, connection, owner).values())
+
+
+def rows(shelf: Shelf, connection: Connection, owner: Owner) -> dict[int, Head]:
+    """Heads of all records by row."""
+    return {one.id: owner.open_head(one.head) for one in shelf.owned(connection, owner.tag)}
 
 
 def find(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> tuple[int, Head]:
@@ -36,5 +41,13 @@ def record(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) ->
     Raises:
         RecordAbsent, VaultDamaged.
     """
-    row, head = find(shelf, connection, owner, prefix)
+    return content(shelf, connection, owner, *find(shelf, connection, owner, prefix))
+
+
+def content(shelf: Shelf, connection: Connection, owner: Owner, row: int, head: Head) -> bytes:
+    """What is in a row.
+
+    Raises:
+        VaultDamaged.
+    """
     return b"".join(owner.open(head, shelf.content(connection, row)))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, text, update
 
-from antefix_server._engine import Database
+from antefix_server._engine import Database, Made
 from antefix_server._schema import belongs, facts, pieces, records
 from antefix_server.errors import RecordReplaced, VaultDamaged
 
 _BATCH = 500
-# Made once: a statement takes longer to make than to run.
-_IN_PLACE = select(records).where(records.c.place == bindparam("place"))
-_OWNED = select(records).where(records.c.owner == bindparam("owner"), records.c.place.is_not(None))
-_CONTENT = select(pieces.c.content).where(pieces.c.record == bindparam("record")).order_by(pieces.c.number)
+_IN_PLACE = Made(select(records).where(records.c.place == bindparam("place")))
+_OWNED = Made(select(records).where(records.c.owner == bindparam("owner"), records.c.place.is_not(None)))
+_CONTENT = Made(
+    select(pieces.c.content).where(pieces.c.record == bindparam("record")).order_by(pieces.c.number)
+)
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,12 @@ class Shelf:
 
     def find(self, connection: Connection, place: bytes) -> Stored | None:
         """The record in a place."""
-        row = connection.execute(_IN_PLACE, {"place": place}).first()
-        return None if row is None else _stored(row)
+        rows = _IN_PLACE.rows(connection, place=place)
+        return _stored(rows[0]) if rows else None
 
     def owned(self, connection: Connection, owner: bytes) -> list[Stored]:
         """A user's records; uploads under way are not among them."""
-        return [_stored(row) for row in connection.execute(_OWNED, {"owner": owner})]
+        return [_stored(row) for row in _OWNED.rows(connection, owner=owner)]
 
     def find_all(self, connection: Connection, places: Sequence[bytes]) -> dict[bytes, Stored]:
         """The records in some places, by place."""
@@ -157,7 +159,7 @@ class Shelf:
 
     def content(self, connection: Connection, record: int) -> list[bytes]:
         """All pieces of a record."""
-        return [bytes(one) for one in connection.execute(_CONTENT, {"record": record}).scalars()]
+        return [bytes(one) for (one,) in _CONTENT.rows(connection, record=record)]
 
     def piece(self, record: int, number: int) -> bytes | None:
         """One piece, in a transaction of its own; None after the last.
@@ -224,5 +226,6 @@ def _many(name: str) -> ColumnElement[object]:
     return bindparam(name, expanding=True)
 
 
-def _stored(row: Row[tuple[int, bytes, bytes, bytes]]) -> Stored:
-    return Stored(row.id, bytes(row.place), bytes(row.owner), bytes(row.head))
+def _stored(row: Any) -> Stored:
+    id, place, owner, head = row
+    return Stored(id, bytes(place), bytes(owner), bytes(head))

@@ -22,7 +22,7 @@ from antefix.wire import Signed
 from antefix_server import _devices, _facts, _granted, _reading
 from antefix_server._facts import Kind
 from antefix_server._granted import Kept
-from antefix_server._outer import Owner
+from antefix_server._outer import Head, Owner
 from antefix_server.epochs import Epochs
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
@@ -62,7 +62,7 @@ class Grants:
             UnknownUser.
         """
         with self._vault.owner(user) as owner, self._vault.shelf.database.reading() as connection:
-            return self._holding(connection, owner)
+            return [grant for grant, _, _ in self._holding(connection, owner)]
 
     def open(self, user: bytes, grant: str, base: bytes) -> OpenedRecord:
         """The record that a grant is about, opened; wipe it when it is done with.
@@ -78,10 +78,11 @@ class Grants:
         """
         with self._vault.owner(user) as owner:
             with self._vault.shelf.database.reading() as connection:
-                found = next((one for one in self._holding(connection, owner) if one.id == grant), None)
-                if found is None:
+                holding = self._holding(connection, owner)
+                found, row, head = next((one for one in holding if one[0].id == grant), (None, 0, None))
+                if found is None or head is None:
                     raise GrantRefused("it does not hold any more")
-                record = self._stored(connection, owner, found)
+                record = _reading.content(self._vault.shelf, connection, owner, row, head)
             return self._opened(owner, found, record, base)
 
     def revoke(self, user: bytes, grant: bytes) -> bool:
@@ -101,19 +102,21 @@ class Grants:
         """Destroy the keys of epochs that are over; so many were."""
         return self._epochs.destroy_over(self._clock())
 
-    def _holding(self, connection: Connection, owner: Owner) -> list[Grant]:
-        """In one transaction: what is found together holds together."""
-        now, rows = self._clock(), _facts.of_kinds(connection, owner, (Kind.USER, Kind.DEVICE, Kind.GRANT))
-        if len(rows[Kind.USER]) != 1 or _facts.opened(owner, rows[Kind.USER][0])["suspended"]:
+    def _holding(self, connection: Connection, owner: Owner) -> list[tuple[Grant, int, Head]]:
+        """Each with row and head of its record. In one transaction: what is found together holds together."""
+        now, facts = self._clock(), _facts.of_kinds(connection, owner, Kind.USER, Kind.DEVICE, Kind.GRANT)
+        if len(facts[Kind.USER]) != 1 or _facts.opened(owner, facts[Kind.USER][0])["suspended"]:
             return []
-        kept = [one.grant for one in _granted.read(owner, rows[Kind.GRANT]) if one.until > now]
-        devices = {one.id.hex() for one in _devices.read(owner, rows[Kind.DEVICE]) if not one.revoked}
+        kept = [one.grant for one in _granted.read(owner, facts[Kind.GRANT]) if one.until > now]
+        devices = {one.id.hex() for one in _devices.read(owner, facts[Kind.DEVICE]) if not one.revoked}
         live = [one for one in kept if one is not None and one.device in devices]
+        live = [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
         if not live:
             return []
-        stored = {head.digest.hex() for head in _reading.heads(self._vault.shelf, connection, owner)}
-        live = [one for one in live if one.record in stored]
-        return [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
+        stored = _reading.rows(self._vault.shelf, connection, owner)
+        records = {(head.prefix.hex(), head.digest.hex()): (row, head) for row, head in stored.items()}
+        found = [(one, records.get((one.prefix, one.record))) for one in live]
+        return [(grant, *record) for grant, record in found if record is not None]
 
     def _stored(self, connection: Connection, owner: Owner, grant: Grant) -> bytes:
         return _reading.record(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))

@@ -125,6 +125,16 @@ def test_numbers_that_are_none_are_refused(value: float, tmp_path: Path) -> None
     refused(tmp_path, CONTENT[:HEADER_END] + values.numpy().tobytes(), "NaN or infinite")
 
 
+def test_infinite_values_that_cancel_out_are_seen_and_large_ones_are_no_infinity(tmp_path: Path) -> None:
+    """Their sum is what is looked at first."""
+    values = torch.zeros(tiny.base("llama").layout.size(3))
+    values[2], values[-3] = float("inf"), float("-inf")
+    refused(tmp_path, CONTENT[:HEADER_END] + values.numpy().tobytes(), "NaN or infinite")
+    largest = torch.finfo(torch.float32).max
+    content = CONTENT[:HEADER_END] + torch.full_like(values, largest).numpy().tobytes()
+    assert float(Prefix.from_bytes(content).values.min()) == largest
+
+
 def test_a_header_larger_than_its_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
     refused(tmp_path, (65 * 1024).to_bytes(8, "little") + b" " * 70 * 1024, "header claims 66,560 bytes")
     refused(tmp_path, (2**63).to_bytes(8, "little") + CONTENT[8:], "header claims")

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from antefix_server.engine.applied import Applied
 from antefix_server.engine.bank import Bank
 from antefix_server.engine.granting import Granting
 from antefix_server.engine.limits import Limits
+from antefix_server.engine.openers import openers
 from antefix_server.engine.rows import Rows
 from antefix_server.engine.scrub import scrub
 from antefix_server.engine.stream import Asked, Stream
@@ -59,7 +59,7 @@ class Engine:
         self._opening: set[Applied] = set()
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock, self._wake, self._closing = threading.Lock(), threading.Event(), threading.Event()
-        self._openers = ThreadPoolExecutor(self.limits.openers, "antefix-opener")
+        self._openers = openers(self.limits.openers)
         self._looked = self._sure = time.monotonic()
         self._seen = 0
         self.counts: Counter[str] = Counter()
