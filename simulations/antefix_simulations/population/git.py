@@ -59,7 +59,8 @@ def _pieces(said: IO[str]) -> Iterator[str]:
 def _commits(pieces: Iterator[str]) -> Iterator[Text]:
     next(pieces, None)
     while len(head := list(islice(pieces, 3))) == 3:
-        yield _commit(*head, list(takewhile(lambda piece: piece != _NEXT, pieces)))
+        author, when, message = head
+        yield _commit(author, when, message, list(takewhile(lambda piece: piece != _NEXT, pieces)))
 
 
 def _commit(author: str, when: str, message: str, files: Sequence[str]) -> Text:

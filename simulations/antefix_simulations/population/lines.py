@@ -15,7 +15,9 @@ __all__ = ["TIMES", "read_lines", "time_of"]
 
 TIMES = ("date", "time", "timestamp", "created_at")
 """Names of columns that hold a time."""
-_WAYS_OUT = "-c broken-lines=skip leaves such lines out, and hf:FILE can make users where there are none"
+_WAYS_OUT = (
+    "-c broken-lines=skip leaves such lines out; hf:FILE and -c partition=iid make users of a set without"
+)
 
 
 def read_lines(

@@ -142,7 +142,7 @@ class Cohort:
             change = one.prefix.values.numpy() - before
             change = change if down is None else down(change)
             update = Update(clipped(change, asked.clip), len(users[user].training))
-            weight = float(min(update.examples, _MOST_EXAMPLES)) if asked.plan.by_examples else 1.0
+            weight = float(min(update.examples, _MOST_EXAMPLES)) if asked.weights == "examples" else 1.0
             result.sum += weight * update.vector.astype(np.float64)
             result.weight += weight
             result.tokens += one.tokens

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from antefix.errors import InvalidArgument
 from antefix_server._roundconfig import RoundConfig
+from antefix_server._rule import RULES
 from antefix_simulations.population.columns import Columns
 from antefix_simulations.population.prepare import Choice
 
@@ -14,6 +19,8 @@ __all__ = ["RunSettings"]
 
 Count = Annotated[int, Field(ge=1)]
 _MEANS = ("fedavg", "fedavgm", "fedprox", "fedadagrad", "fedadam", "fedyogi")
+_ARMS = ("context", "retrieved", "lora", "full")
+_HINT = "docs/simulation.md lists the settings; NAME=VALUE, and a -c for each"
 
 
 class RunSettings(RoundConfig):
@@ -53,6 +60,8 @@ class RunSettings(RoundConfig):
         where, subset, split, user_column, text_column, prompt_column, time_column, partition, partitions,
             partition_by, partition_alpha, partition_labels: see `Columns`.
     """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # one number is a list, and a name, too
 
     min_users: Count = 1
     data: str = "sample"
@@ -104,19 +113,65 @@ class RunSettings(RoundConfig):
     partition_alpha: Annotated[float, Field(gt=0)] = 0.5
     partition_labels: Count = 2
 
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        """What a run-config says.
+
+        Raises:
+            InvalidArgument: a name or a value that cannot be; says which.
+        """
+        try:
+            return cls(**said)
+        except InvalidArgument as error:  # of settings that are a part of these
+            raise InvalidArgument(error.message.partition(": ")[2] or error.message, _HINT) from None
+        except ValidationError as error:
+            raise _refused(error, list(cls().model_dump(by_alias=True))) from None
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.strategy.lower() not in _MEANS:
-            raise ValueError(
-                f"{self.strategy} needs each user's update, and a cohort sends sums: a mean, please"
-            )
+            known = self.strategy.lower() in RULES
+            why = "needs each user's update, and a cohort sends sums" if known else "is no strategy"
+            raise ValueError(f"{self.strategy:.40} {why}: use one of {', '.join(_MEANS)}")
         for arm in self.more_arms:
-            if arm not in ("context", "retrieved", "lora", "full"):
-                raise ValueError(f"there is no arm {arm!r:.40}: context, retrieved, lora, full")
-        if any(size < 1 for size in self.history_sizes) or not self.factors or min(self.factors) <= 0:
-            raise ValueError("histories and tune-factors are positive numbers with commas between")
-        _ = self.columns
+            if arm not in _ARMS:
+                raise ValueError(f"there is no arm {arm!r:.40}: {', '.join(_ARMS)}")
+        if not self.private and (self.more_arms or self.histories or self.generate or self.tune_users):
+            raise ValueError(
+                "arms, histories, generate and tune-users go beside private prefixes: private=true"
+            )
+        held = min(max(1, round(self.max_texts * self.held_out)), self.max_held_out)
+        if self.max_texts - held < self.min_texts:
+            raise ValueError(
+                f"max-texts={self.max_texts} leaves a user {self.max_texts - held} training texts, "
+                f"and min-texts={self.min_texts} are wanted"
+            )
+        self._agree_on_lists()
+        self._agree_on_data()
         return self
+
+    def _agree_on_lists(self) -> None:
+        try:
+            right = all(size >= 1 for size in self.history_sizes)
+            right = right and bool(self.factors) and all(0 < one < math.inf for one in self.factors)
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("histories and tune-factors are positive numbers with commas between")
+
+    def _agree_on_data(self) -> None:
+        """What a source would not look at is a mistake."""
+        _ = self.columns
+        kind = self.data.partition(":")[0]
+        if self.where and kind in ("git", "mbox"):
+            raise ValueError(f"where chooses rows by a column, and {kind}: has no columns")
+        others = {name: one.default for name, one in Columns.model_fields.items() if name != "where"}
+        ignored = [name for name, default in others.items() if getattr(self, name) != default]
+        if kind != "hf" and ignored:
+            raise ValueError(
+                f"{ignored[0].replace('_', '-')} is for data of hf:, and data is {self.data!r:.80}; "
+                "hf:FILE reads .jsonl, .csv and .parquet too"
+            )
 
     @property
     def more_arms(self) -> list[str]:
@@ -142,3 +197,16 @@ class RunSettings(RoundConfig):
     def choice(self) -> Choice:
         """Which users and texts are taken."""
         return Choice(**{name: getattr(self, name) for name in Choice.model_fields})
+
+
+def _refused(error: ValidationError, names: list[str]) -> InvalidArgument:
+    """The first mistake."""
+    first = error.errors()[0]
+    word, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(word, names, n=1)
+        return InvalidArgument(
+            f"there is no setting {word!r:.60}", f"did you mean {near[0]}?" if near else _HINT
+        )
+    given = f"{word} is {first['input']!r:.60}: {said.lower()}" if word else said
+    return InvalidArgument(given, _HINT)
