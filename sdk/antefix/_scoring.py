@@ -30,6 +30,7 @@ def score(
     *,
     max_prompt_tokens: int | None = None,
     micro_batch_tokens: int | None = None,
+    infix: bool = False,
     **unknown: Never,
 ) -> float: ...
 @overload
@@ -40,6 +41,7 @@ def score(
     *,
     max_prompt_tokens: int | None = None,
     micro_batch_tokens: int | None = None,
+    infix: bool = False,
     **unknown: Never,
 ) -> dict[str, float]: ...
 def score(
@@ -49,6 +51,7 @@ def score(
     *,
     max_prompt_tokens: int | None = None,
     micro_batch_tokens: int | None = None,
+    infix: bool = False,
     **unknown: Never,
 ) -> float | dict[str, float]:
     """Mean cross-entropy of the completions in nats per token, lower is better.
@@ -59,6 +62,7 @@ def score(
         prefix: the prefix they are read under, one per user if there are many; None for none.
         max_prompt_tokens: cut prompts to their first tokens.
         micro_batch_tokens: tokens of one forward pass; None is 256 on a CPU and 8192 on a GPU.
+        infix: the prefixes were trained with `PrefixSpec(place="infix")`: prompts do not see them.
 
     Raises:
         NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, OutOfMemory.
@@ -67,6 +71,8 @@ def score(
     require(base, FrozenBase, "base")
     _require_count(max_prompt_tokens, "max_prompt_tokens")
     _require_count(micro_batch_tokens, "micro_batch_tokens")
+    require(infix, bool, "infix")
+    reading = _Reading(max_prompt_tokens, infix)
     at_once = micro_batch_tokens or (_CPU_TOKENS if base.device.type == "cpu" else None)
     if not isinstance(examples, Mapping):
         require(examples, Iterable, "examples", "give a list of Example(completion=…, prompt=…)")
@@ -74,14 +80,14 @@ def score(
             raise InvalidArgument(
                 "several prefixes for one list of examples", "give the examples by user too"
             )
-        return _score_all(base, {"": examples}, {"": prefix}, max_prompt_tokens, at_once)[""]
+        return _score_all(base, {"": examples}, {"": prefix}, reading, at_once)[""]
     require_users(examples, "examples")
     if not isinstance(prefix, Mapping):
-        return _score_all(base, examples, dict.fromkeys(examples, prefix), max_prompt_tokens, at_once)
+        return _score_all(base, examples, dict.fromkeys(examples, prefix), reading, at_once)
     missing = [user for user in examples if user not in prefix]
     if missing:
         raise InvalidArgument(f"no prefix for user {missing[0]!r}", "give one per user")
-    return _score_all(base, examples, prefix, max_prompt_tokens, at_once)
+    return _score_all(base, examples, prefix, reading, at_once)
 
 
 def _require_count(number: int | None, name: str) -> None:
@@ -95,10 +101,10 @@ def _score_all(
     base: FrozenBase,
     examples: Mapping[str, Iterable[Example]],
     prefixes: Mapping[str, Prefix | None],
-    max_prompt_tokens: int | None,
+    reading: _Reading,
     at_once: int | None,
 ) -> dict[str, float]:
-    rows = {user: _encode(base, user, examples[user], prefixes[user], max_prompt_tokens) for user in examples}
+    rows = {user: _encode(base, user, examples[user], prefixes[user], reading) for user in examples}
     losses: dict[str, list[float]] = {user: [0.0] * len(rows[user]) for user in examples}
 
     def run(batch: _Batch) -> list[float]:
@@ -115,6 +121,14 @@ def _score_all(
                 for place, loss in zip(batch.places, found, strict=True):
                     losses[place.user][place.number] = loss
     return {user: sum(losses[user]) / sum(len(row.targets) for row in rows[user]) for user in examples}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How texts are read: prompts cut to so many tokens, blind to the prefix or not."""
+
+    max_prompt_tokens: int | None
+    infix: bool
 
 
 @dataclass(frozen=True)
@@ -138,13 +152,18 @@ def _encode(
     user: str,
     texts: Iterable[Example],
     prefix: Prefix | None,
-    max_prompt_tokens: int | None,
+    reading: _Reading,
 ) -> list[Row]:
     if prefix is not None:
         require(prefix, Prefix, "prefix")
         prefix.require_base(base.fingerprint, base.layout)
     length = 0 if prefix is None else prefix.length
-    return encode_user(base, user, texts, length=length, max_prompt_tokens=max_prompt_tokens)
+    if reading.infix and base.is_encoder_decoder:
+        raise InvalidArgument(
+            "infix=True, and this base is an encoder-decoder", "leave it out, or use a causal base"
+        )
+    rows = encode_user(base, user, texts, length=length, max_prompt_tokens=reading.max_prompt_tokens)
+    return [row.with_infix for row in rows] if reading.infix else rows
 
 
 def _batches(

@@ -19,8 +19,7 @@ class Ledger:
     """One loss per arm, seed and user, kept in `metrics.jsonl`.
 
     The first line says what run it is (`run`, and what must be the same for it to go on). Each further
-    line is a result: `arm`, `seed`, `user`, `nats_per_token`, and for `in_context` also `texts`, how many
-    training texts fitted on average.
+    line is a result: `arm`, `seed`, `user`, `nats_per_token`, and what else is told of it.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -42,7 +41,7 @@ class Ledger:
         """Those of `users` whose result is not there yet."""
         return [user for user in users if (arm, seed, user) not in self.lines]
 
-    def add(self, arm: str, seed: int | None, user: str, loss: float, **facts: float) -> None:
+    def add(self, arm: str, seed: int | None, user: str, loss: float, **facts: Any) -> None:
         """Take a result; it is on disk when this returns."""
         line = {"arm": arm, "seed": seed, "user": user, "nats_per_token": loss, **facts}
         with self._path.open("a", encoding="utf-8") as file:

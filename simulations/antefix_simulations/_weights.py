@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from antefix import FrozenBase
@@ -47,7 +48,7 @@ class Weights:
         """Train those parameters that require a gradient; remember how they begin."""
         self._base, self.model = base, model
         self._trained = [one for one in model.parameters() if one.requires_grad]
-        self._start = [one.detach().clone() for one in self._trained]
+        self._start = self.keep()
         self._computed = partial(
             torch.autocast, base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32
         )
@@ -57,20 +58,23 @@ class Weights:
         """That are trained."""
         return sum(one.numel() for one in self._trained)
 
-    @torch.no_grad()
     def reset(self) -> None:
         """Begin again."""
-        for one, start in zip(self._trained, self._start, strict=True):
-            one.copy_(start)
+        self.restore(self._start)
 
-    def train(self, rows: Sequence[Row], pace: Pace) -> None:
-        """Go on from where it is."""
+    def train(self, rows: Sequence[Row], pace: Pace, after: Callable[[int], None] = lambda step: None) -> int:
+        """Go on from where it is; `after` is called with the number of each step that is done.
+
+        Returns:
+            Real tokens that were computed.
+        """
         dice, steps = torch.Generator().manual_seed(pace.seed), pace.steps
         adam = torch.optim.AdamW(self._trained, lr=pace.learning_rate, weight_decay=0.0)
         falling = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / steps)
-        self.model.train()
         order: list[int] = []
-        for _ in range(steps):
+        tokens = 0
+        for step in range(steps):
+            self.model.train()
             if len(order) < min(pace.batch_size, len(rows)):
                 order += torch.randperm(len(rows), generator=dice).tolist()
             chosen, order = order[: pace.batch_size], order[pace.batch_size :]
@@ -82,6 +86,20 @@ class Weights:
             adam.step()
             falling.step()
             adam.zero_grad()
+            tokens += sum(rows[at].tokens for at in chosen)
+            after(step + 1)
+        return tokens
+
+    @torch.no_grad()
+    def keep(self) -> list[Tensor]:
+        """A copy of the trained numbers, for `restore`."""
+        return [one.detach().clone() for one in self._trained]
+
+    @torch.no_grad()
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Be again as it was."""
+        for one, before in zip(self._trained, kept, strict=True):
+            one.copy_(before)
 
     @torch.no_grad()
     def read(self, rows: Sequence[Row]) -> float:

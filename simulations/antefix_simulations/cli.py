@@ -16,7 +16,7 @@ with imported_by("antefix-sim"):
     import typer
 
     from antefix._command import application, say
-    from antefix_simulations import _bench_cli, _flower_cli, _run_cli
+    from antefix_simulations import _bench_cli, _flower_cli, _paper_cli, _run_cli
 
 if TYPE_CHECKING:
     pass
@@ -93,6 +93,7 @@ def tune(
 _run_cli.register(app)
 _flower_cli.register(app)
 _bench_cli.register(app)
+_paper_cli.register(app)
 
 
 def main() -> None:

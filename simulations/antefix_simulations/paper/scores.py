@@ -5,13 +5,17 @@ A measure whose package or data is not there is a gap with its reason; the other
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from antefix_simulations._bootstrap import interval
+
 __all__ = ["MEASURES", "Score", "scores"]
 
 _References = Sequence[Sequence[str]]
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class Score:
     Attributes:
         value: as papers print it; None where it could not be computed.
         missing: why not; empty where it could.
+        spread: half of the 95 % interval, by bootstrap over the texts; None where it is not known.
     """
 
     value: float | None
     missing: str = ""
+    spread: float | None = None
 
 
 class _Absent(Exception):
@@ -42,42 +48,53 @@ def scores(texts: Sequence[str], references: _References, measures: Sequence[str
     found = {}
     for name in measures or MEASURES:
         try:
-            found[name] = Score(MEASURES[name](texts, references))
+            found[name] = MEASURES[name](texts, references)
         except _Absent as error:
             found[name] = Score(None, str(error))
     return found
 
 
-def _bleu(texts: Sequence[str], references: _References) -> float:
+def _bleu(texts: Sequence[str], references: _References) -> Score:
     """sacrebleu's, 0 to 100."""
     from sacrebleu.metrics.bleu import BLEU
 
-    return float(BLEU().corpus_score(list(texts), _streams(references)).score)
+    return _sacrebleu(BLEU(), texts, references, 1.0)
 
 
-def _ter(texts: Sequence[str], references: _References) -> float:
+def _ter(texts: Sequence[str], references: _References) -> Score:
     """sacrebleu's, as a share: edits per word of a reference; lower is better."""
     from sacrebleu.metrics.ter import TER
 
-    return float(TER().corpus_score(list(texts), _streams(references)).score) / 100
+    return _sacrebleu(TER(), texts, references, 0.01)
 
 
-def _rouge(kind: str) -> Callable[[Sequence[str], _References], float]:
-    def computed(texts: Sequence[str], references: _References) -> float:
+def _sacrebleu(metric: Any, texts: Sequence[str], references: _References, factor: float) -> Score:
+    resamples = _RESAMPLES if len(texts) > 1 else 1
+    found = metric.corpus_score(list(texts), _streams(references), n_bootstrap=resamples)
+    told = json.loads(found.format(width=6, is_json=True, signature=metric.get_signature().format()))
+    spread = told.get("confidence_var")
+    return Score(float(found.score) * factor, spread=None if spread is None else spread * factor)
+
+
+def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
+    def computed(texts: Sequence[str], references: _References) -> Score:
         """Mean F-measure, 0 to 100, with a text's best reference."""
         from rouge_score.rouge_scorer import RougeScorer
 
         rouge = RougeScorer([kind], use_stemmer=True)
-        best = [
-            max(rouge.score(one, text)[kind].fmeasure for one in right)
-            for text, right in zip(texts, references, strict=True)
-        ]
-        return 100 * float(sum(best)) / len(best)
+        best = interval(
+            [
+                100 * max(float(rouge.score(one, text)[kind].fmeasure) for one in right)
+                for text, right in zip(texts, references, strict=True)
+            ],
+            resamples=_RESAMPLES,
+        )
+        return Score(best.mean, spread=(best.high - best.low) / 2 if len(texts) > 1 else None)
 
     return computed
 
 
-def _nist(texts: Sequence[str], references: _References) -> float:
+def _nist(texts: Sequence[str], references: _References) -> Score:
     """NLTK's, n up to 5, of sacrebleu's tokens."""
     from nltk.translate.nist_score import corpus_nist
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
@@ -86,22 +103,23 @@ def _nist(texts: Sequence[str], references: _References) -> float:
     words = made()
     right = [[words(one).split() for one in some] for some in references]
     try:
-        return float(corpus_nist(right, [words(text).split() for text in texts]))
+        return Score(float(corpus_nist(right, [words(text).split() for text in texts])))
     except ZeroDivisionError:  # NLTK's, where no text has a word
-        return 0.0
+        return Score(0.0)
 
 
-def _cider(texts: Sequence[str], references: _References) -> float:
+def _cider(texts: Sequence[str], references: _References) -> Score:
     """pycocoevalcap's, which is 0 for a single input: it weighs words by how many inputs have them."""
     try:
         from pycocoevalcap.cider.cider import Cider
     except ImportError:
         raise _Absent("needs pycocoevalcap: pip install pycocoevalcap") from None
     right = {number: list(some) for number, some in enumerate(references)}
-    return float(Cider().compute_score(right, {number: [text] for number, text in enumerate(texts)})[0])
+    written = {number: [text] for number, text in enumerate(texts)}
+    return Score(float(Cider().compute_score(right, written)[0]))
 
 
-def _meteor(texts: Sequence[str], references: _References) -> float:
+def _meteor(texts: Sequence[str], references: _References) -> Score:
     raise _Absent("the paper's METEOR is a Java program; NLTK's gives other figures")
 
 
@@ -111,7 +129,7 @@ def _streams(references: _References) -> Any:
     return [[some[at] if at < len(some) else None for some in references] for at in range(most)]
 
 
-MEASURES: dict[str, Callable[[Sequence[str], _References], float]] = {
+MEASURES: dict[str, Callable[[Sequence[str], _References], Score]] = {
     "BLEU": _bleu,
     "NIST": _nist,
     "METEOR": _meteor,

@@ -13,7 +13,7 @@ from typing import Any
 from antefix import Example
 from antefix_simulations._data import DataRefused, numbered_lines
 
-__all__ = ["Item", "Task", "read_task"]
+__all__ = ["Item", "Task", "examples_of", "pairs", "prompt_of", "read_task"]
 
 _SLOT = re.compile(r"\s*([^\[\],]+)\[([^\]]*)\]\s*,?")
 _SLOTS = re.compile(f"(?:{_SLOT.pattern})+\\s*")
@@ -48,7 +48,7 @@ class Task:
     test: tuple[Item, ...]
 
     def sample(self, inputs: int, seed: int) -> Task:
-        """So many training texts, drawn without replacement, and 30 % of that to judge by (section 6.3).
+        """So many training texts, drawn without replacement; to judge by 30 % of that (section 6.3), or all.
 
         Args:
             inputs: pairs of an input and one reference.
@@ -60,7 +60,7 @@ class Task:
         dice = random.Random(seed)
         return Task(
             _drawn(self.train, inputs, dice, "training"),
-            _drawn(self.dev, _judging(inputs), dice, "dev"),
+            _drawn(self.dev, min(_judging(inputs), pairs(self.dev)), dice, "dev"),
             self.test,
         )
 
@@ -139,8 +139,13 @@ def _judging(inputs: int) -> int:
     return max(1, round(0.3 * inputs))
 
 
+def pairs(items: Iterable[Item]) -> int:
+    """Texts of some inputs: one for each reference."""
+    return sum(len(item.references) for item in items)
+
+
 def _drawn(items: tuple[Item, ...], count: int, dice: random.Random, what: str) -> tuple[Item, ...]:
-    pairs = [Item(item.source, (one,), item.seen) for item in items for one in item.references]
-    if count > len(pairs):
-        raise DataRefused(f"{count:,} {what} texts are asked for, there are {len(pairs):,}", "ask for fewer")
-    return tuple(dice.sample(pairs, count))
+    each = [Item(item.source, (one,), item.seen) for item in items for one in item.references]
+    if count > len(each):
+        raise DataRefused(f"{count:,} {what} texts are asked for, there are {len(each):,}", "ask for fewer")
+    return tuple(dice.sample(each, count))

@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from antefix_simulations._bootstrap import interval
+from antefix_simulations._drawing import BLUE, GREY, INK, RED, drawn
 from antefix_simulations._terminal import printable
 from antefix_simulations.run.summary import Summary
 
 __all__ = ["curve", "epsilon", "gains", "history", "matrix", "rounds", "throughput"]
 
-_BLUE, _RED, _GREY = "#2563a8", "#b8442f", "#8a8f98"
-_STYLE: Any = {
-    "svg.hashsalt": "antefix",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": "#3a3f47",
-    "xtick.color": "#3a3f47",
-    "ytick.color": "#3a3f47",
-}
-
 
 def gains(run: Summary) -> str:
     """What each user gains by the own prefix over the shared one, sorted."""
     values = np.sort([line["shared"] - line["private"] for line in run.users])[::-1]
-    colours = [_BLUE if value > 0 else _RED for value in values]
+    colours = [BLUE if value > 0 else RED for value in values]
 
     def draw(axes: Axes) -> None:
         axes.bar(np.arange(1, len(values) + 1), values, color=colours, width=0.9, linewidth=0)
-        axes.axhline(0, color=_GREY, linewidth=0.8)
+        axes.axhline(0, color=GREY, linewidth=0.8)
         mean = interval(list(values))
-        axes.axhline(mean.mean, color="#3a3f47", linewidth=1, linestyle="--")
+        axes.axhline(mean.mean, color=INK, linewidth=1, linestyle="--")
         axes.annotate(f"mean {mean.mean:.3f}", (len(values), mean.mean), ha="right", va="bottom", fontsize=9)
         axes.set(xlabel="users, sorted by gain", ylabel="nats per token gained")
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def rounds(run: Summary) -> str:
@@ -61,13 +43,13 @@ def rounds(run: Summary) -> str:
 
     def draw(axes: Axes) -> None:
         low, high = ([getattr(mean, side) for mean in means] for side in ("low", "high"))
-        axes.fill_between(numbers, low, high, color=_BLUE, alpha=0.15, linewidth=0)
-        axes.plot(numbers, [mean.mean for mean in means], color=_BLUE, marker="o", markersize=4)
-        axes.axhline(0, color=_GREY, linewidth=0.8)
+        axes.fill_between(numbers, low, high, color=BLUE, alpha=0.15, linewidth=0)
+        axes.plot(numbers, [mean.mean for mean in means], color=BLUE, marker="o", markersize=4)
+        axes.axhline(0, color=GREY, linewidth=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="round", ylabel="nats per token gained")
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def history(run: Summary) -> str:
@@ -76,7 +58,7 @@ def history(run: Summary) -> str:
     def draw(axes: Axes) -> None:
         texts = [line["texts"] for line in run.users]
         axes.scatter(
-            texts, [line["shared"] - line["private"] for line in run.users], s=14, color=_GREY, alpha=0.6
+            texts, [line["shared"] - line["private"] for line in run.users], s=14, color=GREY, alpha=0.6
         )
         for group in run.by_history().values():
             mean, middle = (
@@ -84,13 +66,13 @@ def history(run: Summary) -> str:
                 float(np.median([one["texts"] for one in group])),
             )
             error = [[mean.mean - mean.low], [mean.high - mean.mean]]
-            axes.errorbar([middle], [mean.mean], yerr=error, fmt="o", color=_BLUE, capsize=3)
-        axes.axhline(0, color=_GREY, linewidth=0.8)
+            axes.errorbar([middle], [mean.mean], yerr=error, fmt="o", color=BLUE, capsize=3)
+        axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="training texts of a user", ylabel="nats per token gained")
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def curve(run: Summary) -> str:
@@ -100,14 +82,14 @@ def curve(run: Summary) -> str:
     def draw(axes: Axes) -> None:
         texts = [one[0] for one in points]
         low, high = ([getattr(gain, side) for _, _, gain in points] for side in ("low", "high"))
-        axes.fill_between(texts, low, high, color=_BLUE, alpha=0.15, linewidth=0)
-        axes.plot(texts, [gain.mean for _, _, gain in points], color=_BLUE, marker="o", markersize=4)
-        axes.axhline(0, color=_GREY, linewidth=0.8)
+        axes.fill_between(texts, low, high, color=BLUE, alpha=0.15, linewidth=0)
+        axes.plot(texts, [gain.mean for _, _, gain in points], color=BLUE, marker="o", markersize=4)
+        axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel=f"training texts used, of {points[0][1]} users", ylabel="nats per token gained")
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def matrix(run: Summary) -> str:
@@ -137,7 +119,7 @@ def matrix(run: Summary) -> str:
         axes.set_yticks(range(len(names)), names, parse_math=False)
         axes.set(xlabel="prefix of", ylabel="texts of")
 
-    return _drawn(draw, 0.42 * len(lines) + 1.3)
+    return drawn(draw, 0.42 * len(lines) + 1.3)
 
 
 def throughput(times: Sequence[dict[str, float]]) -> str:
@@ -145,16 +127,16 @@ def throughput(times: Sequence[dict[str, float]]) -> str:
 
     def draw(axes: Axes) -> None:
         order = np.arange(1, len(times) + 1)
-        axes.plot(order, [one["users"] / max(one["seconds"], 1e-9) for one in times], ".", color=_BLUE)
+        axes.plot(order, [one["users"] / max(one["seconds"], 1e-9) for one in times], ".", color=BLUE)
         axes.set(xlabel="cohorts, in the order they were done", ylabel="users per second")
         axes.set_ylim(bottom=0)
         memory = axes.twinx()
-        memory.plot(order, [one["peak_mb"] for one in times], color=_RED, linewidth=1)
-        memory.set_ylabel("peak memory, MB", color=_RED)
+        memory.plot(order, [one["peak_mb"] for one in times], color=RED, linewidth=1)
+        memory.set_ylabel("peak memory, MB", color=RED)
         memory.set_ylim(bottom=0)
         memory.spines["right"].set_visible(True)
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def epsilon(run: Summary) -> str:
@@ -163,20 +145,10 @@ def epsilon(run: Summary) -> str:
 
     def draw(axes: Axes) -> None:
         axes.plot(
-            [line["round"] for line in told], [line["epsilon"] for line in told], color=_BLUE, marker="o"
+            [line["round"] for line in told], [line["epsilon"] for line in told], color=BLUE, marker="o"
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="round", ylabel="epsilon")
         axes.set_ylim(bottom=0)
 
-    return _drawn(draw)
-
-
-def _drawn(draw: Callable[[Axes], None], height: float = 2.9) -> str:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
-        held = io.StringIO()
-        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
-    return held.getvalue()[held.getvalue().index("<svg") :]
+    return drawn(draw)

@@ -1,0 +1,131 @@
+"""`antefix-sim paper`: the tables of the method's paper, on any base. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from antefix import FrozenBase
+    from antefix_simulations.paper.cell import PaperSettings
+    from antefix_simulations.paper.table import Table
+
+
+class Name(StrEnum):
+    """Tables."""
+
+    E2E = "e2e"
+    WEBNLG = "webnlg"
+    SUMMARISE = "summarise"
+    LOW_DATA = "low-data"
+    EXTRAPOLATE = "extrapolate"
+    LENGTH = "length"
+    INIT = "init"
+    ABLATE = "ablate"
+    STORAGE = "storage"
+    SPEED = "speed"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to a command line."""
+    app.command()(paper)
+
+
+def paper(
+    table: Annotated[Name, typer.Argument(help="Which table.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The task: JSON lines with split, and input and text or triples and refs."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results; what is there is not done again.")] = Path(
+        "runs/paper"
+    ),
+    base: Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")] = "smollm2-135m-q4",
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of training a cell.", show_default="150000")
+    ] = None,
+    tests: Annotated[int | None, typer.Option(min=1, help="Test inputs.", show_default="100")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of training texts, where a table has several.", show_default="3"),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="See it work in minutes; figures mean nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a table of Li and Liang 2021 anew, its own figures beside ours; with a plot in the folder.
+
+    Every method gets the same budget and a grid of three learning rates, chosen on texts that judge
+    nothing else. Ctrl-C loses the cell that is under way.
+    """
+    from antefix import FrozenBase
+    from antefix_simulations.paper.cell import QUICK, PaperSettings
+
+    said = {"budget": budget, "tests": tests, "samples": samples}
+    given = {name: value for name, value in said.items() if value is not None}
+    settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given})
+    if table is not Name.STORAGE:
+        data = _required(data, table)
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    if table is Name.STORAGE:
+        from antefix_simulations.paper.storage import storage
+
+        made = [storage(loaded)]
+    elif table is Name.SPEED:
+        made = _speed(loaded, base, dtype, settings, data)
+    else:
+        made = [_study(table, loaded, settings, data, out)]
+    _print(made, as_json)
+
+
+def _required(data: Path | None, table: Name) -> Path:
+    from antefix.errors import InvalidArgument
+
+    if data is None:
+        raise InvalidArgument(f"the table {table} needs a task", "--data FILE, see docs/paper.md")
+    return data
+
+
+def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path | None, out: Path) -> Table:
+    from antefix._files import write_whole
+    from antefix_simulations.paper.studies import STUDIES
+    from antefix_simulations.paper.tables import Rows
+    from antefix_simulations.paper.work import Work
+
+    study = STUDIES[table]
+    work = Work(base, {study.task: data} if data else {}, settings, out, _say)
+    cells = study.cells(base, settings)
+    rows = Rows({name: [work.result(cell) for cell in some] for name, some in cells.items()}, settings)
+    made = study.table(rows)
+    write_whole(out / f"{table}.md", made.as_markdown().encode())
+    write_whole(out / f"{table}.svg", study.plot(rows).encode())
+    return made
+
+
+def _speed(
+    base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path | None
+) -> list[Table]:
+    from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
+    from antefix_simulations.paper.tasks import examples_of, read_task
+
+    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
+    texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train) if data else []
+    return [steps_table(bench, texts, _say), writing_table(base, settings.samples)]
+
+
+def _print(made: list[Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([vars(one) for one in made], indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n\n".join(one.as_text() for one in made))
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

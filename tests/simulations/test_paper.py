@@ -1,0 +1,165 @@
+"""The paper's tables on tiny bases: every method learns and writes, nothing is done twice, what cannot be."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antefix import FrozenBase
+from antefix.errors import InvalidArgument
+from antefix_simulations.paper import work as work_module
+from antefix_simulations.paper.cell import Cell, PaperSettings
+from antefix_simulations.paper.methods import METHODS
+from antefix_simulations.paper.studies import STUDIES
+from antefix_simulations.paper.tables import Rows
+from antefix_simulations.paper.work import Work
+from tests import tiny
+
+SETTINGS = PaperSettings(
+    budget=1_500, tests=4, beams=2, new_tokens=4, max_prompt_tokens=40, samples=1, factors=(1.0,)
+)
+WORDS = ("red", "blue", "green", "small", "big", "old")
+
+
+@pytest.fixture(scope="module")
+def base() -> FrozenBase:
+    return FrozenBase.from_model(tiny.model("llama"), tiny.tokenizer(), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough texts for every table, half of the test unseen."""
+    path = tmp_path_factory.mktemp("data") / "task.jsonl"
+    rows = [
+        {
+            "split": split,
+            "input": f"name[{number}], colour[{WORDS[number % 6]}]",
+            "text": f"{number} is {WORDS[number % 6]}.",
+            "seen": split != "test" or number % 2 == 0,
+        }
+        for split, count in (("train", 500), ("dev", 40), ("test", 12))
+        for number in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def work_of(base: FrozenBase, data: Path, out: Path, **more: Any) -> Work:
+    settings = SETTINGS.model_copy(update=more)
+    return Work(base, dict.fromkeys(("e2e", "webnlg", "summarise"), data), settings, out, lambda line: None)
+
+
+def cell_of(method: str, **more: Any) -> Cell:
+    under = method.startswith("prefix") or method in ("infix", "embedding-only")
+    return Cell("e2e", method, 20, **({"length": 4, "start": '"summarize"'} if under else {}), **more)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_trained_read_and_written(
+    method: str, base: FrozenBase, data: Path, tmp_path: Path
+) -> None:
+    work = work_of(base, data, tmp_path)
+    before, found = work.result(cell_of("nothing")), work.result(cell_of(method))
+    trains = METHODS[method].rate > 0
+    assert (found["numbers"] > 0) == (found["tokens"] > 0) == trains
+    assert found["tokens"] <= SETTINGS.budget * 1.1
+    assert math.isfinite(found["nats_per_token"])
+    if trains:  # it keeps the best look, and the start is one
+        assert found["judged"] <= before["judged"] + 0.5
+    assert set(found["parts"]) == {"seen", "unseen", "all"}
+    assert [found["parts"][part]["inputs"] for part in ("seen", "unseen", "all")] == [2, 2, 4]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_table_says_what_its_cells_found(
+    name: str, base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, work = STUDIES[name], work_of(base, data, tmp_path)
+    monkeypatch.setattr(Work, "_done", fake_cell)
+    cells = study.cells(base, SETTINGS)
+    rows = Rows({label: [work.result(cell) for cell in some] for label, some in cells.items()}, SETTINGS)
+    table = study.table(rows)
+    assert all(len(row) == len(table.head) for row in table.rows)
+    labels = {row[0] for row in table.rows}
+    assert set(cells) <= labels
+    assert "1,500 tokens" in table.notes[-1]
+    assert table.as_markdown().count("\n| ") == len(table.rows) + 2
+    assert study.plot(rows).startswith("<svg")
+    assert study.plot(rows) == study.plot(rows)
+
+
+def fake_cell(work: Work, cell: Cell, task: Any, rate: float) -> tuple[float, dict[str, Any]]:
+    """Figures without any computing, for the form of tables."""
+    names = ("BLEU", "NIST", "METEOR", "ROUGE-1", "ROUGE-2", "ROUGE-L", "CIDEr", "TER")
+    scores = {name: {"value": 1.0 + cell.length, "spread": 0.5, "missing": ""} for name in names}
+    scores["METEOR"] = {"value": None, "spread": None, "missing": "needs Java"}
+    part = {"inputs": 4, "nats_per_token": 2.0, "scores": scores}
+    return 2.0, {"numbers": 7, "tokens": 9, "parts": dict.fromkeys(("seen", "unseen", "all"), part)}
+
+
+def test_what_is_done_stays_done_and_a_cut_line_is_done_again(
+    base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = work_of(base, data, tmp_path).result(cell_of("prefix"))
+    with monkeypatch.context() as without:
+        without.setattr(work_module, "METHODS", {})
+        assert work_of(base, data, tmp_path).result(cell_of("prefix")) == first
+    kept = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(kept[: len(kept) - 20])
+    again = work_of(base, data, tmp_path).result(cell_of("prefix"))
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    (written,) = (tmp_path / "written").iterdir()
+    assert len(json.loads(written.read_text())["texts"]) == SETTINGS.tests
+
+
+def test_a_rate_is_chosen_on_other_texts_once_for_all_cells(
+    base: FrozenBase, data: Path, tmp_path: Path
+) -> None:
+    work = work_of(base, data, tmp_path, factors=(0.3, 3.0))
+    rates = {work.result(cell_of("prefix", sample=sample))["rate"] for sample in (0, 1)}
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    tried = {line["rate"]: line["nats_per_token"] for line in lines[1:] if line["arm"].startswith("rate")}
+    assert sorted(tried) == pytest.approx([3e-3, 3e-2])
+    assert rates == {min(tried, key=lambda rate: tried[rate])}
+
+
+def test_a_folder_of_other_settings_and_a_task_without_a_file_are_refused(
+    base: FrozenBase, data: Path, tmp_path: Path
+) -> None:
+    work_of(base, data, tmp_path)
+    with pytest.raises(InvalidArgument, match="another budget"):
+        work_of(base, data, tmp_path, budget=99)
+    with pytest.raises(InvalidArgument, match="no data for e2e"):
+        Work(base, {}, SETTINGS, tmp_path, lambda line: None).result(cell_of("nothing"))
+
+
+def test_another_file_of_a_task_is_another_cell(base: FrozenBase, data: Path, tmp_path: Path) -> None:
+    work_of(base, data, tmp_path / "out").result(cell_of("nothing"))
+    other = tmp_path / "other.jsonl"
+    other.write_text(data.read_text().replace("red", "pink"))
+    work_of(base, other, tmp_path / "out").result(cell_of("nothing"))
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+
+
+def test_extrapolation_needs_unseen_inputs(
+    base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Work, "_done", lambda *given: (2.0, {"parts": {"all": fake_cell(*given)[1]["parts"]["all"]}})
+    )
+    work = work_of(base, data, tmp_path)
+    found = {"prefix": [work.result(cell_of("prefix"))]}
+    with pytest.raises(InvalidArgument, match="unseen"):
+        STUDIES["extrapolate"].table(Rows(found, SETTINGS))
+
+
+def test_an_encoder_decoder_has_prefixes_alone(data: Path, tmp_path: Path) -> None:
+    bart = FrozenBase.from_model(tiny.model("bart"), tiny.tokenizer(), name="tiny")
+    for study in STUDIES.values():
+        cells = [cell for some in study.cells(bart, SETTINGS).values() for cell in some]
+        assert {cell.method for cell in cells} <= {"nothing", "prefix", "prefix, MLP"}
+    found = work_of(bart, data, tmp_path).result(cell_of("prefix"))
+    assert found["parts"]["all"]["inputs"] == 4
