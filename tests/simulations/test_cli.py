@@ -106,6 +106,21 @@ def test_an_interrupt_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPa
     assert result.stderr == "antefix-sim: interrupted\n"
 
 
+def test_an_interrupted_run_says_that_it_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("antefix_simulations.run.driver.Run.go", interrupted)
+    result = CliRunner().invoke(app, ["run", "--base", str(folder), "--out", str(tmp_path)])
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-2:] == [
+        f"what is finished is in {tmp_path}; the same command goes on",
+        "antefix-sim: interrupted",
+    ]
+
+
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*words: object) -> None:
         raise ZeroDivisionError

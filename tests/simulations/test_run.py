@@ -1,7 +1,9 @@
 """Runs in one process: the same bytes for the same settings, cut off or not, and every user its own."""
 
+import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,75 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bytes(done: Path, tmp_path: Pat
         CutOff.left = lasts
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, CutOff)
+    assert found(run(tmp_path)) == found(done)
+
+
+def opened(out: Path, **changed: Any) -> Run:
+    return Run(out, RunSettings.read(QUICK | changed), tiny.base("llama"), lambda line: None, progress=False)
+
+
+@pytest.mark.parametrize("seal", [True, False])
+def test_a_folder_has_one_run_at_a_time(seal: bool, tmp_path: Path) -> None:
+    """Without a vault nothing held the second one off, and it took the first one's files away."""
+    with (
+        opened(tmp_path, seal=seal),
+        pytest.raises(InvalidArgument, match="another run is under way in"),
+        opened(tmp_path, seal=seal),
+    ):
+        pass
+    with opened(tmp_path, seal=seal):
+        pass
+
+
+def test_texts_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    out = run(tmp_path / "out")
+    assert out.stat().st_mode & 0o077 == 0
+    open_to_others = {
+        str(path.relative_to(out)): oct(path.stat().st_mode)
+        for path in out.rglob("*")
+        if path.is_file() and path.stat().st_mode & 0o077 and path.name != "times.jsonl"
+    }
+    assert open_to_others == {}
+
+
+@pytest.mark.parametrize("name", ["work/personal-00000-000000", "rounds/00001/facts.json", "config.json"])
+def test_a_damaged_file_is_named(done: Path, name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    (out / name).write_bytes(b"x")
+    with pytest.raises(InvalidArgument, match=rf"{name} is damaged"):
+        run(out)
+    if name != "config.json":
+        (out / name).unlink()
+        assert found(run(out)) == found(done)
+
+
+def test_a_vault_without_its_keys_is_refused(done: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    (out / "keys").unlink()
+    with pytest.raises(InvalidArgument, match="keys is gone"):
+        run(out)
+
+
+def test_texts_that_no_config_tells_of_are_read_anew(done: Path, tmp_path: Path) -> None:
+    """A run that was killed before it said which left them; this one may be another."""
+    shutil.copy(done / "population.db", tmp_path)
+    run(tmp_path, max_texts=10)
+    assert summary_of(tmp_path).users[0]["texts"] == 8
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_later(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("antefix_simulations.run.sharing.write_whole", full)
+        with pytest.raises(InvalidArgument, match="cannot be written: No space left") as refused:
+            run(tmp_path)
+    assert "goes on" in str(refused.value.hint)
     assert found(run(tmp_path)) == found(done)
 
 

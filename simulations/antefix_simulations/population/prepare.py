@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -62,12 +63,13 @@ def prepare(
         broken: numbers of lines that the source left out; it may grow while `texts` are read.
 
     Raises:
-        DataRefused: too few users have enough texts; what a source raises.
+        DataRefused: too few users have enough texts; no room on the disk; what a source raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.unlink(missing_ok=True)
     try:
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL, 0o600))  # texts are their writers'
         with closing(sqlite3.connect(unfinished, isolation_level=None)) as file:
             file.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES} {_COMING}")
             card = Card(source=source)
@@ -77,6 +79,10 @@ def prepare(
             _choose(file, choice, card)
             _finish(file, choice, card)
         unfinished.replace(path)
+    except sqlite3.OperationalError as error:
+        raise DataRefused(
+            f"{path} cannot be written: {error}", "make room, or choose another --out"
+        ) from None
     finally:
         unfinished.unlink(missing_ok=True)
     return Population(path)

@@ -7,6 +7,7 @@ OUT/vault/           sealed private prefixes
 OUT/work/            results of cohorts that are not part of a round yet
 OUT/metrics.jsonl    what was found: the same bytes for the same settings, however often it was cut off
 OUT/times.jsonl      how long things took
+OUT/.lock            of the process that is at it
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from antefix_simulations.population.store import Population
 from antefix_simulations.run.cohort import Cohort
 from antefix_simulations.run.cost import traffic
 from antefix_simulations.run.keeping import Keeping
+from antefix_simulations.run.place import damaged, held, room
 from antefix_simulations.run.settings import RunSettings
 from antefix_simulations.run.sharing import Sharing
 from antefix_simulations.run.task import Result, Task
@@ -63,15 +65,6 @@ class Here:
             yield task, self._cohort.do(task)
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise InvalidArgument(f"{folder} is not a folder", "choose another --out") from None
-    except OSError as error:
-        raise InvalidArgument(f"{folder} cannot be made: {error.strerror}", "choose another --out") from None
-
-
 class Run:
     """One run in a folder."""
 
@@ -81,24 +74,35 @@ class Run:
         """Read the data and open everything.
 
         Raises:
-            InvalidArgument: the folder is of another run, or cannot be made.
+            InvalidArgument: the folder is of another run, or cannot be made; a run is under way in it.
             DataRefused, VaultBusy.
         """
         self.out, self.settings, self._base, self._say, self._progress = out, settings, base, say, progress
-        self._opened, self._tuning = ExitStack(), list[dict[str, Any]]()
+        self._tuning = list[dict[str, Any]]()
         if {"lora", "full"} & set(settings.more_arms) and find_spec("peft") is None:
             raise InvalidArgument("the arms lora and full need PEFT", "pip install 'antefix[peft]'")
-        _make(out)
-        self.population = self._opened.enter_context(population_of(settings, out / "population.db"))
-        self._say(Card(**self.population.facts["card"]).as_text())
-        self._identify()
-        self._sharing = Sharing(out / "rounds", settings)
-        self._keeping = (
-            self._opened.enter_context(Keeping(out, self.population.count)) if settings.seal else None
-        )
+        with ExitStack() as opening:
+            opening.enter_context(held(out))
+            with room(out):
+                self.population = opening.enter_context(self._population())
+                self._say(Card(**self.population.facts["card"]).as_text())
+                self._identify()
+                self._sharing = Sharing(out / "rounds", settings)
+                self._keeping = (
+                    opening.enter_context(Keeping(out, self.population.count)) if settings.seal else None
+                )
+            self._opened = opening.pop_all()
 
     def go(self, executor: Executor) -> None:
-        """To the end."""
+        """To the end.
+
+        Raises:
+            InvalidArgument: no room on the disk, or a damaged file.
+        """
+        with room(self.out):
+            self._go(executor)
+
+    def _go(self, executor: Executor) -> None:
         self._sharing.begin(self._base)
         self._newcomers(executor)
         while self._sharing.number < self.settings.num_server_rounds:
@@ -193,7 +197,7 @@ class Run:
                 write_whole(self._place(task), result.to_bytes())
                 bar.update(len(task.users))
         for task in tasks:
-            yield Result.from_bytes(self._place(task).read_bytes())
+            yield _result(self._place(task))
 
     def _place(self, task: Task) -> Path:
         return self.out / "work" / task.name
@@ -233,13 +237,19 @@ class Run:
     def _lines(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Of all cohorts in their order, with the round; users by name."""
         for path in sorted((self.out / "work").glob(f"{kind}-*")):
-            result = Result.from_bytes(path.read_bytes())
+            result = _result(path)
             names = self.population.names([line["user"] for line in result.facts])
             for line in result.facts:
                 yield int(path.name.split("-")[1]), {**line, "user": names[line["user"]]}
 
     def _asked(self) -> dict[str, Any]:
         return self.settings.model_dump(by_alias=True)
+
+    def _population(self) -> Population:
+        path = self.out / "population.db"
+        if not (self.out / CONFIG).is_file():
+            path.unlink(missing_ok=True)  # of a run that was cut off before it said which
+        return population_of(self.settings, path)
 
     def _identify(self) -> None:
         """Refuse to go on with another run's files."""
@@ -252,13 +262,23 @@ class Run:
         if not path.is_file():
             write_whole(path, json.dumps(now, indent=2).encode())
             return
-        before = json.loads(path.read_text("utf-8"))
+        try:
+            before = dict(json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError):
+            raise InvalidArgument(f"{path} is damaged", "choose another --out") from None
         for part in now:
             if before.get(part) != now[part]:
                 raise InvalidArgument(
                     f"{self.out} is of a run with other {part}{_difference(before.get(part), now[part])}",
                     "choose another --out, or ask for the same again to go on with it",
                 )
+
+
+def _result(path: Path) -> Result:
+    try:
+        return Result.from_bytes(path.read_bytes())
+    except (ValueError, TypeError, EOFError):
+        raise damaged(path) from None
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -88,8 +88,13 @@ class Keeping:
 
         Raises:
             VaultBusy: another process has it.
+            InvalidArgument: it was made with keys that are gone.
         """
         folder, secret = out / "vault", out / "keys"
+        if folder.exists() and not secret.is_file():
+            raise InvalidArgument(
+                f"{secret} is gone, and {folder} was sealed with it", "choose another --out"
+            )
         if not secret.is_file():
             write_whole(secret, os.urandom(32))
         operator = DeviceKeys(HKDF(SHA256(), 64, None, b"antefix-sim operator").derive(secret.read_bytes()))

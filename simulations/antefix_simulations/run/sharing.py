@@ -26,6 +26,7 @@ from antefix._fresh import fresh_shared
 from antefix_server._adding import KEY, Adding
 from antefix_server._rule import Rule
 from antefix_server._sharedvector import SharedVector
+from antefix_simulations.run.place import damaged
 from antefix_simulations.run.settings import RunSettings
 from antefix_simulations.run.task import Result
 
@@ -40,7 +41,9 @@ class Sharing:
         self._folder, self._settings = folder, settings
         logging.getLogger("flwr").setLevel(logging.WARNING)  # else two lines for each round
         _as_a_task_of_flower()
-        self.number = max((int(one.parent.name) for one in folder.glob("*/facts.json")), default=-1)
+        self.number = -1
+        while (self._place(self.number + 1) / "facts.json").is_file():
+            self.number += 1
 
     def begin(self, base: FrozenBase) -> None:
         """Round 0: neutral words."""
@@ -54,7 +57,11 @@ class Sharing:
 
     def facts(self, number: int) -> dict[str, Any]:
         """What was told of a round."""
-        found: dict[str, Any] = json.loads((self._place(number) / "facts.json").read_text("utf-8"))
+        path = self._place(number) / "facts.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            raise damaged(path) from None
         return found
 
     def asked(self, users: Sequence[int]) -> list[int]:

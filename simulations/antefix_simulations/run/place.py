@@ -1,0 +1,69 @@
+"""The folder of a run: its owner's alone, and one run at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from antefix.errors import InvalidArgument
+
+__all__ = ["damaged", "held", "room"]
+
+_LOCK = ".lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep others out of it meanwhile.
+
+    Raises:
+        InvalidArgument: another run is under way in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    except FileExistsError:
+        raise InvalidArgument(f"{folder} is not a folder", "choose another --out") from None
+    except OSError as error:
+        raise InvalidArgument(f"{folder} cannot be made: {error.strerror}", "choose another --out") from None
+    try:
+        _take(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidArgument(
+            f"another run is under way in {folder}", "wait for it, or choose another --out"
+        ) from None
+
+
+@contextmanager
+def room(folder: Path) -> Iterator[None]:
+    """Say plainly that the disk is full, or that it may not be written to.
+
+    Raises:
+        InvalidArgument: so it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InvalidArgument(
+            f"{folder} cannot be written: {error.strerror}", "make room; the same command goes on"
+        ) from None
+
+
+def damaged(path: Path) -> InvalidArgument:
+    """What to raise where a file of a run cannot be read."""
+    return InvalidArgument(f"{path} is damaged", "delete it: the same command makes it again")
