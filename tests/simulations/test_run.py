@@ -197,6 +197,40 @@ def test_a_user_that_fails_is_told_and_the_others_go_on(done: Path, tmp_path: Pa
     assert [(line["user"], line["failed"]) for line in summary.failed] == [("long", "TextTooLong")]
     summary = summary_of(run(tmp_path / "short", data=str(data), new_users=0))
     assert [line["failed"] for line in summary.failed] == ["all texts of a side are too long"]
+    assert summary.as_text().splitlines()[-1] == (
+        "1 user failed: all texts of a side are too long; see metrics.jsonl"
+    )
+
+
+def test_a_user_that_fails_in_every_round_is_counted_once(tmp_path: Path) -> None:
+    """Everybody's texts are too long: the summary says why nobody has a prefix."""
+    summary = summary_of(run(tmp_path, max_text_tokens=1))
+    assert len(summary.failed) > 8
+    assert summary.as_json()["failed"] == 8
+    assert summary.as_text().splitlines() == [
+        "no user has a private prefix",
+        "8 users failed: all texts of a side are too long; see metrics.jsonl",
+    ]
+
+
+def test_an_arm_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object) -> None:
+        raise InvalidArgument("no")
+
+    monkeypatch.setattr("antefix_simulations.run.context.in_context", fails)
+    summary = summary_of(run(tmp_path, arms="context", num_server_rounds=1))
+    assert "context" not in summary.arms
+    assert summary.failures() == ["context is left out: 8 users failed: InvalidArgument; see metrics.jsonl"]
+    assert "context is left out" in summary.as_text()
+
+
+def test_what_rounds_are_worth_to_new_users_is_told(done: Path) -> None:
+    summary = summary_of(done)
+    last = summary.as_json()["cold_start"][2]
+    gains = [summary.newcomers[0][user] - summary.newcomers[2][user] for user in summary.newcomers[0]]
+    assert (last["round"], last["users"]) == (2, 2)
+    assert last["mean"] == pytest.approx(np.mean(gains))
+    assert f"round 2 is worth {np.mean(gains):.3f}" in summary.as_text()
 
 
 def test_another_run_is_refused(done: Path) -> None:
@@ -288,6 +322,23 @@ def test_runs_are_compared_by_user(done: Path, tmp_path: Path) -> None:
         compare([done, tmp_path / "nothing"])
     with pytest.raises(InvalidArgument, match="split their texts in different ways"):
         compare([done, run(tmp_path / "other", max_texts=10)])
+    with pytest.raises(InvalidArgument, match=r"nobody in .*rounds has a private prefix"):
+        compare([done, run(tmp_path / "rounds", private=False)])
+
+
+def test_runs_of_other_columns_do_not_compare_and_folders_are_told_apart(done: Path, tmp_path: Path) -> None:
+    """Losses of the same users on other texts would be paired."""
+    copies = [tmp_path / name / "run" for name in "ab"]
+    for copy in copies:
+        shutil.copytree(done, copy)
+    assert compare(copies).names == [str(copy) for copy in copies]
+    for name, value in (("split", "test"), ("subset", "x"), ("user-column", "y"), ("time-column", "z")):
+        lines = (done / "metrics.jsonl").read_text().splitlines()
+        first = json.loads(lines[0])
+        first["settings"][name] = value
+        (copies[1] / "metrics.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]))
+        with pytest.raises(InvalidArgument, match="in different ways"):
+            compare(copies)
 
 
 @pytest.mark.slow

@@ -80,9 +80,15 @@ def compare(folders: Sequence[Path]) -> Comparison:
     """Read runs.
 
     Raises:
-        InvalidArgument: a folder without a finished run, or runs of other texts: their losses do not compare.
+        InvalidArgument: a folder without a finished run, or one where nobody has a private prefix; runs of
+            other texts: their losses do not compare.
     """
     runs = [summary_of(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        if not run.users:
+            raise InvalidArgument(
+                f"nobody in {folder} has a private prefix", "compare runs with private=true that did not fail"
+            )
     texts = {_texts(run) for run in runs}
     if len(texts) > 1:
         raise InvalidArgument(
@@ -91,16 +97,27 @@ def compare(folders: Sequence[Path]) -> Comparison:
     common = set.intersection(*({str(line["user"]) for line in run.users} for run in runs))
     if not common:
         raise InvalidArgument("these runs have no user in common", "compare runs of the same data and seed")
-    return Comparison([folder.name for folder in folders], runs, sorted(common))
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return Comparison(names, runs, sorted(common))
 
 
 def _texts(run: Summary) -> tuple[Any, ...]:
     names = (
         "data",
         "where",
+        "subset",
+        "split",
+        "user-column",
         "text-column",
         "prompt-column",
+        "time-column",
         "partition",
+        "partitions",
+        "partition-by",
+        "partition-alpha",
+        "partition-labels",
         "max-texts",
         "held-out",
         "max-held-out",
@@ -108,4 +125,5 @@ def _texts(run: Summary) -> tuple[Any, ...]:
         "max-text-tokens",
         "base",
     )
-    return tuple(run.settings[name] for name in names)
+    drawn = run.settings.get("seed") if run.settings.get("partition") != "none" else None  # it made the users
+    return (drawn, *(run.settings.get(name) for name in names))

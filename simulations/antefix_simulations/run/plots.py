@@ -34,12 +34,8 @@ def gains(run: Summary) -> str:
 
 def rounds(run: Summary) -> str:
     """What new users gain by the shared prefix of each round over the first; 95 % over users, paired."""
-    numbers = sorted(run.newcomers)
-    users = [user for user in run.newcomers[numbers[0]] if all(user in run.newcomers[one] for one in numbers)]
-    means = [
-        interval([run.newcomers[numbers[0]][user] - run.newcomers[number][user] for user in users])
-        for number in numbers
-    ]
+    points = run.cold_start()
+    numbers, means = [point[0] for point in points], [point[2] for point in points]
 
     def draw(axes: Axes) -> None:
         low, high = ([getattr(mean, side) for mean in means] for side in ("low", "high"))

@@ -51,7 +51,7 @@ def write_report(out: Path) -> Path:
         base=config["base"]["name"],
         settings=run.settings,
         arms=run.rows(),
-        failed=len(run.failed),
+        failures=run.failures(),
         pictures=_pictures(run, times),
         by_history=_by_history(run),
         written=run.written(),
@@ -83,7 +83,7 @@ def _pictures(run: Summary, times: list[dict[str, Any]]) -> list[Picture]:
     made: list[tuple[bool, str, str, Callable[[], str]]] = [
         (bool(run.users), "Gain of each user", "Own prefix over the shared one.", lambda: plots.gains(run)),
         (
-            bool(run.newcomers),
+            bool(run.cold_start()),
             "New users",
             "What the shared prefix of each round is worth to users who took no part, over the start.",
             lambda: plots.rounds(run),

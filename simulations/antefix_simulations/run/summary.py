@@ -77,6 +77,33 @@ class Summary:
         gains = {size: [line["shared"] - line["history"][str(size)] for line in users] for size in sizes}
         return [(size, len(users), interval(gains[size])) for size in sizes if users]
 
+    def cold_start(self) -> list[tuple[int, int, Interval]]:
+        """What each round's shared prefix is worth to users who took no part, over the start, by user."""
+        first = self.newcomers.get(0, {})
+        users = [user for user in first if all(user in losses for losses in self.newcomers.values())]
+        if not users:
+            return []
+        return [
+            (number, len(users), interval([first[user] - losses[user] for user in users]))
+            for number, losses in sorted(self.newcomers.items())
+        ]
+
+    def failures(self) -> list[str]:
+        """A line for each way that something failed: for how many users, and why."""
+        why: dict[tuple[str, str], set[str]] = {}
+        for line in self.failed:
+            why.setdefault(("", line["failed"]), set()).add(str(line["user"]))
+        for line in self.users:
+            for name, reason in line.items():
+                if name.endswith(" failed"):
+                    why.setdefault((name.removesuffix(" failed"), reason), set()).add(str(line["user"]))
+        begins = {"": "", "history": "shorter histories: "}
+        return [
+            f"{begins.get(arm, f'{arm} is left out: ')}{len(users):,} user{'s' * (len(users) > 1)} failed: "
+            f"{reason}; see {METRICS}"
+            for (arm, reason), users in why.items()
+        ]
+
     def written(self) -> list[list[str]]:
         """A row for each measure of written texts: its mean in each arm, and what the private prefix adds."""
         users = [line["written"] for line in self.users if "written" in line]
@@ -116,7 +143,7 @@ class Summary:
     def as_text(self) -> str:
         """For a terminal."""
         if not self.users:
-            return "no user has a private prefix"
+            return "\n".join(["no user has a private prefix", *self._remarks()])
         head = ["arm", "nats/token", "95 %", "private is lower by", "95 %", "for"]
         lines = [
             f"{len(self.users):,} users, {len(self.rounds) - 1} rounds",
@@ -129,18 +156,33 @@ class Summary:
             rows = [[str(texts), f"{gain.mean:.3f}", _between(gain)] for texts, _, gain in curve]
             lines += ["", f"the same {curve[0][1]} users with fewer texts", ""]
             lines += aligned([["texts", "over shared", "95 %"], *rows])
-        if self.failed:
-            lines.append(f"{len(self.failed)} users failed: {self.failed[0]['failed']}, …; see {METRICS}")
+        if remarks := self._remarks():
+            lines += ["", *remarks]
         return "\n".join(lines)
+
+    def _remarks(self) -> list[str]:
+        """Below the tables."""
+        found = self.cold_start()[-1:]
+        return [
+            *(
+                f"round {round} is worth {gain.mean:.3f} ({_between(gain)}) nats/token to {users:,} new users"
+                for round, users, gain in found
+                if round
+            ),
+            *self.failures(),
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
             "users": len(self.users),
-            "failed": len(self.failed),
+            "failed": len({line["user"] for line in self.failed}),
             "rounds": self.rounds,
             "tuning": self.tuning,
             "bytes": self.traffic,
+            "cold_start": [
+                {"round": number, "users": users, **vars(gain)} for number, users, gain in self.cold_start()
+            ],
             "curve": [{"texts": texts, "users": users, **vars(gain)} for texts, users, gain in self.curve()],
             "written": self.written(),
             "arms": {arm: vars(self.mean(arm)) for arm in self.arms},
