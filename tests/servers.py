@@ -29,11 +29,13 @@ class Server:
         url: of the gateway.
         vault: behind it.
         registry: of its users.
+        hosting: an engine with its grants and epochs; None for none.
     """
 
     url: str
     vault: Vault
     registry: Registry
+    hosting: Hosting | None = None
 
     def invited(self, name: str) -> str:
         """A code for a device of a user, who is added if need be."""
@@ -55,7 +57,7 @@ def server(folder: Path, *, public: bool = False, base: FrozenBase | None = None
         names = _tls.names_of(certificate) if public else ()
         made = application(vault, authority=authority, names=names, hosting=hosted)
         with serving(made, certificate=certificate) as url:
-            yield Server(url, vault, Registry(vault))
+            yield Server(url, vault, Registry(vault), hosted)
 
 
 @contextmanager

@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def grant(
     hours: Annotated[float, typer.Option(min=0.01, help="How long, at most.")] = 12.0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="And the versions after it, with sync and serve, until revoked.")
+    ] = False,
     folder: Folder = HOME,
     key_file: KeyFile = None,
     as_json: AsJson = False,
@@ -32,20 +35,27 @@ def grant(
     """Let your server generate under the version in use, for some hours.
 
     It opens that version in its memory, and could remember it. It gets no text, no key and no other version.
+    With --keep, `antefix sync` and `antefix serve` grant anew, for as long again, when another version came
+    into use or half of the time is over; `antefix revoke` ends that, and `antefix grant` without --keep.
     """
     with opened(folder, key_file) as model:
-        found = _granting(model).grant(hours=hours)
-    typer.echo(json.dumps(asdict(found)) if as_json else f"granted {_line(found)}")
+        found = _granting(model).grant(hours=hours, keep=keep)
+    kept = "; the versions after it, too, until antefix revoke" if keep else ""
+    typer.echo(json.dumps(asdict(found)) if as_json else f"granted {_line(found)}{kept}")
 
 
 def grants(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what your server may use now."""
     with opened(folder, key_file) as model:
-        found = _granting(model).listed()
+        granting = _granting(model)
+        found, keeping = granting.listed(), granting.keeping
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=2))
-    for one in [] if as_json else found:
+        return
+    for one in found:
         typer.echo(_line(one))
+    if keeping:
+        typer.echo("new versions are granted, too; antefix revoke ends that")
 
 
 def revoke(
@@ -53,7 +63,10 @@ def revoke(
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:
-    """Take back what your server may use. What it generates under it ends within a second."""
+    """Take back what your server may use. What it generates under it ends within a second.
+
+    From then on none of your devices grants anew by itself.
+    """
     with opened(folder, key_file) as model:
         count = _granting(model).revoke(id)
     typer.echo(f"{count} taken back")

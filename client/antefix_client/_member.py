@@ -20,6 +20,23 @@ from antefix_client.errors import NotJoined, ProfileDamaged
 NAME = "server"
 
 
+class Keeping(BaseModel):
+    """That the user wants versions granted anew; kept because it was asked for, and gone when it was revoked.
+
+    Attributes:
+        seconds: of each grant, at most.
+        revocations: what the server counted when it was asked for; another number ends it.
+        version, record: number and digest of the version that was granted last.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    seconds: int
+    revocations: int
+    version: int
+    record: str
+
+
 class Member(BaseModel):
     """A profile's place on a server. Private.
 
@@ -36,6 +53,7 @@ class Member(BaseModel):
         seen: what is known of the server's releases; None for nothing yet.
         release: the one in use, JSON; None for none.
         last_round: version of the release that the last round improved; 0 for none.
+        keeping: new versions are granted too; None for no.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -54,6 +72,7 @@ class Member(BaseModel):
     seen: Seen | None = None
     release: str | None = None
     last_round: int = 0
+    keeping: Keeping | None = None
 
     @classmethod
     def read(cls, sealed: SealedFiles) -> Self:

@@ -35,7 +35,7 @@ class State:
 
     Attributes:
         synced: seconds since 1970 of the last sync that went through; None for none yet.
-        problem: why the last one did not; empty if it did.
+        problem: why the last one did not, or granted nothing that was due; empty for neither.
         conflict: a version of another device waits for a choice.
         refused: the server does not know this device any more.
         node: the node for rounds runs.
@@ -114,7 +114,9 @@ class Resident:
             try:
                 done = self._membership.sync()
                 version = self._membership.follow(progress=False)
-                self._state = State(time.time(), conflict=done.conflict, release=version)
+                if done.problem and done.problem != self._state.problem:
+                    _LOG.warning("granted nothing: %s", done.problem)
+                self._state = State(time.time(), done.problem, done.conflict, release=version)
                 self._tend()
                 wait = self._every_s
             except NotJoined:

@@ -68,7 +68,10 @@ def join(
 
 
 def sync(folder: Folder = HOME, key_file: KeyFile = None) -> None:
-    """Take what your other devices have learned, and hand on what this one has."""
+    """Take what your other devices have learned, and hand on what this one has.
+
+    After `antefix grant --keep` it also grants what is due.
+    """
     with opened(folder, key_file) as model:
         _say_synced(membership_of(model))
 
@@ -146,6 +149,8 @@ def _say_synced(membership: Membership) -> None:
         f"received version {done.received}" if done.received else "",
         f"sent version {done.sent}" if done.sent else "",
         "another device's version waits: antefix versions, antefix roll-back" if done.conflict else "",
+        f"granted version {done.granted}" if done.granted else "",
+        f"granted nothing: {done.problem}" if done.problem else "",
     ]
     now = datetime.now(UTC).strftime("%H:%M:%S UTC")
     typer.echo("; ".join(filter(None, said)) or f"nothing new at {now}")

@@ -14,6 +14,7 @@ from antefix_client._http import body_of, content_of
 from antefix_client._operations import API
 from antefix_client._resident import Resident
 from antefix_client._roundasked import MOST_BYTES, RoundAsked
+from antefix_client.granting import Granting
 from antefix_client.membership import Membership
 
 
@@ -25,12 +26,22 @@ class _TakePart(_Asked):
     take_part: bool
 
 
+class _Grant(_Asked):
+    hours: float = 12.0
+    keep: bool = False
+
+
+class _Revoke(_Asked):
+    id: str | None = None
+
+
 class ServerRoutes:
     """What concerns the server, for programs on this device."""
 
     def __init__(self, membership: Membership, resident: Resident, *, own_socket: bool) -> None:
         """Take both; the passport is given over our own socket alone, which nobody else can open."""
         self._membership, self._resident, self._own_socket = membership, resident, own_socket
+        self._granting = Granting(membership.model)
 
     @property
     def routes(self) -> list[Route]:
@@ -39,6 +50,9 @@ class ServerRoutes:
             Route(f"{API}/server", self.server),
             Route(f"{API}/sync", self.sync, methods=["POST"]),
             Route(f"{API}/rounds", self.rounds, methods=["POST"]),
+            Route(f"{API}/grants", self.grants),
+            Route(f"{API}/grant", self.grant, methods=["POST"]),
+            Route(f"{API}/revoke", self.revoke, methods=["POST"]),
         ]
         if not self._own_socket:
             return found
@@ -67,6 +81,23 @@ class ServerRoutes:
         place = await run_in_threadpool(self._membership.take_part, asked.take_part)
         self._resident.hurry()
         return JSONResponse(asdict(place))
+
+    async def grants(self, request: Request) -> Response:
+        """What the server may use, and whether new versions are granted, too."""
+        found = await run_in_threadpool(self._granting.listed)
+        keeping = await run_in_threadpool(lambda: self._granting.keeping)
+        return JSONResponse({"grants": [asdict(one) for one in found], "keeping": keeping})
+
+    async def grant(self, request: Request) -> Response:
+        """Let the server use the version in use."""
+        asked = await body_of(request, _Grant)
+        found = await run_in_threadpool(lambda: self._granting.grant(hours=asked.hours, keep=asked.keep))
+        return JSONResponse(asdict(found))
+
+    async def revoke(self, request: Request) -> Response:
+        """Take a grant back, or all of them."""
+        asked = await body_of(request, _Revoke)
+        return JSONResponse({"revoked": await run_in_threadpool(self._granting.revoke, asked.id)})
 
     async def round(self, request: Request) -> Response:
         """The sealed update of a round, for the node."""

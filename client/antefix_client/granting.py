@@ -15,15 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-
-from antefix.errors import GrantRefused, InvalidArgument, ReleaseRefused
-from antefix.grants import Epoch, granted
-from antefix.records import cover_of
-from antefix.wire import Signed
-from antefix_client._member import Member
+from antefix.errors import GrantRefused, InvalidArgument
+from antefix_client import _grants
+from antefix_client._grants import REVOKED, Shown
+from antefix_client._history import Version
 from antefix_client._remote import Remote
-from antefix_client.errors import ServerRefused
 from antefix_client.membership import Membership
 from antefix_client.model import PersonalModel
 
@@ -31,7 +27,6 @@ __all__ = ["Granted", "Granting"]
 
 _HOUR_S = 3600
 _MOST_HOURS = 24 * 365
-_ODD = "is there a proxy that changes it?"
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,11 @@ class Granted:
     device: str
     until: int
 
+    @classmethod
+    def of(cls, shown: Shown) -> Granted:
+        """As the server shows it."""
+        return cls(shown.id, shown.version, shown.device, shown.until)
+
 
 class Granting:
     """Grants of the profile of an open model. Nobody waits for the network."""
@@ -58,26 +58,46 @@ class Granting:
         """Ask nobody yet."""
         self._model, self._membership = model, Membership(model)
 
-    def grant(self, *, hours: float = 12.0) -> Granted:
+    @property
+    def keeping(self) -> bool:
+        """Whether the versions after the granted one are granted, too, with `sync` and `antefix serve`.
+
+        Raises:
+            NotJoined.
+        """
+        return self._membership.member().keeping is not None
+
+    def grant(self, *, hours: float = 12.0, keep: bool = False) -> Granted:
         """Let the server use the version in use, in place of what was granted before.
 
         Args:
             hours: how long. The server's key of the moment may end before: it is good for 12 hours at least.
+            keep: from now on every `sync` grants anew, for as long again, when another version came into use
+                or half of the time is over; until something is revoked, by any device of the user or the
+                operator. Without it an earlier wish of that kind ends.
 
         Raises:
             NotJoined, DeviceRefused, ServerUnreachable.
             ServerRefused: it hosts no inference, or has another version (`Membership.sync`).
-            GrantRefused: its key is not signed by it.
+            GrantRefused: its key is not signed by it; or something was revoked just now.
             InvalidArgument: hours that are none, or nothing was learned yet.
         """
         if not 0 < hours <= _MOST_HOURS:
             raise InvalidArgument(f"{hours} hours", f"above 0, at most {_MOST_HOURS:,}")
-        self._membership.sync()  # the server must have what is granted
-        member = self._membership.member()
-        with self._membership.remote() as remote:
-            signed = self._signed(_epoch(remote, member), int(hours * _HOUR_S))
-            answer = remote.request("PUT", "/v1/grants", json=signed.model_dump())
-        return _read(answer.content)
+        seconds = max(1, int(hours * _HOUR_S))
+        with _grants.one_at_a_time():
+            if not keep:
+                _grants.keep(self._model, None)
+            self._membership.sync_records()  # the server must have what is granted
+            version = self._in_use()
+            with self._membership.remote() as remote:
+                known = _grants.revocations(remote) if keep else None
+                found = _grants.given(self._model, remote, version, seconds, known)
+            if found is None:
+                raise GrantRefused(REVOKED)
+            if known is not None:
+                _grants.keep(self._model, _grants.kept(version, seconds, known))
+        return Granted.of(found)
 
     def listed(self) -> list[Granted]:
         """What the server may use now, whichever of the user's devices granted it.
@@ -86,90 +106,37 @@ class Granting:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
         """
         with self._membership.remote() as remote:
-            return _fetched(remote)
+            return [Granted.of(one) for one in _grants.fetched(remote)]
 
     def revoke(self, id: str | None = None) -> int:
         """Take a grant back, or all of them; so many there were. What runs under it ends within a second.
+
+        From then on no device of the user grants anew by itself; this one not even where the server cannot be
+        reached and the call fails.
 
         Raises:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
             InvalidArgument: no such grant.
         """
+        _grants.keep(self._model, None)
         with self._membership.remote() as remote:
-            found = [one.id for one in _fetched(remote)]
-            if id is not None and id not in found:
+            found = [one.id for one in _grants.fetched(remote)]
+            if id is None:
+                return _all_revoked(remote)
+            if id not in found:
                 raise InvalidArgument(f"there is no grant {id!r:.40}", "antefix grants")
-            for one in found if id is None else [id]:
-                remote.request("DELETE", f"/v1/grants/{one}", also=(404,))
-        return len(found) if id is None else 1
+            remote.request("DELETE", f"/v1/grants/{id}", also=(404,))
+        return 1
 
-    def _signed(self, epoch: Epoch, seconds: int) -> Signed:
+    def _in_use(self) -> Version:
         with self._model.changing() as profile:
             newest = profile.history.newest
-            if newest is None:
-                raise InvalidArgument(
-                    "nothing was learned yet, so there is nothing to grant", "antefix learn"
-                )
-            record, keys = profile.history.record(newest), profile.keys
-            address = cover_of(record).edition.address
-            if (address.user, address.prefix) != (bytes.fromhex(profile.card.user), keys.prefix):
-                raise GrantRefused("the version in use is of another profile")
-            return granted(
-                record,
-                address,
-                key=keys.user_key,
-                writers=keys.devices.writers,
-                device=keys.device,
-                epoch=epoch,
-                seconds=seconds,
-            )
+        if newest is None:
+            raise InvalidArgument("nothing was learned yet, so there is nothing to grant", "antefix learn")
+        return newest
 
 
-def _epoch(remote: Remote, member: Member) -> Epoch:
-    """The server's key of the moment, by its signature."""
-    answer = remote.request("GET", "/v1/epoch", also=(404,))
-    if answer.status_code == 404:
-        raise _hosts_nothing()
-    try:
-        return Epoch.verified(Signed.parse(answer.content), bytes.fromhex(member.release_key))
-    except ReleaseRefused as error:
-        raise GrantRefused(f"the server's key is not its own: {error.message}") from None
-
-
-def _fetched(remote: Remote) -> list[Granted]:
-    answer = remote.request("GET", "/v1/grants", also=(404,))
-    if answer.status_code == 404:
-        raise _hosts_nothing()
-    try:
-        return [one.plain for one in _MANY.validate_json(answer.content)]
-    except ValidationError:
-        raise ServerRefused("the server answers what is not understood", _ODD) from None
-
-
-def _hosts_nothing() -> ServerRefused:
-    return ServerRefused("this server generates for nobody", "ask its operator for hosted inference")
-
-
-class _Shown(BaseModel):
-    """As the server shows a grant."""
-
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
-
-    id: str
-    version: int
-    device: str
-    until: int
-
-    @property
-    def plain(self) -> Granted:
-        return Granted(self.id, self.version, self.device, self.until)
-
-
-_MANY = TypeAdapter(list[_Shown])
-
-
-def _read(content: bytes) -> Granted:
-    try:
-        return _Shown.model_validate_json(content).plain
-    except ValidationError:
-        raise ServerRefused("the server answers what is not understood", _ODD) from None
+def _all_revoked(remote: Remote) -> int:
+    answer = remote.request("DELETE", "/v1/grants").json()
+    count = answer.get("revoked") if isinstance(answer, dict) else None
+    return count if isinstance(count, int) else 0

@@ -13,7 +13,7 @@ which is asked for: `take_part`. Needs the extra `federated`.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from antefix._arguments import require_text
@@ -21,6 +21,7 @@ from antefix.errors import RoundRefused
 from antefix.records import cover_of
 from antefix.wire import Enrol, Invitation, Release, Seen
 from antefix_client import _adoption, _member
+from antefix_client._grants import renewed
 from antefix_client._insync import Stored, devices_in_step, is_behind, to_send
 from antefix_client._member import Member
 from antefix_client._remote import Remote, keys_of
@@ -61,11 +62,15 @@ class Synced:
         received: version that came from another device; None for none.
         sent: version that went out; None for none.
         conflict: another device's version waits for a choice (`PersonalModel.roll_back`).
+        granted: version that was granted anew, where the user wants that (`Granting.grant`).
+        problem: why one was not that should have been; empty for no reason.
     """
 
     received: str | None = None
     sent: int | None = None
     conflict: bool = False
+    granted: int | None = None
+    problem: str = ""
 
 
 class Membership:
@@ -74,6 +79,11 @@ class Membership:
     def __init__(self, model: PersonalModel) -> None:
         """Ask nobody yet."""
         self._model, self._one_round = model, threading.Lock()
+
+    @property
+    def model(self) -> PersonalModel:
+        """Whose profile it is."""
+        return self._model
 
     @property
     def place(self) -> Place | None:
@@ -264,7 +274,8 @@ class Membership:
     def sync(self) -> Synced:
         """Take what another device of the user has learned, and hand on what this one has.
 
-        So with the list of devices, which comes first.
+        So with the list of devices, which comes first. Then what is due is granted anew, if the user asked
+        for that.
 
         Raises:
             DeviceRemoved: another device has removed this one.
@@ -272,9 +283,19 @@ class Membership:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
             As `PersonalModel.receive`: what the server has does not open here.
         """
+        return self._sync(renews=True)
+
+    def sync_records(self) -> Synced:
+        """For this package: the same, and nothing is granted."""
+        return self._sync(renews=False)
+
+    def _sync(self, *, renews: bool) -> Synced:
         try:
             with self.remote() as remote:
                 done = self._synced(remote)
+                if renews:
+                    after = renewed(self._model, remote)
+                    done = replace(done, granted=after.version, problem=after.problem)
         except DeviceRefused:
             self._changed(refused=True)
             raise

@@ -39,6 +39,7 @@ class Kind(IntEnum):
     NODE = 4
     CHANGE = 5
     GRANT = 6
+    REVOCATIONS = 7
 
 
 @dataclass(frozen=True)

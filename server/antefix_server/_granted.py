@@ -64,12 +64,42 @@ def read(owner: Owner, rows: Iterable[Fact]) -> list[Kept]:
 
 
 def revoked(connection: Connection, owner: Owner, id: bytes) -> bool:
-    """Forget the sealed key of a grant, and remember its id while it could be sent again."""
+    """Forget the sealed key of a grant, and remember its id while it could be sent again; counted."""
     row: Fact | None = _facts.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
     if row is None:
         return False
-    _facts.change(connection, owner, row, {**_facts.opened(owner, row), "body": "", "signature": ""})
+    _forget(connection, owner, row)
+    _count(connection, owner)
     return True
+
+
+def all_revoked(connection: Connection, owner: Owner) -> int:
+    """The same of all of them, counted as one revocation even where there was none; so many there were."""
+    rows = [row for row in _facts.of(connection, owner, Kind.GRANT) if _facts.opened(owner, row)["body"]]
+    for row in rows:
+        _forget(connection, owner, row)
+    _count(connection, owner)
+    return len(rows)
+
+
+def revocations(connection: Connection, owner: Owner) -> int:
+    """How often something was revoked. It only grows, while the user is there."""
+    rows = _facts.of(connection, owner, Kind.REVOCATIONS)
+    return int(_facts.opened(owner, rows[0])["count"]) if rows else 0
+
+
+def _count(connection: Connection, owner: Owner) -> None:
+    content = {"count": revocations(connection, owner) + 1}
+    rows = _facts.of(connection, owner, Kind.REVOCATIONS)
+    if rows:
+        _facts.change(connection, owner, rows[0], content)
+    else:
+        mark = hmac.digest(owner.key.data, b"antefix/v1/registry revocations\0", "sha256")
+        _facts.add(connection, owner, Kind.REVOCATIONS, mark, content)
+
+
+def _forget(connection: Connection, owner: Owner, row: Fact) -> None:
+    _facts.change(connection, owner, row, {**_facts.opened(owner, row), "body": "", "signature": ""})
 
 
 def _kept(said: dict[str, Any]) -> Kept:

@@ -25,7 +25,8 @@ EngineError
 ├── EngineBusy         too many requests wait
 ├── EngineClosed       it is about to end
 ├── EngineLost         it failed, or its process went away
-└── NoGrant            the user has granted nothing that holds
+├── NoGrant            the user has granted nothing that holds
+└── GrantsRevoked      something was revoked since the device last heard of it
 ServerError
 ├── ServerUnreachable  the running server went away
 ├── ServerRefused      the running server refused, and said why
@@ -170,6 +171,16 @@ class NoGrant(EngineError):
 
     def __init__(self) -> None:
         super().__init__("this user grants the server no prefix, or not any more", "grant it on a device")
+
+
+class GrantsRevoked(EngineError):
+    """Something was revoked since the device last heard of it: it may not grant anew by itself."""
+
+    def __init__(self, now: int, known: int) -> None:
+        super().__init__(
+            f"grants of this user were revoked {now} times, the device knows of {known}",
+            "antefix grant --keep",
+        )
 
 
 class ServerError(AntefixError):

@@ -24,6 +24,7 @@ from antefix_server._facts import Kind
 from antefix_server._granted import Kept
 from antefix_server._outer import Head, Owner
 from antefix_server.epochs import Epochs
+from antefix_server.errors import GrantsRevoked
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
 
@@ -37,11 +38,17 @@ class Grants:
         """Use an open vault, whose owner closes it, and its epoch keys."""
         self._vault, self._epochs, self._clock = vault, epochs, clock
 
-    def put(self, session: Session, signed: Signed) -> Grant:
+    def put(self, session: Session, signed: Signed, revocations: int | None = None) -> Grant:
         """Keep what a device grants, in place of an earlier grant of the same prefix.
+
+        Args:
+            session: of the device.
+            signed: the grant.
+            revocations: the number that the device knows, where it grants anew without being asked again.
 
         Raises:
             GrantRefused: it opens nothing here, was revoked, or is for what is not stored.
+            GrantsRevoked: something was revoked since.
             UnknownUser, RecordAbsent, VaultDamaged.
         """
         with self._vault.writing(), self._vault.owner(session.user) as owner:
@@ -51,6 +58,7 @@ class Grants:
                 record = self._stored(connection, owner, grant)
             self._opened(owner, grant, record, bytes.fromhex(grant.base)).wipe()
             with self._vault.shelf.database.writing() as connection:
+                _require_known(revocations, _granted.revocations(connection, owner))
                 if not _granted.keep(connection, owner, signed, grant, self._clock()):
                     raise GrantRefused("it was revoked, or there are too many")
         return grant
@@ -98,6 +106,28 @@ class Grants:
         ):
             return _granted.revoked(connection, owner, grant)
 
+    def revoke_all(self, user: bytes) -> int:
+        """Use none of a user's grants any more; so many there were.
+
+        Raises:
+            UnknownUser.
+        """
+        with (
+            self._vault.writing(),
+            self._vault.owner(user) as owner,
+            self._vault.shelf.database.writing() as connection,
+        ):
+            return _granted.all_revoked(connection, owner)
+
+    def revocations(self, user: bytes) -> int:
+        """How often something of a user was revoked, by whomever: a number that only grows.
+
+        Raises:
+            UnknownUser.
+        """
+        with self._vault.owner(user) as owner, self._vault.shelf.database.reading() as connection:
+            return _granted.revocations(connection, owner)
+
     def tidy(self) -> int:
         """Destroy the keys of epochs that are over; so many were."""
         return self._epochs.destroy_over(self._clock())
@@ -135,3 +165,8 @@ def _device(owner: Owner, found: DevicePublic | None) -> DevicePublic:
     if found is None:
         raise GrantRefused(f"its device is not one of user {owner.user.hex()}")
     return found
+
+
+def _require_known(known: int | None, now: int) -> None:
+    if known not in (None, now):
+        raise GrantsRevoked(now, known or 0)

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -34,6 +34,9 @@ __all__ = ["MODELS", "Inference"]
 
 MODELS = {"personal": True, "base": False}
 """Names that a body can choose from, and whether the caller's prefix is used."""
+_Known = Annotated[
+    int | None, Query(ge=0, le=2**40, description="Number of revocations; refused if it grew.")
+]
 _Id = Annotated[str, InPath(pattern="^[0-9a-f]{32}$", description="Id of a grant, in hex.")]
 
 
@@ -56,7 +59,9 @@ class Inference:
         """Add the routes to the gateway's."""
         app.get("/v1/epoch", responses=answered(401, 429))(self.epoch)
         app.get("/v1/grants", responses=answered(401, 429))(self.granted)
-        app.put("/v1/grants", responses=answered(400, 401, 404, 413, 429, 503, 507))(self.grant)
+        app.put("/v1/grants", responses=answered(400, 401, 404, 409, 413, 429, 503, 507))(self.grant)
+        app.delete("/v1/grants", responses=answered(401, 429, 503, 507))(self.revoke_all)
+        app.get("/v1/grants/revocations", responses=answered(401, 429))(self.revocations)
         app.delete("/v1/grants/{id}", responses=answered(400, 401, 404, 429, 503))(self.revoke)
         app.get("/v1/models", responses=answered(401, 429))(self.models)
         statuses = answered(400, 401, 403, 404, 413, 429, 503)
@@ -74,10 +79,10 @@ class Inference:
         session = await self._session(bearer)
         return [_shown(one) for one in await run_in_threadpool(self._grants.of, session.user)]
 
-    async def grant(self, asked: Signed, bearer: Bearer) -> dict[str, Any]:
+    async def grant(self, asked: Signed, bearer: Bearer, revocations: _Known = None) -> dict[str, Any]:
         """Let this server use a version of a prefix, in place of an earlier grant for it."""
         session = await self._session(bearer)
-        found = await run_in_threadpool(self._grants.put, session, asked)
+        found = await run_in_threadpool(self._grants.put, session, asked, revocations)
         self._engine.recheck(session.user)
         return _shown(found)
 
@@ -88,6 +93,18 @@ class Inference:
             raise Refusal(404, f"this user has no grant {id}")
         self._engine.recheck(session.user)
         return {"revoked": True}
+
+    async def revoke_all(self, bearer: Bearer) -> dict[str, int]:
+        """End all grants of the user, and let no device grant anew before its user asks for it again."""
+        session = await self._session(bearer)
+        count = await run_in_threadpool(self._grants.revoke_all, session.user)
+        self._engine.recheck(session.user)
+        return {"revoked": count}
+
+    async def revocations(self, bearer: Bearer) -> dict[str, int]:
+        """How often something was revoked: what a device that grants anew by itself has to know."""
+        session = await self._session(bearer)
+        return {"revocations": await run_in_threadpool(self._grants.revocations, session.user)}
 
     async def models(self, bearer: Bearer) -> dict[str, Any]:
         """What a body can choose from, in OpenAI's form."""
