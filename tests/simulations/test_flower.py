@@ -6,11 +6,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from antefix.errors import InvalidArgument
+from antefix_simulations.cli import app
+from antefix_simulations.flower.local import local_flower
 from antefix_simulations.flower.messages import result_in, result_of, task_in, task_of
 from antefix_simulations.run.settings import RunSettings
 from antefix_simulations.run.task import Result, Task
@@ -38,6 +43,33 @@ def test_tasks_and_results_go_through_messages() -> None:
     result = Result(facts=[{"user": 4}], weight=2.0, records={4: b"sealed", 5: b"too"}, seconds=1.5, tokens=7)
     back = result_in(result_of(result))
     assert (back.facts, back.weight, back.records, back.sum) == (result.facts, 2.0, result.records, None)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antefix_simulations.flower.local.find_spec", lambda name: None)
+    with pytest.raises(InvalidArgument, match="needs Ray") as refused, local_flower():
+        pass
+    assert refused.value.hint == "pip install 'antefix[ray]'"
+
+
+def test_more_workers_than_cores_share_them_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would start none of them: it is told of as many cores as are asked for."""
+    asked: list[str] = []
+
+    class Engine:
+        def run(self, app: Path, federation: str, config: object) -> None:
+            asked.append(federation)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("antefix_simulations.flower.local.local_flower", lambda: nullcontext(Engine()))
+    words = ["flower", "--workers", "3", "--cpus", "2", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "6 cores are asked for, 2 are there: workers share them" in result.stderr
+    assert "num-supernodes=3 client-resources-num-cpus=2" in asked[0]
+    assert "init-args-num-cpus=6" in asked[0]
 
 
 @pytest.fixture

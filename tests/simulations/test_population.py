@@ -3,6 +3,7 @@
 import json
 import mailbox
 import subprocess
+import sys
 import tempfile
 from email.message import EmailMessage
 from pathlib import Path
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antefix import Example
+from antefix.errors import InvalidArgument
 from antefix_simulations._data import DataRefused
 from antefix_simulations.population.card import Card
 from antefix_simulations.population.columns import Columns
+from antefix_simulations.population.dataset import _partitioner
 from antefix_simulations.population.git import read_git
 from antefix_simulations.population.lines import read_lines, time_of
 from antefix_simulations.population.mbox import read_mbox
@@ -238,3 +241,10 @@ def test_a_mail_in_a_strange_character_set_is_read(
     (tmp_path / "box").write_bytes(head + kind + written + b"\n")
     (found,) = read_mbox(tmp_path / "box")
     assert found.example == Example(read, "Subject: ?\n")
+
+
+def test_without_partitioners_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flwr_datasets", None)
+    with pytest.raises(InvalidArgument, match="partition=iid needs the library flwr-datasets") as refused:
+        _partitioner(Columns(partition="iid"), None, 0)
+    assert refused.value.hint == "pip install 'antefix[datasets]'"

@@ -301,6 +301,14 @@ def test_the_sum_of_cohorts_is_what_a_server_adds_up(done: Path) -> None:
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_without_peft_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antefix_simulations.run.driver.find_spec", lambda name: None)
+    with pytest.raises(InvalidArgument, match="the arms lora and full need PEFT") as refused:
+        opened(tmp_path / "out", arms="lora")
+    assert refused.value.hint == "pip install 'antefix[peft]'"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_is_needed_of_the_same_fingerprint(done: Path) -> None:
     settings = RunSettings.read(QUICK)
     other: FrozenBase = tiny.base("gpt2")

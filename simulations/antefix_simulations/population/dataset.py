@@ -102,8 +102,13 @@ def _rows(maker: Any, number: int, name: str) -> Iterable[dict[str, Any]]:
 
 
 def _partitioner(columns: Columns, table: Any, seed: int) -> Any:
-    from flwr_datasets import partitioner
-
+    try:
+        from flwr_datasets import partitioner
+    except ImportError:
+        raise InvalidArgument(
+            f"partition={columns.partition} needs the library flwr-datasets",
+            "pip install 'antefix[datasets]'",
+        ) from None
     by, count = columns.partition_by, columns.partitions
     if by and by not in table.column_names:
         raise InvalidArgument(
