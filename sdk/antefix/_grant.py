@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from pydantic import Field
 
 from antefix import _kem
@@ -51,7 +52,7 @@ class Epoch(Statement):
 
 
 class EpochKey:
-    """Opens the grants of one epoch. Private.
+    """Opens the grants of one epoch, until it is wiped. Private.
 
     Attributes:
         id: 16 bytes.
@@ -61,7 +62,8 @@ class EpochKey:
 
     def __init__(self, id: bytes, seed: Secret, until: int) -> None:
         """Take a seed, 32 bytes, which stays the caller's to wipe."""
-        self._private, self.public = _kem.private_key(bytes(seed.data))
+        private, self.public = _kem.private_key(seed.data)
+        self._private: MLKEM768X25519PrivateKey | None = private
         self.id, self.until = id, until
 
     @classmethod
@@ -78,12 +80,19 @@ class EpochKey:
         """The data key of a grant.
 
         Raises:
-            GrantRefused: sealed to another key or under other terms, or damaged.
+            GrantRefused: sealed to another key or under other terms, or damaged; or the key was wiped.
         """
+        private = self._private
+        if private is None:
+            raise GrantRefused("its epoch is over")
         try:
-            return Secret.taking(_kem.SUITE.decrypt(sealed, self._private, info=bound))
+            return Secret.taking(_kem.SUITE.decrypt(sealed, private, info=bound))
         except (InvalidTag, ValueError):
             raise GrantRefused("it does not open") from None
+
+    def wipe(self) -> None:
+        """Open nothing any more: the library overwrites the key once what is opening just now is done."""
+        self._private = None
 
     def __repr__(self) -> str:
         """Its id, never a byte of it."""

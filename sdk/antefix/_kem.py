@@ -15,16 +15,22 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 
+from antefix._sealing import Secret
+
 MLKEM, X25519, SEED = 1184, 32, 32
 OVERHEAD = 1088 + 32 + 16  # of a message: both encapsulations (FIPS 203 table 3, RFC 7748), and a tag
 SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
-def private_key(seed: bytes) -> tuple[MLKEM768X25519PrivateKey, bytes]:
-    """The private key of a seed of 32 bytes, and its public key, 1,216 bytes."""
-    expanded = hashlib.shake_256(seed).digest(96)  # draft-connolly-cfrg-xwing-kem, 5.2
-    mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
-    x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
+def private_key(seed: bytes | bytearray) -> tuple[MLKEM768X25519PrivateKey, bytes]:
+    """The private key of a seed of 32 bytes, and its public key, 1,216 bytes.
+
+    The key is in OpenSSL's memory, which overwrites it when the last reference to the object goes.
+    """
+    with Secret.taking(hashlib.shake_256(seed).digest(96)) as expanded, memoryview(expanded.data) as parts:
+        # draft-connolly-cfrg-xwing-kem, 5.2
+        mlkem = MLKEM768PrivateKey.from_seed_bytes(parts[:64])
+        x25519 = X25519PrivateKey.from_private_bytes(parts[64:])
     public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
     return MLKEM768X25519PrivateKey(mlkem, x25519), public
 

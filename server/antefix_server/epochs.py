@@ -11,7 +11,7 @@ import struct
 import threading
 from pathlib import Path
 
-from antefix._files import sync_folder, write_whole
+from antefix._files import sync_folder
 from antefix._sealing import Secret
 from antefix.grants import EpochKey
 from antefix_server._seam import files
@@ -23,7 +23,7 @@ FOLDER = "epochs"
 HOURS = 24
 _FORM = struct.Struct(">8s16sQ32s")
 _MAGIC = b"ANTEFIXE"
-_ENDING = ".key"
+_ENDING, _UNFINISHED = ".key", ".new"
 
 
 class Epochs:
@@ -35,6 +35,8 @@ class Epochs:
         self._lock, self._keys = threading.Lock(), dict[bytes, EpochKey]()
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
+            for path in [*self._folder.glob(f"*{_UNFINISHED}"), *self._folder.glob(".*")]:
+                _shred(path)
             for path in sorted(self._folder.glob(f"*{_ENDING}")):
                 key = _read(path)
                 self._keys[key.id] = key
@@ -67,14 +69,15 @@ class Epochs:
     def _fresh(self, until: int) -> EpochKey:
         key, seed = EpochKey.generate(until)
         with seed, files(self._folder), Secret(bytearray(_FORM.size)) as content:
-            _FORM.pack_into(content.data, 0, _MAGIC, key.id, until, bytes(seed.data))
-            write_whole(self._path(key.id), bytes(content.data))
+            _FORM.pack_into(content.data, 0, _MAGIC, key.id, until, seed.data)
+            _write(self._path(key.id), content)
         self._keys[key.id] = key
         return key
 
     def _destroy(self, now: float) -> int:
         over = [key for key in self._keys.values() if key.until <= now]
         for key in over:
+            key.wipe()  # first: a disk that fails keeps no key alive
             with files(self._path(key.id)):
                 _shred(self._path(key.id))
             del self._keys[key.id]
@@ -85,12 +88,26 @@ class Epochs:
 
 
 def _read(path: Path) -> EpochKey:
-    content = path.read_bytes()
-    if len(content) != _FORM.size or not content.startswith(_MAGIC):
-        raise VaultDamaged(f"{path} is no epoch key", "remove it: its grants are lost, devices grant anew")
-    _, id, until, seed = _FORM.unpack(content)
+    with Secret(bytearray(_FORM.size + 1)) as content, path.open("rb", buffering=0) as file:
+        size = file.readinto(content.data)
+        if size != _FORM.size or not content.data.startswith(_MAGIC):
+            raise VaultDamaged(
+                f"{path} is no epoch key", "remove it: its grants are lost, devices grant anew"
+            )
+        _, id, until, seed = _FORM.unpack_from(content.data)
     with Secret.taking(seed) as kept:
         return EpochKey(id, kept, until)
+
+
+def _write(path: Path, content: Secret) -> None:
+    """Whole or not at all, durable on return; the system has the only copy of the bytes."""
+    unfinished = path.with_suffix(_UNFINISHED)
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        file.write(content.data)
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    sync_folder(path.parent)
 
 
 def _shred(path: Path) -> None:

@@ -6,11 +6,13 @@ import pytest
 
 from antefix.errors import GrantRefused, RecordMismatch
 from antefix.grants import Grant
+from antefix_server import epochs
 from antefix_server.epochs import Epochs
-from antefix_server.errors import UnknownUser, VaultDamaged
+from antefix_server.errors import UnknownUser, VaultDamaged, VaultUnavailable
 from antefix_server.grants import Grants
 from antefix_server.vault import Vault
 from tests.hosting import Host
+from tests.sealed import some_bytes
 from tests.vaults import reopen
 
 
@@ -119,17 +121,55 @@ def test_an_epoch_ends_and_its_key_is_zeroed(hosted: Hosted) -> None:
         hosted.opened(grant)
 
 
+def test_who_has_a_key_when_its_epoch_ends_opens_nothing_with_it(hosted: Hosted) -> None:
+    hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
+    key = hosted.epochs.current(hosted.clock.now)
+    hosted.epochs.destroy_all()
+    with pytest.raises(GrantRefused, match="its epoch is over"):
+        key.open(bytes(1168), b"")
+
+
+def test_a_disk_that_fails_keeps_no_key_alive(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
+    key = hosted.epochs.current(hosted.clock.now)
+
+    def fails(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(epochs, "_shred", fails)
+        with pytest.raises(VaultUnavailable):
+            hosted.epochs.destroy_all()
+    with pytest.raises(GrantRefused, match="its epoch is over"):
+        key.open(bytes(1168), b"")
+    with pytest.raises(GrantRefused):
+        hosted.opened(grant)
+    assert hosted.epochs.destroy_all() == 1
+    assert list((hosted.vault.folder / "epochs").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["0123.new", ".0123.key.a1b2c3"])
+def test_what_a_crash_left_of_a_key_is_zeroed_and_gone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "epochs").mkdir()
+    left = tmp_path / "epochs" / name
+    left.write_bytes(b"ANTEFIXE" + some_bytes("half a key", 40))
+    with left.open("rb") as held:
+        Epochs(tmp_path)
+        assert not any(held.read())
+    assert not left.exists()
+
+
 def test_epochs_overlap_so_that_a_grant_lasts(tmp_path: Path) -> None:
-    epochs = Epochs(tmp_path, seconds=100)
-    first = epochs.current(1000)
-    assert epochs.current(1049) is first
-    second = epochs.current(1051)
+    mine = Epochs(tmp_path, seconds=100)
+    first = mine.current(1000)
+    assert mine.current(1049) is first
+    second = mine.current(1051)
     assert second is not first
     assert second.until == 1151
-    assert epochs.find(first.id, 1099) is first
-    assert epochs.find(first.id, 1100) is None
+    assert mine.find(first.id, 1099) is first
+    assert mine.find(first.id, 1100) is None
     assert Epochs(tmp_path).find(second.id, 1100) is not None
-    assert epochs.destroy_all() == 1
+    assert mine.destroy_all() == 1
     assert list((tmp_path / "epochs").iterdir()) == []
 
 
