@@ -1,11 +1,12 @@
 """Writes `docs/commands.md`: the help text of every command. `make docs` calls it."""
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from antefix_client.cli import app as client
 from antefix_server.cli import app as server
@@ -25,15 +26,17 @@ def page() -> str:
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Every command and group, as one types it."""
-    for name, app in APPS.items():
-        yield from _below(typer.main.get_command(app), (name,))
+    for name in APPS:
+        yield from _below(_made(name), (name,))
 
 
 def help_of(words: tuple[str, ...]) -> str:
     """Its help text, 100 columns wide."""
     # Not TERMINAL_WIDTH, which typer reads once, when whoever comes first imports it.
-    app, wide = APPS[words[0]], {"COLUMNS": "100"}
-    shown = CliRunner().invoke(app, [*words[1:], "--help"], prog_name=words[0], color=False, env=wide)
+    wide = {"COLUMNS": "100"}
+    shown = CliRunner().invoke(
+        _made(words[0]), [*words[1:], "--help"], prog_name=words[0], color=False, env=wide
+    )
     assert shown.exit_code == 0, shown.output
     return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
 
@@ -41,6 +44,12 @@ def help_of(words: tuple[str, ...]) -> str:
 def said(text: str) -> list[str]:
     """Its words, however they are framed and broken into lines."""
     return re.sub(f"[{FRAME}]", " ", text).split()
+
+
+@functools.cache
+def _made(name: str) -> Any:
+    """Typer's own runner would make all commands anew for the help of each."""
+    return typer.main.get_command(APPS[name])
 
 
 def _below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

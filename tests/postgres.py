@@ -14,8 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
-"""Where nothing waits for a disk: killed processes lose nothing there either; a power cut is not tested."""
+from tests.memory import MEMORY
 
 
 def missing() -> str | None:

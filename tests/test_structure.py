@@ -6,7 +6,6 @@ import inspect
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,14 @@ PUBLIC = sorted(
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", node
+@pytest.fixture(scope="module")
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Every node of every source, and where it is."""
+    return [
+        (f"{at}:{getattr(node, 'lineno', 1)}", node)
+        for at, text in ((path.relative_to(ROOT), path.read_text(encoding="utf-8")) for path in SOURCES)
+        for node in ast.walk(ast.parse(text))
+    ]
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -51,21 +54,21 @@ def test_files_stay_short() -> None:
     assert statistics.median(n for n in lengths.values() if n > 5) <= 160  # an empty __init__ is no file
 
 
-def test_functions_stay_short() -> None:
+def test_functions_stay_short(nodes: list[tuple[str, ast.AST]]) -> None:
     functions = [
-        (where, node) for where, node in nodes() if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        (where, node) for where, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert [(where, node.name) for where, node in functions if code_lines(node) > 70] == []
 
 
-def test_no_assert_guards_anything() -> None:
+def test_no_assert_guards_anything(nodes: list[tuple[str, ast.AST]]) -> None:
     """`python -O` removes assert statements, so in the packages there are none."""
-    assert [where for where, node in nodes() if isinstance(node, ast.Assert)] == []
+    assert [where for where, node in nodes if isinstance(node, ast.Assert)] == []
 
 
-def test_nothing_is_unpickled() -> None:
+def test_nothing_is_unpickled(nodes: list[tuple[str, ast.AST]]) -> None:
     found = []
-    for where, node in nodes():
+    for where, node in nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -1,12 +1,12 @@
 """Each step of removal and storage is taken out in turn: some test must notice."""
 
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import mutants
 
 REMOVAL, SCAN = "tests/server/test_removal.py", "tests/server/test_scan.py"
 VAULT, BACKUPS = "tests/server/test_vault.py", "tests/server/test_backups.py"
@@ -57,31 +57,29 @@ def copied(repository: Path, folder: Path, name: str, old: str, new: str) -> Pat
     return folder / "server"
 
 
-def noticed(repository: Path, server: Path, tests: str) -> bool:
-    """Whether the tests fail with the package in `server`."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-k", "not postgresql and not hundred", tests],
-        cwd=repository,
-        env=os.environ | {"PYTHONPATH": str(server)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return done.returncode == 1
+@pytest.fixture(scope="module")
+def noticing(repository: Path) -> Iterator[mutants.Noticing]:
+    with mutants.noticing(repository) as made:
+        yield made
+
+
+# Tests that are slow too, but for the long ones.
+WORDS = ("-m", "", "-k", "not postgresql and not hundred")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_that_is_taken_out_is_missed(step: str, repository: Path, tmp_path: Path) -> None:
+def test_a_step_that_is_taken_out_is_missed(
+    step: str, repository: Path, tmp_path: Path, noticing: mutants.Noticing
+) -> None:
     name, old, new, tests = STEPS[step]
-    assert noticed(repository, copied(repository, tmp_path, name, old, new), tests)
+    assert noticing.noticed(copied(repository, tmp_path, name, old, new), *WORDS, tests)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tests", [REMOVAL, SCAN, VAULT, BACKUPS])
-def test_nothing_is_missed_where_nothing_is_taken_out(tests: str, repository: Path, tmp_path: Path) -> None:
+def test_nothing_is_missed_where_nothing_is_taken_out(
+    tests: str, repository: Path, tmp_path: Path, noticing: mutants.Noticing
+) -> None:
     server = copied(repository, tmp_path, "vault.py", "class Vault:", "class Vault:  # as it was")
-    assert not noticed(repository, server, tests)
+    assert not noticing.noticed(server, *WORDS, tests)

@@ -27,7 +27,8 @@ print(model.generate("Note 3:", max_new_tokens=4))
 
 
 @pytest.mark.slow
-def test_the_client_needs_the_core_alone(tmp_path: Path) -> None:
+def test_the_client_needs_the_core_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tmp_path = tmp_path_factory.mktemp("wheel")  # on the disk: PyTorch is large
     base = tiny_folder(tmp_path / "base")
     run("-m", "venv", tmp_path / "clean")
     python = tmp_path / "clean" / "bin" / "python"

@@ -1,6 +1,5 @@
 """One vault per test, on SQLite and on PostgreSQL."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +8,6 @@ import pytest
 from antefix_server.vault import Vault
 from tests import postgres
 from tests.vaults import new_vault
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """A folder in memory where there is one: the tests wait for hundreds of commits."""
-    with tempfile.TemporaryDirectory(prefix="antefix-", dir=postgres.MEMORY) as temporary:
-        yield Path(temporary)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
 from antefix.keys import DeviceKeys
@@ -31,7 +30,7 @@ def test_nothing_that_anybody_asks_is_a_server_error(tmp_path: Path) -> None:
         limits = Limits(requests_per_minute=10**6, enrolments_per_minute=10**6)
         invitation = Registry(vault).add("ann").invitation
         token = Registry(vault).enrol(invitation, PHONE.public, invitation.proof(PHONE)).token
-        schema = schemathesis.openapi.from_asgi("/openapi.json", application(vault, limits))
+        schema = described(application(vault, limits))
         asked = 0
         for operation in map(found, schema.get_all_operations()):
             for headers in ({}, {"Authorization": f"Bearer {token}"}):
@@ -47,12 +46,19 @@ def test_nothing_that_anybody_asks_of_hosted_inference_is_a_server_error(tmp_pat
         limits = Limits(requests_per_minute=10**6, enrolments_per_minute=10**6)
         with Engine(base, host.grants, EngineLimits(rows=4, new_tokens=32)) as engine:
             made = application(vault, limits, hosting=Hosting(engine, host.grants, host.epochs))
-            schema = schemathesis.openapi.from_asgi("/openapi.json", made)
+            schema = described(made)
             asked = 0
             for operation in map(found, schema.get_all_operations()):
                 if operation.path in HOSTED:
                     asked += all_answered(operation, {"Authorization": f"Bearer {ann.token}"})
         assert asked > 150
+
+
+def described(made: Any) -> Any:
+    """What an application says of itself."""
+    import schemathesis  # not above: its two hundred modules would be loaded wherever tests are collected
+
+    return schemathesis.openapi.from_asgi("/openapi.json", made)
 
 
 def all_answered(operation: Any, headers: dict[str, str]) -> int:

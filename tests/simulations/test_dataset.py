@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from antefix_simulations.population.sources import population_of
 from antefix_simulations.population.text import Text
 from antefix_simulations.run.settings import RunSettings
 
-pytest.importorskip("datasets")
-pytest.importorskip("flwr_datasets")
+# Looked for, not loaded: that takes seconds, and every collection of tests would.
+pytestmark = pytest.mark.skipif(
+    not (find_spec("datasets") and find_spec("flwr_datasets")), reason="the extra 'datasets' is not there"
+)
 
 
 @pytest.fixture(autouse=True)
