@@ -56,9 +56,10 @@ class Arena:
         self.clear(row)
         if prefix is None:
             return
-        parts = self._layout.split(prefix._values)  # a copy would stay behind in memory
+        own = prefix.layout.split(prefix._values)  # a copy would stay behind in memory
+        parts = self._layout.spread(prefix.layout, own)
         for number, stored in self._stored.items():
-            stored[:, row, :, : prefix.length] = parts[number].to(stored.device)
+            stored[:, row, :, : parts[number].shape[2]] = parts[number].to(stored.device)
 
     def clear(self, row: int, start: int = 0) -> None:
         """Zero a row from slot `start` on: nothing of it is left for the next one."""

@@ -138,7 +138,8 @@ def _prefix_cache(base: FrozenBase, prepared: Prepared, kind: Kind) -> list[tupl
     prefix = prepared.request.prefix
     if prefix is None:
         return []
-    parts = base.layout.split(prefix.values.to(base.device, base.dtype))
+    own = prefix.layout.split(prefix.values.to(base.device, base.dtype))
+    parts = base.layout.spread(prefix.layout, own)
     return [
         tuple(_per_beam(part[None], prepared) for part in both)
         for both, slot in zip(parts, base.layout.slots, strict=True)

@@ -122,9 +122,10 @@ class Newcomer:
 
     Attributes:
         row: its number in the arena.
-        length: positions of its prefix.
+        length: positions of its prefix in the decoder.
         inputs: tokens that the decoder reads.
         source: tokens that the encoder reads.
+        lengths: positions of its prefix in the encoder, and in what the decoder sees of that.
         padding: tokens at the end of `inputs` that are there for the shape only.
         blind: of the first `inputs`, so many do not see the prefix.
     """
@@ -133,6 +134,7 @@ class Newcomer:
     length: int
     inputs: Sequence[int]
     source: Sequence[int]
+    lengths: tuple[int, int] = (0, 0)
     padding: int = 0
     blind: int = 0
 
@@ -150,7 +152,8 @@ def prefill(base: FrozenBase, arena: Arena, rows: Sequence[Newcomer], prefixes: 
     starts = [row.length for row in rows]
     encoded = looked = None
     if prefixes is not None:
-        looked, _ = _packed(base, arena, "cross", numbers, starts, [len(row.source) for row in rows])
+        behind = [row.lengths[1] for row in rows]
+        looked, _ = _packed(base, arena, "cross", numbers, behind, [len(row.source) for row in rows])
         encoded = _encode(base, rows, prefixes)
     for start in range(0, max(len(row.inputs) for row in rows), CHUNK):
         parts = [row.inputs[start : start + CHUNK] for row in rows]
@@ -203,7 +206,7 @@ def _unseen(base: FrozenBase, rows: Sequence[Newcomer]) -> tuple[Tensor, Tensor]
 def _encode(base: FrozenBase, rows: Sequence[Newcomer], prefixes: Arena) -> Tensor:
     """Encoder output [1, tokens, hidden] of packed sources, each under its own prefix."""
     order = torch.arange(len(rows), device=base.device)
-    starts, counts = [row.length for row in rows], [len(row.source) for row in rows]
+    starts, counts = [row.lengths[0] for row in rows], [len(row.source) for row in rows]
     access, places = _packed(base, prefixes, "encoder", order, starts, counts)
     ids = _flat([token for row in rows for token in row.source], base)[None]
     return base.encode(ids, places, StoredRows(base, {"encoder": access}))

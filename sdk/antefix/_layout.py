@@ -8,6 +8,7 @@ has three kinds of slot, without any special case elsewhere.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,32 @@ class Layout:
     def width(self) -> int:
         """Numbers per prefix position over all slots."""
         return sum(slot.width for slot in self.slots)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of its slots, each once."""
+        return tuple(dict.fromkeys(slot.kind for slot in self.slots))
+
+    def only(self, kinds: Iterable[Kind]) -> Layout:
+        """The slots of some kinds."""
+        wanted = set(kinds)
+        return Layout(tuple(slot for slot in self.slots if slot.kind in wanted))
+
+    def spread(self, part: Layout, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """One tensor for each of these slots: those of `part`, and of 0 positions where `part` has none.
+
+        Args:
+            part: what `only` gave.
+            tensors: one for each of its slots, [..., 2, heads, P, head_dim].
+        """
+        if part.slots == self.slots:
+            return list(tensors)
+        given = {(slot.kind, slot.layer): one for slot, one in zip(part.slots, tensors, strict=True)}
+        before = tensors[0].shape[:-4]
+        return [
+            given.get((slot.kind, slot.layer), tensors[0].new_zeros(*before, 2, slot.heads, 0, slot.head_dim))
+            for slot in self.slots
+        ]
 
     @property
     def digest(self) -> str:

@@ -182,14 +182,17 @@ class Prefix:
         return prefix
 
     def require_base(self, fingerprint: str, layout: Layout | None = None) -> None:
-        """Refuse use with any base but its own; with `layout`, also a file that lies about its shapes."""
+        """Refuse use with any base but its own; with its `layout`, also a file that lies about its shapes.
+
+        A prefix of some kinds of an encoder-decoder's layers has the shapes of those.
+        """
         if fingerprint != self.base_fingerprint:
             raise PrefixMismatch(
                 f"this prefix was trained on base {self.base_fingerprint[:16]}…, "
                 f"the base in use is {fingerprint[:16]}…",
                 "load the base it was trained on, or train a new prefix",
             )
-        if layout is not None and layout != self.layout:
+        if layout is not None and layout.only(self.layout.kinds) != self.layout:
             raise PrefixMismatch(
                 f"this prefix has shapes {self.layout.digest[:16]}…, the base in use {layout.digest[:16]}…, "
                 "though it names that base",

@@ -48,11 +48,19 @@ def read_in(
         arena.place(slot, one.request.prefix)
     prefixes = None
     if base.is_encoder_decoder:
-        prefixes = Arena(base, len(pack), {"encoder": max(one.size.cross for one in pack)})
+        sources = [one.begins("encoder") + len(one.source) for one in pack]
+        prefixes = Arena(base, len(pack), {"encoder": max(sources)})
         for number, one in enumerate(pack):
             prefixes.place(number, one.request.prefix)
     newcomers = [
-        Newcomer(slot, one.length, one.inputs, one.source, blind=one.blind)
+        Newcomer(
+            slot,
+            one.length,
+            one.inputs,
+            one.source,
+            (one.begins("encoder"), one.begins("cross")),
+            blind=one.blind,
+        )
         for slot, one in zip(slots, pack, strict=True)
     ]
     if shape is None:

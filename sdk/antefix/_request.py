@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from antefix._arguments import require, require_text
 from antefix._base import FrozenBase
 from antefix._examples import check_rows_fit, prompt_tokens
+from antefix._layout import Kind
 from antefix._prefix import Prefix
 from antefix._spec import Count, Settings
 from antefix.errors import BaseUnsuitable, InvalidArgument
@@ -166,10 +167,15 @@ class Prepared:
     source: tuple[int, ...] = field(repr=False)
     ends: frozenset[int]
 
+    def begins(self, kind: Kind) -> int:
+        """Where the text begins in layers of a kind: behind the prefix, if that has such layers."""
+        prefix = self.request.prefix
+        return prefix.length if prefix is not None and kind in prefix.layout.kinds else 0
+
     @property
     def length(self) -> int:
-        """Positions of the prefix."""
-        return 0 if self.request.prefix is None else self.request.prefix.length
+        """Positions of the prefix in the decoder."""
+        return self.begins("decoder")
 
     @property
     def blind(self) -> int:
@@ -180,7 +186,7 @@ class Prepared:
     def size(self) -> Size:
         """Positions that it may fill."""
         decoder = self.length + len(self.inputs) + self.request.max_new_tokens
-        return Size(decoder, self.length + len(self.source) if self.source else 0)
+        return Size(decoder, self.begins("cross") + len(self.source) if self.source else 0)
 
 
 def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the request") -> Prepared:
@@ -216,7 +222,8 @@ def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the reque
         prepared, most = Prepared(request, (start,), tokens, ends), max(len(tokens), new)
     else:
         prepared, most = Prepared(request, tokens, (), ends), len(tokens) + new
-    check_rows_fit(base, most, prepared.length, f"{what} with its {new} new tokens")
+    length = 0 if request.prefix is None else request.prefix.length
+    check_rows_fit(base, most, length, f"{what} with its {new} new tokens")
     return prepared
 
 

@@ -13,6 +13,7 @@ from antefix._arguments import refuse_unknown, require, require_users
 from antefix._base import FrozenBase
 from antefix._example import Example
 from antefix._examples import Row, encode_user
+from antefix._layout import Layout
 from antefix._prefix import Prefix
 from antefix._shapes import Shape, Sizes, first_fit
 from antefix._steps import run as run_rows
@@ -110,7 +111,9 @@ def _score_all(
     def run(batch: _Batch) -> list[float]:
         values = torch.stack([_values(prefixes[place.user]) for place in batch.places])
         texts = [rows[place.user][place.number] for place in batch.places]
-        return run_rows(base, batch.shape, texts, values, None).losses
+        return run_rows(
+            base, batch.shape, texts, values, None, _layout(prefixes[batch.places[0].user])
+        ).losses
 
     waiting = _batches(rows, prefixes, Sizes.of(base, at_once))
     with large_blocks_kept(), workers_of(run, max(1, min(worker_count(base), len(waiting)))) as workers:
@@ -169,12 +172,12 @@ def _encode(
 def _batches(
     rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None], sizes: Sizes
 ) -> list[_Batch]:
-    """All rows in micro-batches, those under prefixes of one length together."""
-    groups: dict[int, list[_Place]] = {}
+    """All rows in micro-batches, those under prefixes of one length and kind together."""
+    groups: dict[tuple[int, Layout | None], list[_Place]] = {}
     for user, texts in rows.items():
         prefix = prefixes[user]
         places = [_Place(user, number) for number in range(len(texts))]
-        groups.setdefault(0 if prefix is None else prefix.length, []).extend(places)
+        groups.setdefault((0 if prefix is None else prefix.length, _layout(prefix)), []).extend(places)
     batches = []
     for group in groups.values():
         left = group
@@ -187,6 +190,10 @@ def _batches(
             batches.append(_Batch(shape, [left[i] for i in chosen]))
             left = [left[i] for i in rest]
     return batches
+
+
+def _layout(prefix: Prefix | None) -> Layout | None:
+    return None if prefix is None else prefix.layout
 
 
 def _values(prefix: Prefix | None) -> torch.Tensor:

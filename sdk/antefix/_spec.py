@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antefix._arguments import require_text
+from antefix._layout import Kind
 from antefix.errors import InvalidArgument
 
 Start = Literal["prefix", "examples", "words", "zeros", "random"]
@@ -63,6 +64,8 @@ class PrefixSpec(Settings):
         layers: `all` trains keys and values of every layer; `embedding` trains P input vectors alone, of
             which the base makes the rest (paper section 7.2, "embedding-only"): for comparison, it is worse.
             What comes of it is a prefix like any other. Causal bases only.
+        kinds: of an encoder-decoder's attention, those that get a prefix, of `encoder`, `decoder` and `cross`
+            (section 4.2 gives all three one, and so does None).
         place: `infix` is seen from the end of a prompt on, by the completion alone (paper section 7.3): for
             comparison, it is worse. Generate with `GenerationRequest(infix=True)`. Causal bases only.
         start: `prefix` goes on from a given prefix; `examples` takes what the base computes on the
@@ -76,6 +79,7 @@ class PrefixSpec(Settings):
     mlp_width: int | None = Field(default=None, ge=1, le=2**16)
     layers: Literal["all", "embedding"] = "all"
     place: Literal["prefix", "infix"] = "prefix"
+    kinds: tuple[Kind, ...] | None = Field(default=None, min_length=1)
     start: Start | None = None
     words: str | None = None
     freeze_sink: bool = True

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from antefix._base import FrozenBase
 from antefix._examples import Row
+from antefix._layout import Layout
 from antefix._packed import PackedRows
 from antefix._prefix import Prefix
 from antefix._spec import PrefixSpec, Start
@@ -55,10 +56,36 @@ def start_values(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) 
     }
     different = list(dict.fromkeys(leads.values()))
     real = dict(zip(different, activations(base, different), strict=True))
+    layout = layout_of(base, spec)
     return [
-        _given(base, spec, user.given) if user.given else _begin(base, spec, kind, real[leads[number]], user)
+        _given(base, spec, user.given)
+        if user.given
+        else _some(base, layout, _begin(base, spec, kind, real[leads[number]], user))
         for number, (kind, user) in enumerate(zip(kinds, users, strict=True))
     ]
+
+
+def layout_of(base: FrozenBase, spec: PrefixSpec) -> Layout:
+    """Shapes of the prefixes that are asked for.
+
+    Raises:
+        InvalidArgument: kinds that the base does not have.
+    """
+    if spec.kinds is None:
+        return base.layout
+    missing = [kind for kind in spec.kinds if kind not in base.layout.kinds]
+    if missing:
+        raise InvalidArgument(
+            f"kinds has {missing[0]!r}, and base {base.name!r} has {', '.join(base.layout.kinds)} alone",
+            "leave kinds out, or take an encoder-decoder such as BART or T5",
+        )
+    return base.layout.only(spec.kinds)
+
+
+def _some(base: FrozenBase, layout: Layout, whole: Tensor) -> Tensor:
+    """What is of some kinds, of a flat prefix of all."""
+    parts = zip(base.layout.slots, base.layout.split(whole), strict=True)
+    return layout.join([part for slot, part in parts if slot in layout.slots])
 
 
 def start_vectors(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) -> list[Tensor]:
@@ -169,6 +196,12 @@ class _Capture(PackedRows):
 
 def _given(base: FrozenBase, spec: PrefixSpec, given: Prefix) -> Tensor:
     given.require_base(base.fingerprint, base.layout)
+    if given.layout != layout_of(base, spec):
+        raise PrefixMismatch(
+            f"the prefix to start from is for {', '.join(given.layout.kinds)}, "
+            f"the spec for {', '.join(layout_of(base, spec).kinds)}",
+            f"use PrefixSpec(kinds={given.layout.kinds!r})",
+        )
     if given.length != spec.length:
         raise PrefixMismatch(
             f"the prefix to start from has length {given.length}, the spec says {spec.length}",

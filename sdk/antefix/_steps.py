@@ -17,6 +17,7 @@ from torch import Tensor
 
 from antefix._base import FrozenBase
 from antefix._examples import Row
+from antefix._layout import Layout
 from antefix._packed import PackedRows
 from antefix._padded import PaddedRows
 from antefix._shapes import Shape
@@ -38,7 +39,12 @@ class Outcome:
 
 
 def run(
-    base: FrozenBase, shape: Shape, rows: Sequence[Row], prefixes: Tensor, weights: Sequence[float] | None
+    base: FrozenBase,
+    shape: Shape,
+    rows: Sequence[Row],
+    prefixes: Tensor,
+    weights: Sequence[float] | None,
+    layout: Layout | None = None,
 ) -> Outcome:
     """As `_run`, where memory lasts.
 
@@ -46,7 +52,7 @@ def run(
         OutOfMemory: it does not.
     """
     try:
-        return _run(base, shape, rows, prefixes, weights)
+        return _run(base, shape, rows, prefixes, weights, layout or base.layout)
     except torch.OutOfMemoryError:
         pass  # and let go of the frames that hold what was computed
     raise OutOfMemory(
@@ -56,7 +62,12 @@ def run(
 
 
 def _run(
-    base: FrozenBase, shape: Shape, rows: Sequence[Row], prefixes: Tensor, weights: Sequence[float] | None
+    base: FrozenBase,
+    shape: Shape,
+    rows: Sequence[Row],
+    prefixes: Tensor,
+    weights: Sequence[float] | None,
+    layout: Layout,
 ) -> Outcome:
     """Losses, and with `weights` prefix gradients, of rows that fit into `shape` together.
 
@@ -66,14 +77,15 @@ def _run(
         rows: the rows.
         prefixes: one flat prefix per row [rows, size], fp32; size 0 for none.
         weights: one factor per row, or None to compute losses only.
+        layout: of the prefixes: the base's, or some kinds of it.
     """
     device = base.device
     flat = prefixes.to(device, base.dtype)
     if len(rows) < shape.rows:
         flat = torch.cat([flat, flat.new_zeros(shape.rows - len(rows), flat.shape[1])])
     with torch.set_grad_enabled(weights is not None):
-        parts = [part.detach().requires_grad_(weights is not None) for part in base.layout.split(flat)]
-        hidden = _forward(base, shape, rows, parts)[0]
+        parts = [part.detach().requires_grad_(weights is not None) for part in layout.split(flat)]
+        hidden = _forward(base, shape, rows, base.layout.spread(layout, parts))[0]
     places, targets = _targets(rows, device)
     factors = None if weights is None else _per_target(rows, weights).to(device)
     losses, slopes = base.head.losses(hidden.detach()[places], targets, factors)
@@ -82,22 +94,24 @@ def _run(
         return Outcome(per_row, None)
     upstream = torch.zeros_like(hidden).index_copy(0, places, slopes.to(hidden.dtype))
     gradients = torch.autograd.grad(hidden, parts, upstream)
-    joined = base.layout.join([gradient[: len(rows)].float() for gradient in gradients])
+    joined = layout.join([gradient[: len(rows)].float() for gradient in gradients])
     return Outcome(per_row, joined)
 
 
 def _forward(base: FrozenBase, shape: Shape, rows: Sequence[Row], parts: list[Tensor]) -> Tensor:
     """Last hidden state [1, tokens, hidden] of packed rows."""
-    length = parts[0].shape[-2]
+    lengths = {slot.kind: part.shape[-2] for slot, part in zip(base.layout.slots, parts, strict=True)}
     inputs, sources = [len(row.inputs) for row in rows], [len(row.source) for row in rows]
     blind = [row.blind for row in rows]
     watcher = PackedRows.of(base, inputs, sources, parts, blind=blind)
     if shape.rows:
         watcher = PaddedRows.of(base, inputs, sources, parts, blind=blind, width=shape.width)
-    ids, positions = _packed([row.inputs for row in rows], shape.tokens, length, base.device)
+    behind = lengths["decoder"]
+    ids, positions = _packed([row.inputs for row in rows], shape.tokens, behind, base.device)
     if not base.is_encoder_decoder:
         return base.decode(ids, positions, watcher)
-    source, places = _packed([row.source for row in rows], shape.source_tokens, length, base.device)
+    behind = lengths["encoder"]
+    source, places = _packed([row.source for row in rows], shape.source_tokens, behind, base.device)
     return base.decode(ids, positions, watcher, base.encode(source, places, watcher))
 
 

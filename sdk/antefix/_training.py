@@ -20,11 +20,12 @@ from antefix._base import FrozenBase
 from antefix._checkpoint import Checkpoint
 from antefix._example import Example
 from antefix._examples import encode_user, texts_of
+from antefix._layout import Layout
 from antefix._prefix import Prefix
 from antefix._queue import MicroBatch, row_queue
 from antefix._reparam import Embedded, Reparametrisation, reparametrisation
 from antefix._spec import PrefixSpec, TrainingPlan
-from antefix._starts import Beginner, computed, start_values, start_vectors
+from antefix._starts import Beginner, computed, layout_of, start_values, start_vectors
 from antefix._steps import Outcome
 from antefix._steps import run as run_rows
 from antefix._users import UserRun, split_rows
@@ -104,6 +105,7 @@ def train(
     spec = _spec(spec)
     plans = _plans(examples, plan)
     starts = _starts(examples, start)
+    layout = layout_of(base, spec)
     folder = Checkpoint(_place(checkpoint), base.fingerprint, spec)
     runs = _user_runs(base, examples, _validation(examples, validation), spec, plans, starts)
     for run in runs:
@@ -112,12 +114,12 @@ def train(
 
     def finish(run: UserRun) -> None:
         folder.save(run)
-        results[run.name] = _result(base, run)
+        results[run.name] = _result(base, layout, run)
         if on_finished is not None:
             on_finished(run.name, results[run.name])
 
     if runs:
-        _Cohort(base, runs, folder, finish).run(progress)
+        _Cohort(base, layout, runs, folder, finish).run(progress)
     return {user: results[user] for user in examples}
 
 
@@ -177,8 +179,14 @@ class _Cohort:
     """Drives all users of one run to their end."""
 
     def __init__(
-        self, base: FrozenBase, runs: list[UserRun], folder: Checkpoint, finish: Callable[[UserRun], None]
+        self,
+        base: FrozenBase,
+        layout: Layout,
+        runs: list[UserRun],
+        folder: Checkpoint,
+        finish: Callable[[UserRun], None],
     ) -> None:
+        self._layout = layout
         self._base, self._folder, self._finish = base, folder, finish
         self._todo = list(reversed(runs))
         self._active: list[UserRun] = []
@@ -229,7 +237,8 @@ class _Cohort:
     def _run_batch(self, batch: MicroBatch) -> Outcome:
         prefixes = torch.stack([job.user.prefix for job in batch.jobs])
         weights = [job.weight for job in batch.jobs if job.weight is not None]
-        return run_rows(self._base, batch.shape, [job.row for job in batch.jobs], prefixes, weights or None)
+        rows = [job.row for job in batch.jobs]
+        return run_rows(self._base, batch.shape, rows, prefixes, weights or None, self._layout)
 
     def _deliver(self, batch: MicroBatch, outcome: Outcome, bar: _Bar) -> None:
         for number, job in enumerate(batch.jobs):
@@ -318,15 +327,15 @@ def _beginnings(
     for start, beginner in zip(start_values(base, spec, beginners), beginners, strict=True):
         yield (
             start,
-            reparametrisation(spec, base.layout, start.to(base.device), hidden, beginner.seed),
+            reparametrisation(spec, layout_of(base, spec), start.to(base.device), hidden, beginner.seed),
         )
 
 
-def _result(base: FrozenBase, run: UserRun) -> TrainedUser:
+def _result(base: FrozenBase, layout: Layout, run: UserRun) -> TrainedUser:
     state = run.progress
     after = state.best_loss if run.validated and state.best is not None else state.last_loss
     return TrainedUser(
-        prefix=Prefix(run.final_prefix(), base.layout, base.fingerprint),
+        prefix=Prefix(run.final_prefix(), layout, base.fingerprint),
         loss_before=float("nan") if state.first_loss is None else state.first_loss,
         loss_after=float("nan") if after is None else after,
         validated=run.validated,
