@@ -38,6 +38,7 @@ def flower(
     """
     from antefix_server._roundconfig import choice
     from antefix_simulations.flower.local import bundle, local_flower
+    from antefix_simulations.run.place import going_on
     from antefix_simulations.run.settings import RunSettings
 
     said = dict(map(choice, choices or []))
@@ -51,6 +52,10 @@ def flower(
         f"init-args-num-cpus={workers * cpus}"
     )
     config = {"out": str(out.resolve()), **settings.model_dump(by_alias=True)}
-    with tempfile.TemporaryDirectory(prefix="antefix-bundle-") as folder, local_flower() as running:
+    with (
+        going_on(out, lambda line: typer.echo(line, err=True)),
+        tempfile.TemporaryDirectory(prefix="antefix-bundle-") as folder,
+        local_flower() as running,
+    ):
         apps = ("antefix_simulations.flower.server_app:app", "antefix_simulations.flower.client_app:app")
         running.run(bundle(Path(folder), *apps, config), federation, {})

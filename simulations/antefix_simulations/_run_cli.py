@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +44,7 @@ def run(
     from antefix import FrozenBase
     from antefix_server._roundconfig import choice
     from antefix_simulations.run.driver import Here, Run
-    from antefix_simulations.run.place import room
+    from antefix_simulations.run.place import going_on, room
     from antefix_simulations.run.report import write_report
     from antefix_simulations.run.settings import RunSettings
     from antefix_simulations.run.summary import summary_of
@@ -55,7 +53,7 @@ def run(
     said |= {"device": device, "seed": seed, **dict(map(choice, choices or []))}
     settings = RunSettings.read(said)
     loaded = FrozenBase.load(settings.base, device=settings.device, dtype=settings.dtype)
-    with _going_on(out), Run(out, settings, loaded, _say, progress=True) as running:
+    with going_on(out, _say), Run(out, settings, loaded, _say, progress=True) as running:
         running.go(Here(loaded, running.population, settings, out))
     with room(out):
         found, page = summary_of(out), write_report(out)
@@ -71,16 +69,6 @@ def compare(
 
     found = comparison.compare(runs)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.as_text())
-
-
-@contextmanager
-def _going_on(out: Path) -> Iterator[None]:
-    """Ctrl-C, and what it leaves."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _say(f"what is finished is in {out}; the same command goes on")
-        raise
 
 
 def _say(line: str) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,6 +19,7 @@ from antefix.errors import InvalidArgument
 from antefix_simulations.cli import app
 from antefix_simulations.flower.local import local_flower
 from antefix_simulations.flower.messages import result_in, result_of, task_in, task_of
+from antefix_simulations.flower.processes import end_family
 from antefix_simulations.run.settings import RunSettings
 from antefix_simulations.run.task import Result, Task
 from tests.client.people import tiny_folder
@@ -70,6 +73,28 @@ def test_more_workers_than_cores_share_them_and_it_is_said(
     assert "6 cores are asked for, 2 are there: workers share them" in result.stderr
     assert "num-supernodes=3 client-resources-num-cpus=2" in asked[0]
     assert "init-args-num-cpus=6" in asked[0]
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_what_flower_started_ends_with_it(
+    obeys: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In sessions of their own, as Flower's are: a signal to the first one's group does not reach them."""
+    monkeypatch.setattr("antefix_simulations.flower.processes._WAIT_S", 5.0 if obeys else 0.5)
+    deaf = "" if obeys else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    last = (
+        f"import signal, time, pathlib\n{deaf}pathlib.Path({str(tmp_path / 'up')!r}).touch()\ntime.sleep(99)"
+    )
+    middle = (
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {last!r}], start_new_session=True)"
+    )
+    head = subprocess.Popen([sys.executable, "-c", middle], start_new_session=True)
+    while not (tmp_path / "up").exists():
+        time.sleep(0.05)
+    (child,) = psutil.Process(head.pid).children()
+    end_family(head)
+    assert head.returncode is not None
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture
@@ -134,3 +159,31 @@ def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
     assert not [
         one for one in psutil.process_iter(["cmdline"]) if "antefix-flower-" in str(one.info["cmdline"])
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_leaves_no_process(sign: signal.Signals, code: int, tmp_path: Path) -> None:
+    """Flower's engine and Ray once went on to the end of the run."""
+    config = {**CONFIG, "base": str(tiny_folder(tmp_path / "base")), "num-server-rounds": 500}
+    words = [word for name, one in config.items() for word in ("-c", f"{name}={json.dumps(one)}")]
+    out, log = tmp_path / "out", tmp_path / "log"
+    with log.open("wb") as file:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "antefix_simulations", "flower", "--out", str(out), *words],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    until = time.monotonic() + 240
+    while not (out / "rounds" / "00002").exists() and time.monotonic() < until:
+        time.sleep(0.5)
+    family = psutil.Process(running.pid).children(recursive=True)
+    assert any("flwr-simulation" in " ".join(one.cmdline()) for one in family), log.read_text()[-2000:]
+    os.killpg(running.pid, sign)
+    assert running.wait(90) == code
+    _, left = psutil.wait_procs(family, timeout=5)
+    assert [one.cmdline() for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert ("the same command goes on" in said) == (sign == signal.SIGINT)

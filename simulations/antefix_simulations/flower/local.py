@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from antefix.errors import InvalidArgument
+from antefix_simulations.flower.processes import end_family, terminable
 from antefix_simulations.run.errors import WorkerFailed
 
 __all__ = ["Flower", "bundle", "local_flower"]
@@ -91,20 +92,20 @@ def local_flower() -> Iterator[Flower]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         environment = {**os.environ, **_OFF, "FLWR_HOME": str(home), "PATH": path}
         words = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
-        with (home / "superlink.log").open("wb") as log:
+        with terminable(), (home / "superlink.log").open("wb") as log:
+            # In a session of its own, so that Ctrl-C leaves it to us to end everything.
             superlink = subprocess.Popen(
-                [_program("flower-superlink"), *words], env=environment, stdout=log, stderr=log
+                [_program("flower-superlink"), *words],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-        try:
-            _await(superlink, port, home / "superlink.log")
-            yield Flower(environment)
-        finally:
-            superlink.terminate()
             try:
-                superlink.wait(20)
-            except subprocess.TimeoutExpired:
-                superlink.kill()
-                superlink.wait()
+                _await(superlink, port, home / "superlink.log")
+                yield Flower(environment)
+            finally:
+                end_family(superlink)
 
 
 def bundle(folder: Path, serverapp: str, clientapp: str, config: Mapping[str, Any]) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from antefix.errors import InvalidArgument
 
-__all__ = ["damaged", "held", "room"]
+__all__ = ["damaged", "going_on", "held", "room"]
 
 _LOCK = ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
@@ -45,6 +45,16 @@ def _take(handle: int, folder: Path) -> None:
         raise InvalidArgument(
             f"another run is under way in {folder}", "wait for it, or choose another --out"
         ) from None
+
+
+@contextmanager
+def going_on(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Where Ctrl-C ends the block, say what it leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"what is finished is in {folder}; the same command goes on")
+        raise
 
 
 @contextmanager
