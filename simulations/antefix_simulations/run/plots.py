@@ -27,6 +27,7 @@ def gains(run: Summary) -> str:
         mean = interval(list(values))
         axes.axhline(mean.mean, color=INK, linewidth=1, linestyle="--")
         axes.annotate(f"mean {mean.mean:.3f}", (len(values), mean.mean), ha="right", va="bottom", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="users, sorted by gain", ylabel="nats per token gained")
 
     return drawn(draw)
@@ -124,6 +125,7 @@ def throughput(times: Sequence[dict[str, float]]) -> str:
     def draw(axes: Axes) -> None:
         order = np.arange(1, len(times) + 1)
         axes.plot(order, [one["users"] / max(one["seconds"], 1e-9) for one in times], ".", color=BLUE)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="cohorts, in the order they were done", ylabel="users per second")
         axes.set_ylim(bottom=0)
         memory = axes.twinx()
