@@ -37,7 +37,6 @@ def read_git(folder: Path) -> Iterator[Text]:
                 words, stdout=subprocess.PIPE, stderr=said, encoding="utf-8", errors="replace"
             ) as running,
         ):
-            assert running.stdout is not None
             yield from _commits(_pieces(running.stdout))
             code = running.wait()
             said.seek(0)
@@ -48,10 +47,10 @@ def read_git(folder: Path) -> Iterator[Text]:
         raise DataRefused(f"{folder} has no history: {why}", "give the folder of a repository")
 
 
-def _pieces(said: IO[str]) -> Iterator[str]:
+def _pieces(said: IO[str] | None) -> Iterator[str]:
     """What is between zero bytes."""
     held = ""
-    while more := said.read(1 << 16):
+    while said is not None and (more := said.read(1 << 16)):
         *whole, held = (held + more).split("\0")
         yield from whole
 
