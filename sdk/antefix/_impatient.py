@@ -8,15 +8,19 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 HEADERS_S = 10.0
+STALLED_S = 60.0
 
 
 class Impatient(H11Protocol):
-    """HTTP for clients that send a request's head within ten seconds; slow-loris attacks do not.
+    """HTTP for clients that send a request's head within ten seconds, and go on reading what they asked for.
 
-    uvicorn itself waits without end. How long a body may take is the application's business.
+    Slow-loris attacks do neither, and uvicorn itself waits without end. Who takes nothing of what waits for a
+    minute is let go: an answer would stay in memory for as long. How long a body may take is the
+    application's business.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """The first head is awaited."""
@@ -33,9 +37,20 @@ class Impatient(H11Protocol):
         elif not waiting:
             self._stop()
 
+    def pause_writing(self) -> None:
+        """The other side does not read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does."""
+        super().resume_writing()
+        self._go_on()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """No clock is left behind."""
         self._stop()
+        self._go_on()
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
@@ -45,3 +60,8 @@ class Impatient(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _go_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None

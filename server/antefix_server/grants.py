@@ -51,16 +51,23 @@ class Grants:
             GrantsRevoked: something was revoked since.
             UnknownUser, RecordAbsent, VaultDamaged.
         """
-        with self._vault.writing(), self._vault.owner(session.user) as owner:
-            with self._vault.shelf.database.reading() as connection:
-                device = _device(owner, _devices.public_key(connection, owner, session.device))
-                grant = Grant.by(device, signed)
+        database = self._vault.shelf.database
+        with self._vault.owner(session.user) as owner:
+            with database.reading() as connection:
+                grant = Grant.by(_device(connection, owner, session.device), signed)
                 record = self._stored(connection, owner, grant)
             self._opened(owner, grant, record, bytes.fromhex(grant.base)).wipe()
-            with self._vault.shelf.database.writing() as connection:
-                _require_known(revocations, _granted.revocations(connection, owner))
-                if not _granted.keep(connection, owner, signed, grant, self._clock()):
-                    raise GrantRefused("it was revoked, or there are too many")
+        # That took a while, in which others wrote: what it stands on is looked at once more.
+        with (
+            self._vault.writing(),
+            self._vault.owner(session.user) as owner,
+            database.writing() as connection,
+        ):
+            _device(connection, owner, session.device)
+            self._require_stored(connection, owner, grant)
+            _require_known(revocations, _granted.revocations(connection, owner))
+            if not _granted.keep(connection, owner, signed, grant, self._clock()):
+                raise GrantRefused("it was revoked, or there are too many")
         return grant
 
     def of(self, user: bytes) -> list[Grant]:
@@ -151,6 +158,11 @@ class Grants:
     def _stored(self, connection: Connection, owner: Owner, grant: Grant) -> bytes:
         return _reading.record(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))
 
+    def _require_stored(self, connection: Connection, owner: Owner, grant: Grant) -> None:
+        _, head = _reading.find(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))
+        if head.digest.hex() != grant.record:
+            raise GrantRefused(f"it is for version {grant.version}, stored is {head.version}")
+
     def _opened(self, owner: Owner, grant: Grant, record: bytes, base: bytes) -> OpenedRecord:
         now = self._clock()
         epoch = self._epochs.find(bytes.fromhex(grant.epoch), now)
@@ -161,7 +173,8 @@ class Grants:
         )
 
 
-def _device(owner: Owner, found: DevicePublic | None) -> DevicePublic:
+def _device(connection: Connection, owner: Owner, device: bytes) -> DevicePublic:
+    found = _devices.public_key(connection, owner, device)
     if found is None:
         raise GrantRefused(f"its device is not one of user {owner.user.hex()}")
     return found

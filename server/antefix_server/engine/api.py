@@ -7,8 +7,10 @@ none; it cannot name anybody else's.
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -25,12 +27,15 @@ from antefix_server._bearer import Bearer, Credentials
 from antefix_server.engine.reading import pieces
 from antefix_server.engine.stream import Stream
 from antefix_server.epochs import Epochs
+from antefix_server.errors import EngineLost
 from antefix_server.grants import Grants
 from antefix_server.hosting import PROMPTS, Answering
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
 
 __all__ = ["MODELS", "Inference"]
+
+_LOG = logging.getLogger("antefix.server")
 
 MODELS = {"personal": True, "base": False}
 """Names that a body can choose from, and whether the caller's prefix is used."""
@@ -129,9 +134,7 @@ class Inference:
         if model not in MODELS:
             raise Refusal(404, f"there is no model of that name: {', '.join(MODELS)}")
         settings = {"prompt": asked.prompt, **asked.settings}
-        stream = await run_in_threadpool(
-            lambda: self._engine.ask(session.user, settings, personal=MODELS[model])
-        )
+        stream = await run_in_threadpool(self._begun, session.user, settings, MODELS[model])
         word = self._engine.word if settings["logprobs"] is not None else None
         answer = Answer(isinstance(asked, ChatAsked), model, stream.prompt_tokens, word)
         if asked.stream:
@@ -141,25 +144,47 @@ class Inference:
             pass
         if stream.result is None:
             raise Refusal(499, "the caller went away")
-        return JSONResponse(answer.whole(stream.result))
+        with _quietly():
+            return JSONResponse(answer.whole(stream.result))
+
+    def _begun(self, user: bytes, settings: dict[str, Any], personal: bool) -> Stream:
+        with _quietly():
+            return self._engine.ask(user, settings, personal=personal)
 
 
 async def _events(answer: Answer, stream: Stream, with_usage: bool) -> AsyncIterator[str]:
     """Server-sent events of one request; one that ends before its end says why."""
     first = True
     try:
-        async for piece in pieces(stream):
-            yield _event(answer.piece(piece, None, stream.logprobs_taken(), first=first))
-            first = False
+        with _quietly():
+            async for piece in pieces(stream):
+                yield _event(answer.piece(piece, None, stream.logprobs_taken(), first=first))
+                first = False
+            found = stream.result
+            if found is not None:
+                yield _event(answer.piece("", found.finish, stream.logprobs_taken(), first=first))
+                if with_usage:
+                    yield _event(answer.counts(len(found.tokens)))
     except AntefixError as error:
         yield _event({"error": {"type": type(error).__name__, "message": told(error)[1]}})
         return
-    found = stream.result
-    if found is not None:
-        yield _event(answer.piece("", found.finish, stream.logprobs_taken(), first=first))
-        if with_usage:
-            yield _event(answer.counts(len(found.tokens)))
     yield "data: [DONE]\n\n"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """An error that nobody thought of is told by its kind alone: what it says, and where, may quote a text.
+
+    Raises:
+        EngineLost: it was one.
+    """
+    try:
+        yield
+    except (AntefixError, Refusal):
+        raise
+    except Exception as error:
+        _LOG.error("a request failed: %s", type(error).__name__)
+        raise EngineLost from None
 
 
 def _event(content: dict[str, Any]) -> str:

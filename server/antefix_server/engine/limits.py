@@ -18,6 +18,8 @@ class Limits:
         bank_bytes: opened prefixes.
         openers: threads that open prefixes.
         new_tokens: of one request.
+        stops, stop_chars: texts that end one request, and characters of all of them: each is looked for after
+            every token.
         look_s: how often it looks whether grants still hold.
         doubt_s: how long what runs may go on while the vault cannot be asked whether grants hold.
         retry_s: what a caller is told when too many wait.
@@ -32,6 +34,8 @@ class Limits:
     bank_bytes: int = 2**30
     openers: int = 2
     new_tokens: int = 1024
+    stops: int = 16
+    stop_chars: int = 1024
     look_s: float = 0.25
     doubt_s: float = 1.0
     retry_s: float = 2.0

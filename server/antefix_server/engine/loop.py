@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -37,7 +37,7 @@ from antefix_server.errors import EngineClosed, EngineLost, NoGrant, UnknownUser
 __all__ = ["Engine"]
 
 _LOG = logging.getLogger("antefix.server")
-_SLICE = 64  # of the bank, looked through at once
+_OTHERS_S = 0.025  # of a look, for those who do not run: their prefixes are kept, or they wait
 
 
 class Engine:
@@ -130,7 +130,10 @@ class Engine:
         return Applied.by(max(grants, key=lambda one: one.since))
 
     def _require_room(self, prepared: Prepared) -> None:
-        new = prepared.request.max_new_tokens
+        new, stop = prepared.request.max_new_tokens, prepared.request.stop
+        if len(stop) > self.limits.stops or sum(map(len, stop)) > self.limits.stop_chars:
+            most = f"{self.limits.stops:,} of {self.limits.stop_chars:,} characters together"
+            raise InvalidArgument(f"{len(stop):,} stop texts, {most} are allowed")
         if new > self.limits.new_tokens:
             raise InvalidArgument(f"{new:,} new tokens, {self.limits.new_tokens:,} are allowed")
         if self._bytes(prepared.size) > self.limits.batch_bytes:
@@ -234,11 +237,25 @@ class Engine:
             if asked is None:
                 return
             try:
+                self._require_still(asked)
                 request = GenerationRequest(**asked.settings, prefix=asked.prefix)
-                asked.ticket = self._batch.join(prepare(self._base, request))
+                prepared = prepare(self._base, request)
+                self._require_room(prepared)  # with the prefix, which counts too
+                asked.ticket = self._batch.join(prepared)
                 self._rows[asked.ticket] = asked
             except AntefixError as error:
                 self._finish(asked, error)
+
+    def _require_still(self, asked: Asked) -> None:
+        """Of who has waited: so many wait that `_look` does not come to all of them in time.
+
+        Raises:
+            GrantRefused: what was granted then does not hold any more.
+        """
+        if asked.applied is None or time.monotonic() - asked.stream.asked_at < self.limits.look_s:
+            return
+        if asked.applied not in self._holding(asked.user):
+            raise GrantRefused("it does not hold any more")
 
     def _ready(self, asked: Asked) -> bool:
         """Whether its prefix is there; else somebody opens it meanwhile."""
@@ -273,26 +290,35 @@ class Engine:
         self._end(lambda asked: asked.applied == applied and not asked.ticket, error)
 
     def _look(self) -> None:
-        """Of everybody who is at it, and of a part of those whose prefixes are kept.
+        """Of everybody who is at it, and of a part of those whose prefixes are kept or who wait.
 
         While the vault cannot be asked, what held a moment ago goes on; soon nothing of a grant does.
         """
-        self._looked = time.monotonic()
-        kept = self._bank.keys()
-        some = kept[self._seen : self._seen + _SLICE]
-        self._seen = self._seen + _SLICE if self._seen + _SLICE < len(kept) else 0
+        started = time.monotonic()
         with self._lock:
-            at_it = [one.applied for one in [*self._rows.values(), *self._turns]]
+            waiting = {one.user: None for one in self._turns if one.applied is not None}
+        others = list({one.user: None for one in self._bank.keys()} | waiting)  # noqa: SIM118
+        at_it = {one.user for one in self._rows.values() if one.applied is not None}
         try:
             self._grants.tidy()
-            self._check({one.user for one in [*at_it, *some] if one is not None})
-            self._sure = self._looked
+            self._check(at_it)
+            self._check(self._some(others, started + _OTHERS_S))
+            self._sure = started
         except AntefixError as error:
-            if self._looked - self._sure > self.limits.doubt_s:
+            if started - self._sure > self.limits.doubt_s:
                 _LOG.warning("grants cannot be looked at: %s", type(error).__name__)
                 self._end(lambda asked: asked.applied is not None, error)
                 if self._bank.drop(lambda _: True):
                     self._scrub()
+        self._looked = time.monotonic()  # others compute between two looks, however long these take
+
+    def _some(self, others: Sequence[bytes], until: float) -> Iterator[bytes]:
+        """Users in turn, one at least, as long as there is time."""
+        for _ in others:
+            self._seen = (self._seen + 1) % len(others)
+            yield others[self._seen]
+            if time.monotonic() > until:
+                return
 
     def _check(self, users: Iterable[bytes], *, sure: bool = False) -> None:
         """End what does not hold any more; with `sure`, also of whom that cannot be told.
@@ -305,9 +331,7 @@ class Engine:
             holds: set[Applied] = set()
             why: AntefixError = GrantRefused("it does not hold any more")
             try:
-                holds = {Applied.by(one) for one in self._grants.of(user)}
-            except UnknownUser:
-                pass
+                holds = self._holding(user)
             except AntefixError as error:
                 if not sure:
                     raise
@@ -316,6 +340,12 @@ class Engine:
             self._end(partial(_asks_over, user, holds), why)
         if dropped:
             self._scrub()
+
+    def _holding(self, user: bytes) -> set[Applied]:
+        try:
+            return {Applied.by(one) for one in self._grants.of(user)}
+        except UnknownUser:
+            return set()
 
     def _scrub(self) -> None:
         try:
