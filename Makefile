@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
-# The slow ones use all cores themselves.
 FAST := -n auto --dist worksteal -m "not slow and not real"
+# Many of the slow ones wait for servers, some use all cores or gigabytes: two at a time, on any machine.
+SLOW := -n 2 --dist worksteal -m "slow or real"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit lint docs demo
+.PHONY: help venv test unit thorough lint docs demo
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -24,15 +25,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
 	@echo "installing PyTorch and what else is needed: a minute or two" >&2
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,dev]" -c constraints.txt
 	@touch $@
 
 test: lint  ## all checks: format, lint, types, import layers, every test (minutes)
 	$(BIN)/python -m pytest $(FAST)
-	$(BIN)/python -m pytest -m "slow or real"
+	$(BIN)/python -m pytest $(SLOW)
 
 unit: venv  ## the fast tests only
 	$(BIN)/python -m pytest $(FAST)
+
+thorough: venv  ## the slow tests with every number at its largest: kills, forged records (an hour or two)
+	ANTEFIX_THOROUGH=1 ANTEFIX_KILLS=50 ANTEFIX_RUN_KILLS=20 $(BIN)/python -m pytest $(SLOW)
 
 lint: venv  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

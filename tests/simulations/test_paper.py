@@ -53,7 +53,8 @@ def work_of(base: FrozenBase, data: Path, out: Path, **more: Any) -> Work:
 
 def cell_of(method: str, **more: Any) -> Cell:
     under = method.startswith("prefix") or method in ("infix", "embedding-only")
-    return Cell("e2e", method, 20, **({"length": 4, "start": '"summarize"'} if under else {}), **more)
+    own: dict[str, Any] = {"length": 4, "start": '"summarize"'} if under else {}
+    return Cell("e2e", method, 20, **own, **more)
 
 
 @pytest.mark.parametrize("method", METHODS)

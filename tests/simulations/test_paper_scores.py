@@ -1,10 +1,13 @@
 """Scores: against each package on its own, several references, and what is not there."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import sacrebleu
 
+from antefix_simulations.paper import scores as scores_module
 from antefix_simulations.paper.scores import MEASURES, scores
 
 TEXTS = ["the cat sat on the mat today", "a dog ran home"]
@@ -32,6 +35,7 @@ def test_bleu_is_sacrebleus_where_each_has_one_reference() -> None:
 def test_a_measure_that_cannot_be_computed_says_why_and_the_rest_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider", None)
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
@@ -47,3 +51,36 @@ def test_empty_texts_score_nothing() -> None:
     found = scores(["", ""], RIGHT, ["BLEU", "ROUGE-L", "NIST", "TER"])
     assert found["BLEU"].value == found["ROUGE-L"].value == found["NIST"].value == 0
     assert found["TER"].value == pytest.approx(12 / 12.5)  # of the shortest, by the mean length
+
+
+def test_cider_is_higher_for_what_the_references_say() -> None:
+    near = scores(TEXTS, RIGHT, ["CIDEr"])["CIDEr"]
+    far = scores(TEXTS[::-1], RIGHT, ["CIDEr"])["CIDEr"]
+    assert (near.value or 0) > (far.value or 0) >= 0
+
+
+def test_spread_is_half_of_an_interval_and_none_for_one_text() -> None:
+    texts = [f"the cat {number} sat on the mat today" for number in range(20)]
+    right = [["the cat sat on the mat today" if number % 2 else "a dog"] for number in range(20)]
+    found = scores(texts, right, ["BLEU", "ROUGE-L", "TER"])
+    assert all(0 < (one.spread or 0) < (one.value or 0) for one in found.values())
+    alone = scores(texts[:1], right[:1], ["BLEU", "ROUGE-L"])
+    assert [one.spread for one in alone.values()] == [None, None]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR is a Java program")
+def test_meteor_is_that_of_its_authors() -> None:
+    found = scores(TEXTS, RIGHT, ["METEOR"])["METEOR"]
+    assert found.value == pytest.approx(50.798, abs=0.01)
+    assert scores(TEXTS[:1], RIGHT[:1], ["METEOR"])["METEOR"].value == pytest.approx(100)
+
+
+@pytest.mark.slow
+def test_a_java_that_does_not_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    scores_module._meteor_program.cache_clear()
+    assert "does not run" in scores(TEXTS, RIGHT, ["METEOR"])["METEOR"].missing

@@ -5,8 +5,13 @@ A measure whose package or data is not there is a gap with its reason; the other
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,30 +102,78 @@ def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
 def _nist(texts: Sequence[str], references: _References) -> Score:
     """NLTK's, n up to 5, of sacrebleu's tokens."""
     from nltk.translate.nist_score import corpus_nist
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    made: Any = Tokenizer13a  # without types
-    words = made()
-    right = [[words(one).split() for one in some] for some in references]
+    right = [[_words(one) for one in some] for some in references]
     try:
-        return Score(float(corpus_nist(right, [words(text).split() for text in texts])))
+        return Score(float(corpus_nist(right, [_words(text) for text in texts])))
     except ZeroDivisionError:  # NLTK's, where no text has a word
         return Score(0.0)
 
 
 def _cider(texts: Sequence[str], references: _References) -> Score:
     """pycocoevalcap's, which is 0 for a single input: it weighs words by how many inputs have them."""
-    try:
+    with _package():
         from pycocoevalcap.cider.cider import Cider
-    except ImportError:
-        raise _Absent("needs pycocoevalcap: pip install pycocoevalcap") from None
-    right = {number: list(some) for number, some in enumerate(references)}
-    written = {number: [text] for number, text in enumerate(texts)}
+
+    right = {
+        number: [" ".join(_words(one)).lower() for one in some] for number, some in enumerate(references)
+    }
+    written = {number: [" ".join(_words(text)).lower()] for number, text in enumerate(texts)}
     return Score(float(Cider().compute_score(right, written)[0]))
 
 
 def _meteor(texts: Sequence[str], references: _References) -> Score:
-    raise _Absent("the paper's METEOR is a Java program; NLTK's gives other figures")
+    """METEOR 1.5, the Java program itself, 0 to 100."""
+    if shutil.which("java") is None:
+        raise _Absent("needs Java, which is not there")
+    program = _meteor_program()
+    right, written = dict(enumerate(map(list, references))), {at: [text] for at, text in enumerate(texts)}
+    try:
+        return Score(100 * float(program.compute_score(right, written)[0]))
+    except (ValueError, OSError):  # it ended, or said something else than a number
+        program.lock.release()  # which its own clean-up waits for
+        _meteor_program.cache_clear()
+        raise _Absent("its Java program does not run here") from None
+
+
+@functools.cache
+def _meteor_program() -> Any:
+    """Started once: it takes seconds to read its tables."""
+    with _package():
+        from pycocoevalcap.meteor.meteor import Meteor
+
+    program = Meteor()
+    atexit.register(_end, program.meteor_p)
+    return program
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        with suppress(OSError):  # what it was not read any more
+            stream.close()  # type: ignore[union-attr]  # all three are pipes
+
+
+@contextmanager
+def _package() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise _Absent("needs pycocoevalcap: pip install 'antefix[paper]'") from None
+
+
+def _words(text: str) -> list[str]:
+    """sacrebleu's tokens."""
+    return str(_tokenizer()(text)).split()
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    made: Any = Tokenizer13a  # without types
+    return made()
 
 
 def _streams(references: _References) -> Any:
