@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
-from antefix_simulations.paper import scores as scores_module
 from antefix_simulations.paper.scores import MEASURES, scores
 
 TEXTS = ["the cat sat on the mat today", "a dog ran home"]
@@ -82,5 +81,4 @@ def test_a_java_that_does_not_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
     java.write_text("#!/bin/sh\nexit 1\n")
     java.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    scores_module._meteor_program.cache_clear()
     assert "does not run" in scores(TEXTS, RIGHT, ["METEOR"])["METEOR"].missing

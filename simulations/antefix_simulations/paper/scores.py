@@ -5,14 +5,16 @@ A measure whose package or data is not there is a gap with its reason; the other
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
+import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from antefix_simulations._bootstrap import interval
@@ -123,36 +125,28 @@ def _cider(texts: Sequence[str], references: _References) -> Score:
 
 
 def _meteor(texts: Sequence[str], references: _References) -> Score:
-    """METEOR 1.5, the Java program itself, 0 to 100."""
+    """METEOR 1.5, its authors' Java program, 0 to 100.
+
+    pycocoevalcap brings the program. Its own way to talk to it waits for ever where Java ends early.
+    """
     if shutil.which("java") is None:
         raise _Absent("needs Java, which is not there")
-    program = _meteor_program()
-    right, written = dict(enumerate(map(list, references))), {at: [text] for at, text in enumerate(texts)}
-    try:
-        return Score(100 * float(program.compute_score(right, written)[0]))
-    except (ValueError, OSError):  # it ended, or said something else than a number
-        program.lock.release()  # which its own clean-up waits for
-        _meteor_program.cache_clear()
-        raise _Absent("its Java program does not run here") from None
-
-
-@functools.cache
-def _meteor_program() -> Any:
-    """Started once: it takes seconds to read its tables."""
     with _package():
-        from pycocoevalcap.meteor.meteor import Meteor
+        from pycocoevalcap.meteor import meteor
 
-    program = Meteor()
-    atexit.register(_end, program.meteor_p)
-    return program
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        with suppress(OSError):  # what it was not read any more
-            stream.close()  # type: ignore[union-attr]  # all three are pipes
+    most = max(map(len, references))  # a file has as many for each; one that is there twice changes nothing
+    right = [(list(some) * most)[:most] for some in references]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("written", "references")]
+        for file, lines in zip(files, (texts, [one for some in right for one in some]), strict=True):
+            file.write_text("".join(f"{' '.join(line.split()) or '.'}\n" for line in lines), "utf-8")
+        program = Path(meteor.__file__).with_name("meteor-1.5.jar")
+        asked = ["java", "-Xmx2G", "-jar", program, *files, "-l", "en", "-norm", "-r", str(most)]
+        told = subprocess.run(list(map(str, asked)), capture_output=True, text=True, check=False).stdout
+    found = re.search(r"^Final score:\s+([0-9.]+)", told, re.MULTILINE)
+    if found is None:
+        raise _Absent("its Java program does not run here")
+    return Score(100 * float(found[1]))
 
 
 @contextmanager
