@@ -1,14 +1,19 @@
 """Fixtures for every test."""
 
+import functools
 import gc
 import os
 import random
+import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import typer
 
 # Before transformers is imported: no test may depend on what a hub answers today.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,9 +24,17 @@ from tests.memory import MEMORY
 
 # Tiny models gain nothing from a second thread, and lose much where tests share the cores.
 torch.set_num_threads(1)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Nor does what a test starts: two that want all cores wait for each other in circles, four times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where no bytecode is kept, each worker and each program that a test starts compiles all of it anew.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The soak first: it takes minutes, and begun last it would leave the other workers idle."""
+    items.sort(key=lambda item: "test_soak.py" not in item.nodeid)
 
 
 def pytest_collection_finish() -> None:
@@ -35,6 +48,25 @@ def seeded() -> None:
     """Start each test from the same random state, so that the order of tests changes nothing."""
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def made_once() -> Iterator[None]:
+    """What hundreds of tests would make anew, and only read.
+
+    A client of httpx reads 140 authorities, a tenth of a second with others at work; typer makes all
+    commands of an application to run one.
+    """
+    fresh, contexts = httpx.create_ssl_context, functools.cache(httpx.create_ssl_context)
+
+    def context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+        usual = verify is True and cert is None
+        return contexts(trust_env=trust_env) if usual else fresh(verify, cert, trust_env)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", context)
+        patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

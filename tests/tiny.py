@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -36,6 +37,11 @@ _CORPUS = [
     "An antefix is an ornament at the edge of a tiled roof.",
     "The roof is frozen, every house has an ornament of its own.",
 ]
+
+
+def slow(*families: str) -> list[Any]:
+    """Parameters of a test whose promise the fast tests ask of other families already."""
+    return [pytest.param(family, marks=pytest.mark.slow) for family in families]
 
 
 @functools.cache

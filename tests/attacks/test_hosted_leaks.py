@@ -47,14 +47,15 @@ def text(stream: Stream) -> str:
 def test_the_same_prompt_under_many_prefixes_and_none(host: Host, rows: int) -> None:
     """Side by side, and one after another in the same slot."""
     members = [host.hosted(f"user {n}", BASE) for n in range(6)]
+    own, none = [alone(prefix) for _, prefix in members], alone(None)
     with Engine(BASE, host.grants, Limits(rows=rows)) as engine:
         for _ in range(2):
             plain = [engine.ask(members[0][0].user, ASKED, personal=False)]
             streams = [engine.ask(member.user, ASKED) for member, _ in members]
             plain.append(engine.ask(members[3][0].user, ASKED, personal=False))
-            assert [text(one) for one in streams] == [alone(prefix) for _, prefix in members]
-            assert [text(one) for one in plain] == [alone(None)] * 2
-    assert len({alone(prefix) for _, prefix in members} | {alone(None)}) == 7
+            assert [text(one) for one in streams] == own
+            assert [text(one) for one in plain] == [none] * 2
+    assert len({*own, none}) == 7
 
 
 def test_who_comes_after_a_revoked_user_gets_nothing_of_it(host: Host) -> None:

@@ -39,6 +39,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
 
 
+@pytest.mark.slow
 def test_blocks_are_faulted_in_once(repository: Path) -> None:
     code = "from tests.sdk.test_allocator import alone; alone()"
     subprocess.run([sys.executable, "-c", code], cwd=repository, check=True, timeout=100)

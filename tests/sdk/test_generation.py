@@ -250,6 +250,7 @@ def test_neighbours_change_not_one_bit_in_exact_mode(
         assert torch.equal(found[1], wanted[1])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(**CROWD)
 def test_poisoned_neighbours_change_only_roundings(

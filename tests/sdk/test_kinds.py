@@ -179,6 +179,7 @@ def test_what_cannot_be_is_refused() -> None:
         score(llama, TEXTS, lying)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_three_learn_a_toy_task_better_than_the_decoders_alone(family: str) -> None:
     """The prompt's word decides the completion; the same positions, steps and rate for both."""

@@ -76,7 +76,7 @@ def test_two_hundred_neighbourhoods_change_no_bit(others: Any, place: int) -> No
     check("llama", others, place)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bart", "t5"])
+@pytest.mark.parametrize("family", ["llama", *tiny.slow("gpt2", "bart", "t5")])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit(family: str, others: Any, place: int) -> None:

@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antefix._release import MOST_BYTES, Offer, Privacy, SharedPrefix
 from antefix.errors import ReleaseRefused
 from antefix.wire import Announcement, Release, Seen, Signed
+from tests.counts import thorough
 from tests.releases import BASE, TENANT, a_file, a_release, announced, key, offered, public, unseen
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -35,8 +36,10 @@ RELEASES = st.builds(
     ),
     note=st.text(max_size=50).filter(lambda text: text.isprintable()),
 )
+FEWER = settings(max_examples=thorough(40, 400), deadline=None)  # to draw a release takes long
 
 
+@FEWER
 @given(RELEASES)
 def test_what_is_signed_is_what_is_read(release: Release) -> None:
     signed = release.signed(key())
@@ -45,11 +48,13 @@ def test_what_is_signed_is_what_is_read(release: Release) -> None:
     assert read.digest == release.digest
 
 
+@FEWER
 @given(RELEASES, RELEASES)
 def test_two_releases_have_two_digests(one: Release, other: Release) -> None:
     assert (one.digest == other.digest) == (one == other)
 
 
+@FEWER
 @given(RELEASES, st.data())
 def test_a_changed_character_is_refused(release: Release, data: st.DataObject) -> None:
     signed = release.signed(key())

@@ -67,7 +67,7 @@ def plain_loop(base: FrozenBase, spec: PrefixSpec, plan: TrainingPlan, start: Pr
     return flat.detach()
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bart", "t5"])
+@pytest.mark.parametrize("family", ["llama", *tiny.slow("gpt2", "bart", "t5")])
 @pytest.mark.parametrize("batching", ["stacked", "alone"])
 def test_training_among_others_equals_a_plain_loop(family: str, batching: str) -> None:
     base = tiny.base(family)

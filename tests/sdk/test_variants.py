@@ -71,6 +71,7 @@ def test_embedding_only_has_the_gradient_of_the_whole_model(family: str) -> None
     assert (trained.prefix.values - wanted).norm() <= 1e-3 * wanted.norm()
 
 
+@pytest.mark.slow
 def test_embedding_only_learns_and_what_comes_of_it_is_a_prefix_like_any_other() -> None:
     base = tiny.base("llama")
     plan = PLAN.model_copy(update={"max_steps": 60})

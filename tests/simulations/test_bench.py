@@ -196,6 +196,7 @@ def test_the_command_prints_json_on_stdout_and_progress_on_stderr(
     assert "run" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_bench_of_a_gpu_checks_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, which is a device like any other."""
     said: list[str] = []

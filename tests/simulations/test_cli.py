@@ -63,15 +63,21 @@ def test_the_module_is_the_command() -> None:
     [
         (["demo", "--base", "no-such-base"], "no-such-base"),
         (["demo", "--device", "nowhere"], "nowhere"),
-        (["demo", "--data", "{few}"], "1 users with 8 training texts are wanted, {few} has 0 of 2"),
-        (["demo", "--data", "{one}"], "{one} has 1 users, the demo tells of 2 to 32"),
-        (["demo", "--out", "{few}"], "{few} is not a folder"),
+        (
+            ["demo", "--base", "{base}", "--data", "{few}"],
+            "1 users with 8 training texts are wanted, {few} has 0 of 2",
+        ),
+        (["demo", "--base", "{base}", "--data", "{one}"], "{one} has 1 users, the demo tells of 2 to 32"),
+        (["demo", "--base", "{base}", "--out", "{few}"], "{few} is not a folder"),
         (["demo", "-c", "private-learning-rate=0"], "private-learning-rate"),
         (["bench", "train", "--data", "/no/such/file"], "/no/such/file cannot be read"),
     ],
 )
-def test_an_error_is_two_lines_and_exit_code_1(words: list[str], said: str, tmp_path: Path) -> None:
+def test_an_error_is_two_lines_and_exit_code_1(
+    words: list[str], said: str, folder: Path, tmp_path: Path
+) -> None:
     files = {
+        "base": str(folder),
         "few": str(texts_of(tmp_path / "few.jsonl", {"al": 9, "bo": 3})),
         "one": str(texts_of(tmp_path / "one.jsonl", {"al": 19})),
     }
@@ -129,6 +135,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(CliRunner().invoke(app, ["demo"]).exception, ZeroDivisionError)
 
 
+@pytest.mark.slow
 def test_demo_prints_results_to_stdout_and_progress_to_stderr(folder: Path, tmp_path: Path) -> None:
     data = texts_of(tmp_path / "texts.jsonl", {"al": 16, "bo": 17})
     words = ["demo", "--data", str(data), "--base", str(folder), "--out", str(tmp_path / "out")]

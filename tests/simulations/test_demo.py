@@ -75,6 +75,7 @@ def test_the_removed_user_is_gone_the_receipt_holds_and_the_others_are_as_they_w
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_ended_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     said: list[str] = []
     tell(tmp_path, said)
@@ -85,6 +86,7 @@ def test_an_ended_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_folder_of_another_run_is_refused_and_left(tmp_path: Path) -> None:
     tell(tmp_path, [])
     (tmp_path / RECEIPT).unlink()  # a plain run has none

@@ -48,6 +48,7 @@ def run(out: Path, tokens: int, say: Callable[[str], None], **changed: object) -
     return [json.loads(line) for line in (out / "times.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_micro_batches_are_halved_and_the_run_says_so(tmp_path: Path) -> None:
     said: list[str] = []
     times = run(tmp_path / "halved", 300, said.append)

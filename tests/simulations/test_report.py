@@ -53,6 +53,7 @@ def test_names_are_no_code(page: str) -> None:
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
     summary = summary_of(run(tmp_path))
     assert plots.gains(summary) == plots.gains(summary)

@@ -75,6 +75,7 @@ class CutOff(Here):
             yield task, result
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_in_the_same_bytes(done: Path, tmp_path: Path) -> None:
     for lasts in (0, 1, 2, 4):
         CutOff.left = lasts
@@ -131,6 +132,7 @@ def test_a_vault_without_its_keys_is_refused(done: Path, tmp_path: Path) -> None
         run(out)
 
 
+@pytest.mark.slow
 def test_texts_that_no_config_tells_of_are_read_anew(done: Path, tmp_path: Path) -> None:
     """A run that was killed before it said which left them; this one may be another."""
     shutil.copy(done / "population.db", tmp_path)
@@ -138,6 +140,7 @@ def test_texts_that_no_config_tells_of_are_read_anew(done: Path, tmp_path: Path)
     assert summary_of(tmp_path).users[0]["texts"] == 8
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_run_goes_on_later(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,10 +162,12 @@ class Backwards(Here):
         yield from super().results(tasks[::-1])
 
 
+@pytest.mark.slow
 def test_the_order_of_answers_does_not_matter(done: Path, tmp_path: Path) -> None:
     assert found(run(tmp_path, Backwards)) == found(done)
 
 
+@pytest.mark.slow
 def test_who_is_in_a_cohort_changes_no_private_prefix(done: Path, tmp_path: Path) -> None:
     other = summary_of(run(tmp_path, cohort_size=8, others=0))
     before = summary_of(done)
@@ -186,6 +191,7 @@ def test_records_open_for_their_users_alone(done: Path) -> None:
                         sealer.opened(other, record, length)
 
 
+@pytest.mark.slow
 def test_a_user_that_fails_is_told_and_the_others_go_on(done: Path, tmp_path: Path) -> None:
     """One user's texts are all too long for the base."""
     data = tmp_path / "data.jsonl"
@@ -213,6 +219,7 @@ def test_a_user_that_fails_in_every_round_is_counted_once(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_an_arm_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*given: object) -> None:
         raise InvalidArgument("no")
@@ -238,6 +245,7 @@ def test_another_run_is_refused(done: Path) -> None:
         run(done, learning_rate=0.01)
 
 
+@pytest.mark.slow
 def test_noise_is_repeated(tmp_path: Path) -> None:
     noisy = {"noise_multiplier": 1.0, "num_server_rounds": 1}
     first, second = (found(run(tmp_path / str(number), **noisy)) for number in range(2))
@@ -280,6 +288,7 @@ def test_a_base_is_needed_of_the_same_fingerprint(done: Path) -> None:
         Run(done, settings, other, lambda line: None, progress=False)
 
 
+@pytest.mark.slow
 def test_runs_are_compared_by_user(done: Path, tmp_path: Path) -> None:
     slower = run(tmp_path / "slower", private_learning_rate=1e-4)
     found = compare([done, slower])
@@ -364,6 +373,7 @@ def test_weights_are_trained_in_full_precision_on_a_bf16_base(kind: Any) -> None
     assert method.losses({0: split})[0] < score(base, split.held_out) - 0.01
 
 
+@pytest.mark.slow
 def test_a_shorter_history_is_the_same_run_on_fewer_texts(done: Path, tmp_path: Path) -> None:
     for line in summary_of(run(tmp_path / "all", histories="9", cohort_size=8)).users:
         assert line["texts"] == 9
@@ -376,6 +386,7 @@ def test_a_shorter_history_is_the_same_run_on_fewer_texts(done: Path, tmp_path: 
     )
 
 
+@pytest.mark.slow
 def test_rates_are_chosen_without_the_texts_that_judge(tmp_path: Path) -> None:
     summary = summary_of(run(tmp_path, tune_users=3, tune_factors="1,1e-6,2"))
     (told,) = summary.tuning
