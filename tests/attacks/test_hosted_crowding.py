@@ -19,6 +19,7 @@ from antefix._batch import Piece, RunningBatch
 from antefix.errors import GrantRefused, InvalidArgument
 from antefix.grants import Grant, open_granted
 from antefix_server import grants as grants_module
+from antefix_server.engine import api
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.loop import Engine
 from antefix_server.engine.stream import Stream
@@ -60,15 +61,18 @@ def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def counted_of(
-    host: Host, monkeypatch: pytest.MonkeyPatch, found: Callable[[bytes], list[Grant]]
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    found: Callable[[bytes], list[Grant]],
+    seconds: float = 0.005,
 ) -> list[float]:
-    """When the vault was asked what holds; by an engine's thread alone."""
+    """When the vault was asked what holds, by an engine's thread alone; it takes so long."""
     times: list[float] = []
 
     def asked(user: bytes) -> list[Grant]:
         if threading.current_thread().name == "antefix-engine":
             times.append(time.monotonic())
-            time.sleep(0.005)
+            time.sleep(seconds)
         return found(user)
 
     monkeypatch.setattr(host.grants, "of", asked)
@@ -98,6 +102,19 @@ def test_who_waits_in_numbers_does_not_hold_up_who_runs(host: Host, monkeypatch:
     assert len(times) > 0
 
 
+def test_a_slow_vault_leaves_time_to_compute(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at ten users takes longer here than the time between two looks."""
+    members = [host.hosted(f"user {number}", BASE) for number in range(10)]
+    counted_of(host, monkeypatch, host.grants.of, 0.04)
+    slowly(monkeypatch, 0.01)
+    with Engine(BASE, host.grants, Limits(rows=10)) as engine:
+        streams = [engine.ask(member.user, {**ASKED, "max_new_tokens": 60}) for member, _ in members]
+        started = time.monotonic()
+        for stream in streams:
+            list(stream)
+        assert time.monotonic() - started < 10
+
+
 def test_who_waited_while_the_grant_ended_does_not_begin(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many wait, and though nobody told the engine."""
     ann, _ = host.hosted("ann", BASE)
@@ -105,6 +122,7 @@ def test_who_waited_while_the_grant_ended_does_not_begin(host: Host, monkeypatch
     slowly(monkeypatch, 0.01)
     with Engine(BASE, host.grants, Limits(rows=1, look_s=0.3)) as engine:
         monkeypatch.setattr(engine, "_look", lambda: None)
+        assert "".join(engine.ask(bob.user, ASKED))  # its prefix is open from here on
         first = engine.ask(ann.user, {**ASKED, "max_new_tokens": 100})
         next(iter(first))
         waiting = engine.ask(bob.user, ASKED)
@@ -227,6 +245,8 @@ def _put_refused(host: Host, session: Any, signed: Any, meanwhile: str) -> None:
 def test_who_stops_reading_is_let_go(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else answers of megabytes would stay in memory, and connections open, as long as callers like."""
     monkeypatch.setattr(_impatient, "STALLED_S", 1.0)
+    event = api._event
+    monkeypatch.setattr(api, "_event", lambda said: event({**said, "as of a large answer": "x" * 10_000}))
     ann, prefix = host.hosted("ann", BASE)
     streams = weakref.WeakSet[Stream]()
     listening = socket.socket()

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from sqlalchemy import select, update
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix._batch import Piece, RunningBatch
@@ -20,10 +21,13 @@ from antefix.errors import InvalidArgument
 from antefix.grants import Epoch
 from antefix.keys import DeviceKeys
 from antefix.wire import Invitation, Signed
+from antefix_server._engine import Database
 from antefix_server._operations import Operations
+from antefix_server._schema import pieces
 from antefix_server.engine.figures import Figures
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.loop import Engine
+from antefix_server.errors import VaultUnavailable
 from antefix_server.gateway import application
 from antefix_server.hosting import Hosting
 from antefix_server.vault import Vault
@@ -229,6 +233,38 @@ def test_who_hangs_up_frees_the_row(site: Site, stream: bool) -> None:
     while site.engine.measured()["rows"] and time.monotonic() < until:
         time.sleep(0.02)
     assert site.engine.measured()["cancelled"] == 1
+
+
+def test_a_damaged_record_is_told_to_its_user_alone(site: Site) -> None:
+    """Where it lies on the disk; what the server says of it is no device's business."""
+    ann, _ = site.host.hosted("ann", BASE)
+    with site.host.vault.shelf.database.writing() as connection:
+        (found,) = connection.execute(select(pieces.c.content)).scalars()
+        damaged = bytes(found)[:-1] + bytes([found[-1] ^ 1])
+        connection.execute(update(pieces).values(content=damaged))
+    bob, bobs = site.host.hosted("bob", BASE)
+    create = site.client(ann.token).completions.create
+    with pytest.raises(openai.InternalServerError, match="the server has a problem"):
+        create(model="personal", **ASKED)
+    with pytest.raises(openai.APIError, match="the server has a problem"):
+        list(create(model="personal", stream=True, **ASKED))
+    assert site.client(bob.token).completions.create(model="personal", **ASKED).choices[0].text == alone(bobs)
+    assert create(model="base", **ASKED).choices[0].text == alone(None)
+
+
+def test_a_vault_that_is_away_is_told_and_comes_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, anns = site.host.hosted("ann", BASE)
+    create = site.client(ann.token).completions.create
+    with monkeypatch.context() as away:
+        away.setattr(Database, "reading", _unavailable)
+        with pytest.raises(openai.InternalServerError, match="the server has a problem") as told:
+            create(model="personal", **ASKED)
+        assert "/srv" not in str(told.value)
+    assert create(model="personal", **ASKED).choices[0].text == alone(anns)
+
+
+def _unavailable(_: Database) -> None:
+    raise VaultUnavailable("/srv/antefix/records.db cannot be used")
 
 
 def test_a_gateway_without_an_engine_has_no_such_routes(vault: Vault) -> None:
