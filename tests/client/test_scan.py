@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,15 +43,23 @@ def of_prefix(model: PersonalModel) -> Iterator[bytes]:
         yield from (content[at : at + 20] for at in range(0, len(content) - 20, 32))
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[PersonalModel]:
-    with PersonalModel.create(tmp_path / "profile", unlock=PASSPHRASE, base=tiny.base("llama")) as made:
+@contextmanager
+def learned(folder: Path) -> Iterator[PersonalModel]:
+    """A profile with all that one can have."""
+    with PersonalModel.create(folder, unlock=PASSPHRASE, base=tiny.base("llama")) as made:
         made.remember(TEXTS)
         assert made.learn(progress=False).kept
         made.remove_texts([1, 2])
         with pytest.raises(KeyboardInterrupt):
             made.learn(progress=interrupt)
         assert made.status().interrupted
+        yield made
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersonalModel]:
+    """One that is only looked at."""
+    with learned(tmp_path_factory.mktemp("scan") / "profile") as made:
         yield made
 
 
@@ -78,11 +87,12 @@ def test_a_removed_text_is_under_no_key(model: PersonalModel) -> None:
     assert kept == {TEXTS[at] for at in range(2, 24)}
 
 
-def test_forgetting_leaves_nothing_anywhere(model: PersonalModel, tmp_path: Path) -> None:
-    folder = model.status().folder
-    handles = [path.open("rb") for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
-    assert sum(any(handle.read()) for handle in handles) >= 5  # control
-    model.forget()
+def test_forgetting_leaves_nothing_anywhere(tmp_path: Path) -> None:
+    folder = tmp_path / "profile"
+    with learned(folder) as model:
+        handles = [path.open("rb") for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+        assert sum(any(handle.read()) for handle in handles) >= 5  # control
+        model.forget()
     assert not folder.exists()
     for handle in handles:  # what was on the disk is zeros, should somebody still have it open
         handle.seek(0)
