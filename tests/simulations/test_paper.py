@@ -2,16 +2,23 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+from typer.testing import CliRunner
 
-from antefix import FrozenBase
+from antefix import Example, FrozenBase
+from antefix._layout import Layout, Slot
 from antefix.errors import InvalidArgument
+from antefix_simulations.cli import app
 from antefix_simulations.paper import work as work_module
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS
+from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
+from antefix_simulations.paper.storage import storage
 from antefix_simulations.paper.studies import STUDIES
 from antefix_simulations.paper.tables import Rows
 from antefix_simulations.paper.work import Work
@@ -21,6 +28,12 @@ SETTINGS = PaperSettings(
     budget=1_500, tests=4, beams=2, new_tokens=4, max_prompt_tokens=40, samples=1, factors=(1.0,)
 )
 WORDS = ("red", "blue", "green", "small", "big", "old")
+
+
+@pytest.fixture(autouse=True)
+def _without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR's program takes ten seconds to read its tables, each time; its own tests are elsewhere."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +70,7 @@ def cell_of(method: str, **more: Any) -> Cell:
     return Cell("e2e", method, 20, **own, **more)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if not name.endswith("alone")])
 def test_every_method_is_trained_read_and_written(
     method: str, base: FrozenBase, data: Path, tmp_path: Path
 ) -> None:
@@ -157,10 +170,74 @@ def test_extrapolation_needs_unseen_inputs(
         STUDIES["extrapolate"].table(Rows(found, SETTINGS))
 
 
-def test_an_encoder_decoder_has_prefixes_alone(data: Path, tmp_path: Path) -> None:
+def test_an_encoder_decoder_has_prefixes_of_all_kinds_and_of_each(data: Path, tmp_path: Path) -> None:
     bart = FrozenBase.from_model(tiny.model("bart"), tiny.tokenizer(), name="tiny")
     for study in STUDIES.values():
         cells = [cell for some in study.cells(bart, SETTINGS).values() for cell in some]
-        assert {cell.method for cell in cells} <= {"nothing", "prefix", "prefix, MLP"}
-    found = work_of(bart, data, tmp_path).result(cell_of("prefix"))
-    assert found["parts"]["all"]["inputs"] == 4
+        assert all(cell.method == "nothing" or cell.method.startswith("prefix") for cell in cells)
+    found = {
+        name: work_of(bart, data, tmp_path).result(cell_of(name))["numbers"]
+        for name in ("prefix", "prefix, encoder alone", "prefix, decoder alone", "prefix, cross alone")
+    }
+    assert found["prefix"] == sum(number for name, number in found.items() if name.endswith("alone"))
+
+
+def test_the_papers_prefix_of_gpt2_medium_has_its_245_760_numbers(base: FrozenBase) -> None:
+    medium = Layout(tuple(Slot("decoder", number, 16, 64) for number in range(24)))
+    assert medium.size(5) == 5 * 24 * 2 * 1024 == 245_760
+    table = storage(base)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["prefix of 5"][0] == f"{base.layout.size(5):,}"
+    assert rows["fine-tuning"][2:] == ["100.00%", "1 times that"]
+
+
+@pytest.mark.slow
+def test_a_real_gpt2_of_that_shape_has_them_too() -> None:
+    small: dict[str, Any] = {
+        "vocab_size": len(tiny.tokenizer()),
+        "n_positions": 64,
+        "n_inner": 8,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }
+    model = GPT2LMHeadModel(GPT2Config(n_embd=1024, n_layer=24, n_head=16, **small))
+    assert FrozenBase.from_model(model, tiny.tokenizer()).layout.size(5) == 245_760
+
+
+@pytest.mark.slow
+def test_the_command_makes_a_table_a_plot_and_goes_on(base: FrozenBase, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    model = tiny.model("llama")
+    model.config.max_position_embeddings = 1024
+    model.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    words = ["length", "--data", str(data), "--base", str(folder), "--out", str(tmp_path / "out"), "--quick"]
+    runner = CliRunner()
+    first = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300"])
+    assert first.exit_code == 0, first.output
+    assert "E2E, positions of the prefix" in first.stdout
+    assert (tmp_path / "out" / "length.svg").read_text().startswith("<svg")
+    again = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300", "--json"])
+    (table,) = json.loads(again.stdout)
+    assert [row[0] for row in table["rows"]] == ["1", "2", "5", "10", "20", "40"]
+    assert "trying" not in again.stderr
+    refused = runner.invoke(app, ["paper", "length", "--base", str(folder)])
+    assert refused.exit_code == 1
+    assert "--data FILE" in refused.stderr
+    stored = runner.invoke(app, ["paper", "storage", "--base", str(folder)])
+    assert "245,760" in stored.stdout
+
+
+@pytest.mark.slow
+def test_steps_are_timed_in_processes_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    tiny.model("llama").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    texts = [Example(prompt=f"a {word}", completion=f" {word}.") for word in WORDS]
+    steps = steps_table(
+        PaceBench(str(folder), repetitions=1, methods=("prefix", "LoRA")), texts, lambda line: None
+    )
+    assert [row[0] for row in steps.rows] == ["prefix", "LoRA"]
+    assert all(float(row[1].replace(",", "")) >= 0 for row in steps.rows)
+    written = writing_table(FrozenBase.load(str(folder), progress=False), 1)
+    assert written.rows[0][3] == "1.00"

@@ -161,8 +161,8 @@ def _prefix(
     )
     judging = {"task": list(texts.judging)}
     found = train(base, {"task": list(texts.training)}, spec, plan, validation=judging)["task"]
-    per_position = base.head.weight.shape[1] if spec.layers == "embedding" else base.layout.width
-    numbers = per_position * cell.length
+    hidden = base.head.weight.shape[1]
+    numbers = hidden * cell.length if spec.layers == "embedding" else len(found.prefix.values)
     return _UnderPrefix(
         base, settings, found.prefix, numbers, found.tokens, found.loss_after, spec.place == "infix"
     )
@@ -240,5 +240,9 @@ METHODS: dict[str, Method] = {
     "prefix, MLP": Method(partial(_prefix, mlp_width=_MLP_WIDTH), 1e-3),
     "embedding-only": Method(partial(_prefix, layers="embedding"), 1e-2),
     "infix": Method(partial(_prefix, place="infix"), 1e-2),
+    **{
+        f"prefix, {kind} alone": Method(partial(_prefix, kinds=(kind,)), 1e-2)
+        for kind in ("encoder", "decoder", "cross")
+    },
 }
 """As tables name them. The middle rates were chosen before anything here was measured."""

@@ -38,6 +38,7 @@ class PaceBench:
         base, device, dtype: as for `FrozenBase.load`.
         batch_size: texts of a step.
         repetitions: the median counts.
+        methods: whose steps.
     """
 
     base: str
@@ -45,6 +46,7 @@ class PaceBench:
     dtype: str = "fp32"
     batch_size: int = 5
     repetitions: int = 3
+    methods: tuple[str, ...] = (*_PREFIXES, *KINDS)
 
 
 def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str], None]) -> Table:
@@ -55,7 +57,7 @@ def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str],
     table = Table(
         "A step of training (section 5.3 and appendix)", ["", "ms", "min … max", "MB beside the base"]
     )
-    for name in (*_PREFIXES, *KINDS):
+    for name in bench.methods:
         say(f"steps: {name}")
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawning) as alone:
@@ -74,9 +76,10 @@ def writing_table(base: FrozenBase, repetitions: int) -> Table:
     table = Table(
         "Writing under longer prefixes (section 7.1)", ["positions", "tokens/s", "min … max", "of none"]
     )
-    rates = {length: [0.0] * repetitions for length in _LENGTHS}
+    seen = base.context or max(_LENGTHS) + 2 * _TOKENS
+    rates = {length: [0.0] * repetitions for length in _LENGTHS if length + 2 * _TOKENS <= seen}
     for number in range(-1, repetitions):  # the first one warms up
-        for length in _LENGTHS:
+        for length in rates:
             rate = _written(base, length)
             if number >= 0:
                 rates[length][number] = rate

@@ -93,7 +93,10 @@ def _starts(base: FrozenBase, settings: PaperSettings) -> Cells:
 
 
 def _variants(base: FrozenBase, settings: PaperSettings) -> Cells:
-    cells = {name: [_prefix("e2e", name)] for name in ("prefix", "prefix, MLP")}
+    names = ["prefix", "prefix, MLP"]
+    if base.is_encoder_decoder:
+        names += [f"prefix, {kind} alone" for kind in base.layout.kinds]
+    cells = {name: [_prefix("e2e", name)] for name in names}
     for kind in _usable(base, ("embedding-only", "infix")):
         cells |= {f"{kind} {length}": [_prefix("e2e", kind, length=length)] for length in (1, 10, 20)}
     return cells
