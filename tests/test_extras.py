@@ -51,7 +51,16 @@ def without(library: str, package: str, *words: object) -> subprocess.CompletedP
             "typer",
             "antefix_simulations",
             ["--help"],
-            "antefix-sim: typer is not installed: pip install 'antefix[cli]'",
+            "antefix-sim: typer is not installed: pip install 'antefix[simulation]'",
+        ),
+        *(
+            (
+                library,
+                "antefix_simulations",
+                ["run", "--out", "FOLDER"],
+                f"antefix-sim: {library} is not installed: pip install 'antefix[simulation]'",
+            )
+            for library in ("flwr", "sqlalchemy")
         ),
     ],
 )

@@ -13,10 +13,13 @@ _EXTRAS = {
     "federated": ("flwr", "dp_accounting", "httpx"),
     "postgres": ("psycopg",),
     "keyring": ("keyring",),
-    "simulation": ("matplotlib",),
+    "simulation": ("matplotlib", "jinja2", "sacrebleu", "rouge_score"),
     "peft": ("peft",),
 }
-_ALL_OF = {"antefix-server": ("server", ("cli", "service", "server", "httpx"))}
+_ALL_OF = {
+    "antefix-server": ("server", ("cli", "service", "server", "httpx")),
+    "antefix-sim": ("simulation", ("cli", "service", "server", "federated")),
+}
 NOT_INSTALLED = 2  # as wrong usage: the installation is to be mended, no data was refused
 
 
@@ -24,7 +27,8 @@ def missing(command: str, error: ModuleNotFoundError) -> str | None:
     """What to say of a library that is not there; None where it is none of an extra's.
 
     Args:
-        command: that needs it; `antefix-server` has all but Flower's and PostgreSQL's in one extra.
+        command: that needs it; `antefix-server` has all but Flower's and PostgreSQL's in one extra, and
+            `antefix-sim` those and Flower's.
         error: of the import.
     """
     name = (error.name or "").split(".")[0]

@@ -77,7 +77,9 @@ def choose_users(
     if len(able) < wanted:
         raise NoExamples(
             f"{wanted} users with {rows} texts each are wanted, {source} has {len(able)} of {len(users)}",
-            f"use --users {len(able)}, or other data" if able else "use fewer rows, or other data",
+            f"use --users {len(able)}, or other data"
+            if able
+            else "ask for fewer texts of each, or other data",
         )
     return {user: able[user] for user in list(able)[:wanted]}
 

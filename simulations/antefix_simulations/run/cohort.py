@@ -35,6 +35,7 @@ __all__ = ["Cohort"]
 
 _MOST_EXAMPLES = 4096
 _LEAST_MICRO = 64
+_NOTHING_NEW = "with its prompts cut, no held-out text is new: raise max-prompt-tokens"
 
 
 class Cohort:
@@ -78,22 +79,22 @@ class Cohort:
         return result
 
     def _read(self, task: Task, result: Result) -> dict[int, Split]:
-        """Texts as they are computed: prompts cut, and none that is too long."""
-        asked, found = self._settings, {}
+        """Texts as they are computed: prompts cut, none that is too long, none twice because of the cut."""
+        found = {}
         for user, split in self._population.splits(task.users).items():
-            sides = [
-                [
-                    one
-                    for one in cut_prompts(side, self._base.tokenizer, asked.max_prompt_tokens)
-                    if self._fits(one)
-                ]
-                for side in (split.training, split.held_out)
-            ]
-            if all(sides):
-                found[user] = Split(*sides)
+            training, held_out = (self._cut(side) for side in (split.training, split.held_out))
+            known = {(one.prompt, one.completion) for one in training}
+            unseen = [one for one in held_out if (one.prompt, one.completion) not in known]
+            if training and unseen:
+                found[user] = Split(training, unseen)
             else:
-                result.facts.append({"user": user, "failed": "all texts of a side are too long"})
+                why = "all texts of a side are too long" if not (training and held_out) else _NOTHING_NEW
+                result.facts.append({"user": user, "failed": why})
         return found
+
+    def _cut(self, texts: list[Example]) -> list[Example]:
+        cut = cut_prompts(texts, self._base.tokenizer, self._settings.max_prompt_tokens)
+        return [one for one in cut if self._fits(one)]
 
     def _fits(self, text: Example) -> bool:
         most = self._settings.max_text_tokens

@@ -1,0 +1,48 @@
+"""Texts that differ only behind the cut of their prompts are one text: it never judges what it trained."""
+
+import json
+from pathlib import Path
+
+from antefix import FrozenBase
+from antefix_simulations.population.sources import population_of
+from antefix_simulations.run.cohort import Cohort
+from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.run.task import Result, Task
+from tests import tiny
+
+
+def cohort_of(folder: Path, prompts: list[str]) -> tuple[Cohort, Task]:
+    """One user whose texts have one completion and these prompts, oldest first."""
+    file = folder / "texts.jsonl"
+    lines = [
+        {"user": "ann", "prompt": prompt, "text": "the same reply", "date": f"2026-01-{day:02}"}
+        for day, prompt in enumerate(prompts, start=1)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = RunSettings.read(
+        {"data": str(file), "min-texts": 2, "new-users": 0.0, "max-prompt-tokens": 20}
+    )
+    population = population_of(settings, folder / "population.db")
+    base = FrozenBase.from_model(tiny.model("llama"), tiny.tokenizer())
+    return Cohort(base, population, settings, folder), Task("personal", 0, population.numbers(), 0, b"")
+
+
+def test_a_held_out_text_that_is_a_training_text_once_cut_is_left_out(tmp_path: Path) -> None:
+    long = "a long common beginning of a prompt, and "
+    cohort, task = cohort_of(
+        tmp_path, [long + "one", "two", "three", "four", "five", "six", long + "7", "new"]
+    )
+    result = Result()
+    ((split),) = cohort._read(task, result).values()
+    training, held_out = ({one.prompt for one in side} for side in (split.training, split.held_out))
+    assert len(training) == 6
+    assert held_out == {"new\n"}
+    assert not result.facts
+
+
+def test_a_user_without_a_new_text_is_told(tmp_path: Path) -> None:
+    long = "a long common beginning of a prompt, and "
+    cohort, task = cohort_of(tmp_path, [long + str(number) for number in range(8)])
+    result = Result()
+    assert cohort._read(task, result) == {}
+    assert "max-prompt-tokens" in result.facts[0]["failed"]
