@@ -35,15 +35,19 @@ class Needles:
         found = set()
         for start in range(0, len(content), _BLOCK):
             block = content[start : start + _BLOCK + WINDOW]
-            octets = np.frombuffer(block, np.uint8).astype(np.uint16)
-            pairs = octets[:-1] | octets[1:] << 8
-            places = np.flatnonzero(self._first[pairs[:-2]] & self._second[pairs[2:]]).tolist()
-            for at in places:
+            for at in self._places(block):
                 for length in self._lengths:
                     secret = self._secrets.get(block[at : at + length])
                     if secret is not None:
                         found.add(secret)
         return found
+
+    def _places(self, block: bytes) -> Iterator[int]:
+        """Where the first four bytes of some needle may be: at even places, then at odd ones."""
+        for odd in range(2):
+            pairs = np.frombuffer(block, "<u2", max(0, len(block) - odd) // 2, odd)
+            places = np.flatnonzero(self._first[pairs[:-1]])
+            yield from (2 * places[self._second[pairs[places + 1]]] + odd).tolist()
 
     def in_files(self, folders: Iterable[Path]) -> dict[str, int]:
         """How many secrets each file has, where it has any."""
