@@ -18,7 +18,7 @@ from tests.sealed import some_bytes
 from tests.vaults import new_vault
 
 pytestmark = pytest.mark.slow
-HOSTED = {"/v1/epoch", "/v1/grants", "/v1/grants/{id}", "/v1/models", *PROMPTS}
+HOSTED = {"/v1/epoch", "/v1/grants", "/v1/grants/{id}", "/v1/grants/revocations", "/v1/models", *PROMPTS}
 PHONE = DeviceKeys(some_bytes("phone", 64))
 MANY = settings(
     max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
