@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:  # settings name kinds of layers, and are read where torch is not
+    from torch import Tensor
 
 Kind = Literal["encoder", "decoder", "cross"]
 
