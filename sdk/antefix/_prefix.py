@@ -52,12 +52,8 @@ class Prefix:
                 f"the given tensor has shape {list(values.shape)}"
             )
         self._values = values.detach().to("cpu", torch.float32, copy=True)
-        broken = length * layout.width - int(torch.isfinite(self._values).sum())
-        if broken:
-            raise InvalidArgument(
-                f"{broken:,} of the {values.numel():,} values of this prefix are NaN or infinite",
-                "train it again with a lower learning rate",
-            )
+        if not torch.isfinite(self._values.sum()):  # one pass; a sum of finite numbers may still overflow
+            _refuse_broken(self._values)
         self.layout = layout
         self.length = length
         self.base_fingerprint = base_fingerprint
@@ -216,6 +212,15 @@ class Prefix:
         """Shape and base; never a value."""
         base, slots = self.base_fingerprint[:12], len(self.layout.slots)
         return f"Prefix(length={self.length}, slots={slots}, base={base}…)"
+
+
+def _refuse_broken(values: Tensor) -> None:
+    broken = values.numel() - int(torch.isfinite(values).sum())
+    if broken:
+        raise InvalidArgument(
+            f"{broken:,} of the {values.numel():,} values of this prefix are NaN or infinite",
+            "train it again with a lower learning rate",
+        )
 
 
 def _runs(layout: Layout) -> list[tuple[Kind, int, int, int]]:

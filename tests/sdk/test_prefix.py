@@ -117,3 +117,18 @@ def test_the_header_names_runs_of_equal_layers(tmp_path: Path) -> None:
     content = some(tiny.base("gpt2")).save(tmp_path / "p").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert json.loads(header["__metadata__"]["slots"]) == [["decoder", 3, 4, 16]]
+
+
+def test_finite_values_whose_sum_overflows_are_a_prefix_all_the_same() -> None:
+    base = tiny.base("llama")
+    values = torch.full((base.layout.size(2),), 3e38)
+    assert Prefix(values, base.layout, base.fingerprint).length == 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_none_is_refused_wherever_it_is(number: float) -> None:
+    base = tiny.base("llama")
+    values = torch.zeros(base.layout.size(2))
+    values[-1] = number
+    with pytest.raises(InvalidArgument, match="1 of the 512 values"):
+        Prefix(values, base.layout, base.fingerprint)

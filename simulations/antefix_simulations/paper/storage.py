@@ -17,6 +17,7 @@ def storage(base: FrozenBase) -> Table:
     whole = sum(one.numel() for one in base.model.parameters())
     kept = {f"prefix of {length}": base.layout.size(length) for length in _LENGTHS}
     kinds = {} if base.is_encoder_decoder else {name: kind(base, 0).numbers for name, kind in KINDS.items()}
+    kinds.pop("fine-tuning", None)  # the last row, for any base
     table = Table(
         f"What is kept for each task, {base.name}", ["", "numbers", "MB in fp32", "of the base", "a copy is"]
     )
