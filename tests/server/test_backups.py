@@ -246,6 +246,7 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
     bob.person.put(vault, b"bob's prefix")
     grant = host.grant(bob)
     assert [one.id for one in host.grants.of(bob.user)] == [grant.id]
+    host.grants.revoke_all(session.user)
     with vault.shelf.database.reading() as connection:
         kinds = {row.kind for row in _facts.pages(connection, 0)}
     assert kinds == set(Kind)
@@ -256,4 +257,6 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
         registry = Registry(again)
         assert [one.node for one in registry.participants([2**63 + 5])] == [2**63 + 5]
         assert registry.change(registry.authenticate(token), 2) == change.content
-        assert Host(again).grants.of(bob.user) == []  # epoch keys are in no backup
+        grants = Host(again).grants
+        assert grants.of(bob.user) == []  # epoch keys are in no backup
+        assert [grants.revocations(user) for user in (session.user, bob.user)] == [1, 0]
