@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 FAST := -n auto --dist worksteal -m "not slow and not real"
 # Many of the slow ones wait for servers, some use all cores or gigabytes: two at a time, on any machine.
-SLOW := -n 2 --dist worksteal -m "slow or real"
+SLOW := -n 2 --dist worksteal -m "(slow or real) and not alone"
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test unit thorough lint docs demo
@@ -31,12 +31,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 test: lint  ## all checks: format, lint, types, import layers, every test (minutes)
 	$(BIN)/python -m pytest $(FAST)
 	$(BIN)/python -m pytest $(SLOW)
+	$(BIN)/python -m pytest -m alone
 
 unit: venv  ## the fast tests only
 	$(BIN)/python -m pytest $(FAST)
 
 thorough: venv  ## the slow tests with every number at its largest: kills, forged records (an hour or two)
 	ANTEFIX_THOROUGH=1 ANTEFIX_KILLS=50 ANTEFIX_RUN_KILLS=20 $(BIN)/python -m pytest $(SLOW)
+	$(BIN)/python -m pytest -m alone
 
 lint: venv  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .

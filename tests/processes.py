@@ -85,7 +85,7 @@ def up(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
     )
     try:
         url = f"https://localhost:{port}"
-        wait_for(lambda: answers(url), 180)  # PyTorch is loaded by several programs at once, on a busy machine
+        wait_for(lambda: answers(url), 180)  # several programs load PyTorch at once, on a busy machine
         yield url, psutil.Process(started.pid)
     finally:
         started.terminate()

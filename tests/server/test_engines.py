@@ -131,6 +131,7 @@ def _ask_until_refused(engines: Engines, user: bytes, streams: list[Stream]) -> 
         streams.append(engines.ask(user, LONG))
 
 
+@pytest.mark.alone
 def test_a_revocation_ends_what_runs_within_a_second(
     host: Host, folder: Path, pair: tuple[Engines, list[RemoteEngine]]
 ) -> None:

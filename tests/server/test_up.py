@@ -86,6 +86,7 @@ def test_flower_is_out_of_reach_but_for_devices(data: Path) -> None:
     ]
 
 
+@pytest.mark.alone
 def test_a_run_that_nothing_takes_up_fails(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_federate_cli, "_START_S", 10.0)
     with up(data) as (_, supervisor):
@@ -114,6 +115,7 @@ def test_a_log_that_grows_begins_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert b"\0" not in log.read_bytes()
 
 
+@pytest.mark.alone
 def test_a_run_that_fails_says_why(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """At once, in a line: nobody takes part."""
     with up(data):
