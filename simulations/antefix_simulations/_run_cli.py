@@ -62,12 +62,15 @@ def run(
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first to compare with.")],
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Take runs of different seeds as one; a user counts once.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs of the same texts, paired by user."""
-    from antefix_simulations.run import comparison
+    from antefix_simulations.run import comparison, pooling
 
-    found = comparison.compare(runs)
+    found = pooling.pooled(runs) if pool else comparison.compare(runs)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.as_text())
 
 

@@ -12,7 +12,7 @@ from antefix_simulations._bootstrap import interval
 from antefix_simulations._terminal import aligned
 from antefix_simulations.run.summary import ARMS, Summary, summary_of
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "texts_of"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
             raise InvalidArgument(
                 f"nobody in {folder} has a private prefix", "compare runs with private=true that did not fail"
             )
-    texts = {_texts(run) for run in runs}
+    texts = {texts_of(run) for run in runs}
     if len(texts) > 1:
         raise InvalidArgument(
             "these runs split their texts in different ways", "compare runs of the same data and split"
@@ -103,7 +103,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
     return Comparison(names, runs, sorted(common))
 
 
-def _texts(run: Summary) -> tuple[Any, ...]:
+def texts_of(run: Summary) -> tuple[Any, ...]:
+    """What must be the same for two runs to have read and split the same texts."""
     names = (
         "data",
         "where",
