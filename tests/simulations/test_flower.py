@@ -8,7 +8,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -120,7 +120,8 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         if str(port) in (one.info["cmdline"] or []):
             family = [*one.children(recursive=True), one]
             for member in family:
-                member.terminate()
+                with suppress(psutil.NoSuchProcess):  # its children may end before it is their turn
+                    member.terminate()
             psutil.wait_procs(family, timeout=10)
 
 
