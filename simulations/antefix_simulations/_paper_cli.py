@@ -56,7 +56,7 @@ def paper(
         typer.Option(min=1, help="Of training texts, where a table has several.", show_default="3"),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="See it work in minutes; figures mean nothing.")
+        bool, typer.Option("--quick", help="See it work on little; figures mean nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

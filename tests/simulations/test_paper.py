@@ -156,6 +156,7 @@ def test_another_file_of_a_task_is_another_cell(base: FrozenBase, data: Path, tm
     work_of(base, other, tmp_path / "out").result(cell_of("nothing"))
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3
+    assert len(list((tmp_path / "out" / "written").iterdir())) == 2
 
 
 def test_extrapolation_needs_unseen_inputs(

@@ -40,7 +40,7 @@ class PaperSettings(Settings):
 
 
 QUICK = PaperSettings(budget=3_000, tests=8, beams=2, new_tokens=32, samples=1)
-"""To see all of it work in minutes; its figures mean nothing."""
+"""To see all of it work on little; its figures mean nothing."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Work:
 
         Raises:
             DataRefused: a task's file.
-            InvalidArgument: the cell was done with another file of the task.
+            InvalidArgument: there is no file of its task. What another file of it gave is another result.
         """
         task, digest = self._task(cell.task)
         kept = self._ledger.lines.get((cell.name, None, digest))
@@ -153,7 +153,7 @@ class Work:
             {"input": item.source, "references": item.references, "written": text}
             for item, text in zip(tests, written, strict=True)
         ]
-        name = hashlib.sha256(cell.name.encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{cell.name} {self._tasks[cell.task][1]}".encode()).hexdigest()[:16]
         content = {"cell": cell.name, "texts": lines}
         write_whole(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
 
