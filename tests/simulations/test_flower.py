@@ -25,6 +25,11 @@ from antefix_simulations.run.task import Result, Task
 from tests.client.people import tiny_folder
 from tests.processes import free_port
 
+# Who starts us in the background may have SIGINT ignored, and all that is started then ignores it too.
+STOPPABLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from antefix_simulations.cli import main; main()"
+)
 CONFIG = {"cohort-size": 3, "steps": 2, "num-server-rounds": 2, "max-texts": 12}
 
 
@@ -97,6 +102,23 @@ def test_what_flower_started_ends_with_it(
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+def ended(
+    words: list[str], log: Path, seconds: float, environment: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """The exit code, and all that was said.
+
+    Into a file: what Flower starts would hold a pipe open, and whoever reads it would wait for that too.
+    """
+    with log.open("wb") as file:
+        running = subprocess.Popen(words, env=environment, stdout=file, stderr=file)
+    try:
+        return running.wait(seconds), log.read_text()
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"it did not end: {log.read_text()[-5000:]}") from None
+    finally:
+        end_family(running)
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Flower of its own: nothing is fetched or told, and the daemon is stopped at the end."""
@@ -135,8 +157,8 @@ def test_flower_and_one_process_find_the_same(
     )
     size = "num-supernodes=2 client-resources-num-cpus=1 init-args-num-cpus=2"
     words = ["flwr", "run", str(repository), "local", "--stream", "--federation-config", size, "-c", said]
-    shown = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert "everything is in" in shown.stdout, shown.stdout[-3000:] + shown.stderr[-2000:]
+    _, said_there = ended(words, tmp_path / "log", 300, environment)
+    assert "everything is in" in said_there, said_there[-5000:]
     here = [word for name, one in config.items() for word in ("-c", f"{name}={json.dumps(one)}")]
     words = [sys.executable, "-m", "antefix_simulations", "run", "--out", str(tmp_path / "b"), *here]
     subprocess.run(words, check=True, capture_output=True, timeout=300)
@@ -148,15 +170,11 @@ def test_flower_and_one_process_find_the_same(
 def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
     """`flwr run` itself would end with 0."""
     words = [sys.executable, "-m", "antefix_simulations", "flower", "--out", str(tmp_path / "out")]
-    shown = subprocess.run(
-        [*words, "-c", f"base={tmp_path / 'nothing'}"], capture_output=True, text=True, timeout=200
-    )
-    assert shown.returncode == 1
-    assert "antefix-sim: error: Flower's run is finished:failed" in shown.stderr
-    assert (
-        "antefix-sim: error: " in shown.stderr.split("Flower's run is")[0]
-    )  # the reason, from the run's log
-    assert "Traceback" not in shown.stderr
+    code, told = ended([*words, "-c", f"base={tmp_path / 'nothing'}"], tmp_path / "log", 200)
+    assert code == 1, told
+    assert "antefix-sim: error: Flower's run is finished:failed" in told
+    assert "antefix-sim: error: " in told.split("Flower's run is")[0]  # the reason, from the run's log
+    assert "Traceback" not in told
     assert not [
         one for one in psutil.process_iter(["cmdline"]) if "antefix-flower-" in str(one.info["cmdline"])
     ]
@@ -171,18 +189,21 @@ def test_a_run_that_is_stopped_leaves_no_process(sign: signal.Signals, code: int
     out, log = tmp_path / "out", tmp_path / "log"
     with log.open("wb") as file:
         running = subprocess.Popen(
-            [sys.executable, "-m", "antefix_simulations", "flower", "--out", str(out), *words],
+            [sys.executable, "-c", STOPPABLE, "flower", "--out", str(out), *words],
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
-    until = time.monotonic() + 240
-    while not (out / "rounds" / "00002").exists() and time.monotonic() < until:
-        time.sleep(0.5)
-    family = psutil.Process(running.pid).children(recursive=True)
-    assert any("flwr-simulation" in " ".join(one.cmdline()) for one in family), log.read_text()[-2000:]
-    os.killpg(running.pid, sign)
-    assert running.wait(90) == code
+    try:
+        until = time.monotonic() + 240
+        while not (out / "rounds" / "00002").exists() and time.monotonic() < until:
+            time.sleep(0.5)
+        family = psutil.Process(running.pid).children(recursive=True)
+        assert any("flwr-simulation" in " ".join(one.cmdline()) for one in family), log.read_text()[-2000:]
+        os.killpg(running.pid, sign)
+        assert running.wait(90) == code, log.read_text()[-5000:]
+    finally:
+        end_family(running)
     _, left = psutil.wait_procs(family, timeout=5)
     assert [one.cmdline() for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
     said = log.read_text()
