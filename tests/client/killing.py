@@ -21,6 +21,7 @@ from tests import tiny
 from tests.client.people import KEY, opened
 
 FILES = {"profile.json", "keys", "state", "texts", "learning", "lock", "versions"}
+STUCK_S = 120
 
 
 @dataclass
@@ -86,6 +87,7 @@ def kill_once(folder: Path, seed: int, calls: int, alive_s: float) -> list[list[
             os._exit(3)
     os.close(there)
     told, dies_at = bytearray(), float("inf") if calls else time.monotonic() + alive_s
+    stuck_at = time.monotonic() + STUCK_S
     while True:
         wait = min(1.0, max(0.0, dies_at - time.monotonic()))
         if select.select([here], [], [], wait)[0]:
@@ -95,11 +97,12 @@ def kill_once(folder: Path, seed: int, calls: int, alive_s: float) -> list[list[
             told += content
             if told.count(b"\n") >= calls:
                 dies_at = min(dies_at, time.monotonic() + alive_s)
-        if time.monotonic() >= dies_at:
+        if time.monotonic() >= min(dies_at, stuck_at):
             os.kill(child, signal.SIGKILL)
     os.close(here)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the child died by itself"
+    assert dies_at < stuck_at, f"the child was stuck: {bytes(told[-200:])!r}"
     return [line.split("\t") for line in told.decode().split("\n")[:-1]]
 
 

@@ -17,6 +17,7 @@ def tally(folder: Path, kills: int) -> dict[str, int]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return {name: int(value) for name, value in re.findall(r"'?(\w+)'?[=:] ?(\d+)", done.stdout)}

@@ -45,7 +45,13 @@ def test_a_page_says_what_happens(name: str, tmp_path: Path) -> None:
     for number, (command, _) in enumerate(done):
         script += f"echo '=== {number}'\n{{ {command}\n}} 2>&1\n"
     shown = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=800,
     ).stdout
     outputs = re.split(r"^=== \d+\n", shown, flags=re.MULTILINE)[1:]
     for (command, wanted), found in zip(done, outputs, strict=True):

@@ -43,7 +43,13 @@ def test_the_client_needs_the_core_alone(tmp_path_factory: pytest.TempPathFactor
 def run(*words: object, by: Path | str = sys.executable, cwd: Path = ROOT) -> str:
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(by), *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd, env=plain
+        [str(by), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=plain,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

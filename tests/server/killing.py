@@ -1,8 +1,11 @@
 """Kills a writing vault again and again, and compares what is left with what it had acknowledged.
 
-python -m tests.server.killing FOLDER KILLS [POSTGRES_URL]
+python -m tests.server.killing FOLDER KILLS SEED [POSTGRES_URL]
+
+In a process of its own: a child of one with threads inherits what these had locked, and waits for ever.
 """
 
+import json
 import os
 import random
 import select
@@ -10,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from antefix.errors import AntefixError
@@ -20,6 +23,7 @@ from antefix_server.vault import Vault
 from tests.vaults import Person, new_vault
 
 PEOPLE = 40
+STUCK_S = 120
 
 
 @dataclass
@@ -102,7 +106,7 @@ def kill_once(folder: Path, model: Model, seed: int, calls: int, alive_s: float)
         finally:
             os._exit(3)
     os.close(there)
-    told, dies_at = bytearray(), float("inf")
+    told, dies_at, stuck_at = bytearray(), float("inf"), time.monotonic() + STUCK_S
     while True:
         wait = min(1.0, max(0.0, dies_at - time.monotonic()))
         if select.select([here], [], [], wait)[0]:
@@ -112,11 +116,12 @@ def kill_once(folder: Path, model: Model, seed: int, calls: int, alive_s: float)
             told += content
             if told.count(b"!\n") >= calls:
                 dies_at = min(dies_at, time.monotonic() + alive_s)
-        if time.monotonic() >= dies_at:
+        if time.monotonic() >= min(dies_at, stuck_at):
             os.kill(child, signal.SIGKILL)
     os.close(here)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the child died by itself"
+    assert dies_at < stuck_at, f"the child was stuck after {told.count(b'!')} calls"
     return told.decode().split("\n")[:-1]
 
 
@@ -181,7 +186,7 @@ def settle(vault: Vault, model: Model, call: list[str]) -> None:
         follow(vault, model, call)
 
 
-def run(folder: Path, kills: int, url: str | None = None, seed: int = 1) -> Tally:
+def run(folder: Path, kills: int, url: str | None, seed: int) -> Tally:
     """Kill, look, go on with the same vault."""
     new_vault(folder / "vault", url, folder / "mirror.db").close()
     dice, tally, model = random.Random(seed), Tally(), Model()
@@ -204,5 +209,6 @@ def run(folder: Path, kills: int, url: str | None = None, seed: int = 1) -> Tall
 
 if __name__ == "__main__":
     begun = time.perf_counter()
-    print(run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None))
-    print(f"{time.perf_counter() - begun:.0f} s")
+    folder, kills, seed, *url = sys.argv[1:]
+    print(json.dumps(asdict(run(Path(folder), int(kills), url[0] if url else None, int(seed)))))
+    print(f"{time.perf_counter() - begun:.0f} s", file=sys.stderr)

@@ -41,7 +41,9 @@ def test_help_comes_without_torch(words: list[str]) -> None:
         f"try:\n    app([*{words!r}, '--help'], prog_name='antefix-sim')\n"
         "except SystemExit as end:\n    sys.exit(end.code or 3 * ('torch' in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert f"Usage: {' '.join(['antefix-sim', *words])}" in done.stdout
 
@@ -49,7 +51,7 @@ def test_help_comes_without_torch(words: list[str]) -> None:
 @pytest.mark.slow
 def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "antefix_simulations", "demo", "--data", "/no/such/file"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines() == [

@@ -134,7 +134,7 @@ def test_the_sample_has_forty_texts_of_eight_writers() -> None:
 def test_real_prefixes_suit_their_own_writers_best(tmp_path: Path) -> None:
     words = ["demo", "--users", "4", "-c", "num-server-rounds=1", "--out", str(tmp_path), "--json"]
     command = [sys.executable, "-m", "antefix_simulations", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=800)
     told = json.loads(done.stdout)
     rows = [line["matrix"] for line in told["users"]]
     own = fmean(row[at] for at, row in enumerate(rows))
