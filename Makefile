@@ -37,7 +37,7 @@ unit: venv  ## the fast tests only
 	$(BIN)/python -m pytest $(FAST)
 
 thorough: venv  ## the slow tests with every number at its largest: kills, forged records (an hour or two)
-	ANTEFIX_THOROUGH=1 ANTEFIX_KILLS=50 ANTEFIX_RUN_KILLS=20 $(BIN)/python -m pytest $(SLOW)
+	ANTEFIX_THOROUGH=1 ANTEFIX_KILLS=50 ANTEFIX_RUN_KILLS=20 $(BIN)/python -m pytest $(SLOW) --timeout 7200
 	$(BIN)/python -m pytest -m alone
 
 lint: venv  ## format, lint, types, import layers
