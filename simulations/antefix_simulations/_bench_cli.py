@@ -165,6 +165,9 @@ def federation(
     base: Base = "smollm2-135m-q4",
     dtype: Dtype = "fp32",
     length: Length = 8,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Base and texts of bench scale, in place of those given.")
+    ] = False,
     repetitions: Repetitions = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -186,6 +189,7 @@ def federation(
         workers=workers,
         repetitions=repetitions,
         arms=tuple(arms.split(",")),
+        tiny=tiny,
     )
     found = bench_federation(settings, _tell)
     typer.echo(json.dumps(found, indent=2) if as_json else federation_table(found))

@@ -20,7 +20,7 @@ from typing import Any
 
 from antefix_simulations._terminal import aligned
 
-__all__ = ["bench_scale", "scale_table"]
+__all__ = ["bench_scale", "scale_table", "written"]
 
 _TEXTS, _LETTERS = 17, 12
 
@@ -56,7 +56,7 @@ def _one(users: int) -> None:
     with tempfile.TemporaryDirectory(prefix="antefix-bench-") as name:
         folder = Path(name)
         base = FrozenBase.load(str(tiny_base(folder / "base")), progress=False)
-        settings = _settings(_written(folder / "data.jsonl", users))
+        settings = _settings(written(folder / "data.jsonl", users))
         started, before = time.perf_counter(), time.process_time()
         with _model_time() as model, Run(folder / "out", settings, base, lambda _: None, False) as run:
             run.go(Here(base, run.population, settings, run.out))
@@ -82,7 +82,8 @@ def _settings(data: Path) -> Any:
     )
 
 
-def _written(path: Path, users: int) -> Path:
+def written(path: Path, users: int) -> Path:
+    """A file of texts of so many users."""
     dice = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         for user in range(users):

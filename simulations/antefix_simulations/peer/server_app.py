@@ -18,6 +18,12 @@ def main(grid: Grid, context: Context) -> None:
     """One round."""
     said = context.run_config
     users = PeftUsers.asked(said)
-    strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=users.count)
+    strategy = FedAvg(
+        fraction_train=1.0,
+        fraction_evaluate=0.0,
+        min_train_nodes=users.count,
+        min_evaluate_nodes=users.count,
+        min_available_nodes=users.count,
+    )
     arrays = ArrayRecord({"shared": Array(users.start)})
     strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(said["rounds"]))
