@@ -12,7 +12,7 @@ SLOW := -n 2 --dist worksteal -m "(slow or real) and not alone"
 .PHONY: help venv test unit thorough lint docs demo
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.installed  ## create .venv and install Antefix into it, with the tested versions
 
@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	       "try: make PYTHON=python3.12 venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
-	@echo "installing PyTorch and what else is needed: a minute or two" >&2
+	@echo "installing PyTorch and what else is needed: a few minutes" >&2
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,dev]" -c constraints.txt
 	@touch $@

@@ -77,19 +77,25 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def up(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server; its address, and its supervisor."""
+def started(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
+    """A server that may not answer yet; its address, and its supervisor."""
     port = free_port()
-    started = subprocess.Popen(
+    process = subprocess.Popen(
         [*SERVER, "up", "--port", str(port), *options], env=environment(data), stdout=subprocess.DEVNULL
     )
     try:
-        url = f"https://localhost:{port}"
-        wait_for(lambda: answers(url), 180)  # several programs load PyTorch at once, on a busy machine
-        yield url, psutil.Process(started.pid)
+        yield f"https://localhost:{port}", psutil.Process(process.pid)
     finally:
-        started.terminate()
-        started.wait(60)
+        process.terminate()
+        process.wait(60)
+
+
+@contextmanager
+def up(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
+    """A server; its address, and its supervisor."""
+    with started(data, *options) as (url, supervisor):
+        wait_for(lambda: answers(url), 180)  # several programs load PyTorch at once, on a busy machine
+        yield url, supervisor
 
 
 def part(supervisor: psutil.Process, word: str) -> psutil.Process:

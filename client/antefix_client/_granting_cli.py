@@ -1,10 +1,12 @@
-"""`antefix grant`, `grants`, `revoke`: whether the server may generate under this user's prefix."""
+"""`antefix grant`, `grants`, `revoke`, `token`: whether the server may generate under this user's prefix."""
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,14 +19,20 @@ if TYPE_CHECKING:
     from antefix_client.granting import Granted, Granting
 
 
+_SHORTER_S = 300.0
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to a command line."""
-    for command in (grant, grants, revoke):
+    for command in (grant, grants, revoke, token):
         app.command()(command)
 
 
 def grant(
-    hours: Annotated[float, typer.Option(min=0.01, help="How long, at most.")] = 12.0,
+    hours: Annotated[
+        float,
+        typer.Option(min=0.01, help="How long, at most: the server's key ends it after 12 to 24 hours."),
+    ] = 12.0,
     keep: Annotated[
         bool, typer.Option("--keep", help="And the versions after it, with sync and serve, until revoked.")
     ] = False,
@@ -40,6 +48,9 @@ def grant(
     """
     with opened(folder, key_file) as model:
         found = _granting(model).grant(hours=hours, keep=keep)
+    if found.until < time.time() + hours * 3600 - _SHORTER_S:
+        hint = "" if keep else "; antefix grant --keep grants anew"
+        typer.echo(f"antefix: shorter than asked: the server's key ends before{hint}", err=True)
     kept = "; the versions after it, too, until antefix revoke" if keep else ""
     typer.echo(json.dumps(asdict(found)) if as_json else f"granted {_line(found)}{kept}")
 
@@ -70,6 +81,45 @@ def revoke(
     with opened(folder, key_file) as model:
         count = _granting(model).revoke(id)
     typer.echo(f"{count} taken back")
+
+
+def token(
+    authority: Annotated[
+        Path | None, typer.Option(help="Write the server's authority to this file, for curl and openai.")
+    ] = None,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the token with which another program of yours asks the server, and where.
+
+    The token goes to stdout alone, the address to stderr. It is secret: who has it may do on the server what
+    this device may, until the operator revokes the device.
+    """
+    with opened(folder, key_file) as model:
+        found = _granting(model).access
+    if authority is not None:
+        _write(authority, found.authority)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    typer.echo(f"OPENAI_BASE_URL={found.url}", err=True)
+    typer.echo(found.token)
+
+
+def _write(path: Path, authority: str) -> None:
+    from antefix.errors import InvalidArgument
+
+    if not authority:
+        raise InvalidArgument(
+            "the server's certificate is one that every machine knows", "leave --authority out"
+        )
+    try:
+        path.expanduser().write_text(authority)
+    except OSError as error:
+        raise InvalidArgument(
+            f"{path} cannot be written: {error.strerror}", "give another --authority"
+        ) from None
 
 
 def _granting(model: PersonalModel) -> Granting:

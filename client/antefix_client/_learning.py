@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from antefix import Example, FrozenBase, Prefix, TrainedUser, score, train
 from antefix._examples import check_rows_fit, encode
+from antefix._fresh import is_fresh
 from antefix.errors import CheckpointMismatch, ExampleError
 from antefix_client._budget import Budget, within
 from antefix_client._checkpoint import Plan, SealedCheckpoint
@@ -134,7 +135,10 @@ def _task(wielder: Wielder) -> _Task:
         fresh = profile.history.state.removed
         shared = wielder.shared(profile, base)
         rival = shared if fresh else wielder.prefix_or_none(profile, base)
-    start = shared or rival
+    # A shared prefix that no round has trained is neutral words: from it, with the plan for a prefix that
+    # knows something already, next to nothing is learned.
+    trained = (one for one in (shared, rival) if one is not None and not is_fresh(base, one))
+    start = next(trained, None)
     length = max([LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
     tokens = {number: _tokens(base, text, length) for number, text in numbered.items()}
     skipped = tuple(number for number, count in tokens.items() if count is None)

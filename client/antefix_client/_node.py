@@ -34,7 +34,7 @@ _LOG = logging.getLogger("antefix.node")
 _POLL_S = 2.0
 _LONGEST_WAIT_S = 60.0
 REFUSED = 3
-"""Exit code: the server does not know this device any more."""
+"""Exit code: the server does not let this device in."""
 
 
 class KeyBurnt(ServerRefused):

@@ -37,7 +37,7 @@ class State:
         synced: seconds since 1970 of the last sync that went through; None for none yet.
         problem: why the last one did not, or granted nothing that was due; empty for neither.
         conflict: a version of another device waits for a choice.
-        refused: the server does not know this device any more.
+        refused: the server does not let this device in.
         node: the node for rounds runs.
         release: version of the release in use.
     """

@@ -20,7 +20,7 @@ MembershipError
 ├── JoinRefused        the profile cannot join that server
 ├── ServerUnreachable  the server does not answer; try again
 ├── ServerNotTrusted   not the server that the invitation names
-├── DeviceRefused      the server does not know this device any more
+├── DeviceRefused      the server lets this device in no more, or not now
 └── ServerRefused      the server refused, and said why
 FetchError
 ├── ReleaseUnavailable  the server or a file of its release cannot be reached now
@@ -137,12 +137,17 @@ class ServerNotTrusted(MembershipError):
 
 
 class DeviceRefused(MembershipError):
-    """The server does not know this device any more: the user was removed, or the device revoked."""
+    """The server does not let this device in: the user was suspended or removed, or the device revoked.
+
+    Which of them it does not say: a token that opens nothing learns nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__(
-            "the server does not know this device any more",
-            "ask its operator; antefix leave keeps the profile for yourself, antefix forget destroys it",
+            "the server does not let this device in: its user is suspended for now or was removed, "
+            "or the device was revoked",
+            "ask its operator which; nothing is lost here. A suspension ends by itself when he resumes the "
+            "user; after a removal antefix leave keeps the profile for yourself",
         )
 
 

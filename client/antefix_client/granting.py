@@ -13,7 +13,7 @@ reach again. It gets no key of the profile, no text, no other version. Needs the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from antefix.errors import GrantRefused, InvalidArgument
 from antefix_client import _grants
@@ -23,7 +23,7 @@ from antefix_client._remote import Remote
 from antefix_client.membership import Membership
 from antefix_client.model import PersonalModel
 
-__all__ = ["Granted", "Granting"]
+__all__ = ["Access", "Granted", "Granting"]
 
 _HOUR_S = 3600
 _MOST_HOURS = 24 * 365
@@ -51,6 +51,21 @@ class Granted:
         return cls(shown.id, shown.version, shown.device, shown.until)
 
 
+@dataclass(frozen=True)
+class Access:
+    """What another program of this device needs to ask the server in this user's name.
+
+    Attributes:
+        url: of OpenAI's API there.
+        token: of this device, secret: who has it may do what the device may.
+        authority: certificate of who signed the server's, PEM; empty for one that every machine knows.
+    """
+
+    url: str
+    token: str = field(repr=False)
+    authority: str
+
+
 class Granting:
     """Grants of the profile of an open model. Nobody waits for the network."""
 
@@ -66,6 +81,16 @@ class Granting:
             NotJoined.
         """
         return self._membership.member().keeping is not None
+
+    @property
+    def access(self) -> Access:
+        """How another program of this device asks under what is granted.
+
+        Raises:
+            NotJoined.
+        """
+        member = self._membership.member()
+        return Access(f"{member.url}/v1", member.token, member.authority)
 
     def grant(self, *, hours: float = 12.0, keep: bool = False) -> Granted:
         """Let the server use the version in use, in place of what was granted before.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from antefix_server.vault import Vault
 
 NAME = "admin.sock"
 _LONGEST = 100  # the system takes 107, macOS 103
+_WAITING = 128
 
 
 def application(vault: Vault, hosting: Hosting | None = None) -> FastAPI:
@@ -40,10 +43,12 @@ def application(vault: Vault, hosting: Hosting | None = None) -> FastAPI:
     return app
 
 
-def listening(folder: Path) -> socket.socket:
-    """The socket, which nobody else can open even between two calls.
+@contextmanager
+def listening(folder: Path) -> Iterator[socket.socket]:
+    """The socket, which nobody else can open even between two calls; gone when the block ends.
 
-    The vault's lock says that no other server has it.
+    The vault's lock says that no other server has it. Who asks before anybody accepts waits: a server takes
+    its time to load a base, and holds the vault meanwhile.
 
     Raises:
         InvalidArgument: the folder's path is too long for one.
@@ -60,9 +65,14 @@ def listening(folder: Path) -> socket.socket:
         with files(path):
             path.unlink(missing_ok=True)  # of a server that was killed
             made.bind(str(path))
+            made.listen(_WAITING)
     finally:
         os.umask(before)
-    return made
+    try:
+        yield made
+    finally:
+        made.close()
+        path.unlink(missing_ok=True)
 
 
 def is_up(folder: Path) -> bool:

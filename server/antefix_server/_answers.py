@@ -66,6 +66,8 @@ _STATUS: tuple[tuple[type[AntefixError], int], ...] = (
     (BaseUnsuitable, 400),
     (InvalidArgument, 400),
 )
+OPENAI = ("/v1/completions", "/v1/chat/completions", "/v1/models")
+"""Paths of OpenAI's API, whose clients look for an error in their own form."""
 _MEANS = {
     206: "The range that was asked for.",
     304: "What is known is what is stored.",
@@ -96,6 +98,16 @@ class Error(BaseModel):
     hint: str = ""
 
 
+class OpenAIError(BaseModel):
+    """The same in the form of OpenAI's API.
+
+    Attributes:
+        error: what failed.
+    """
+
+    error: Error
+
+
 class Refusal(Exception):
     """A refusal that is about HTTP alone."""
 
@@ -103,16 +115,15 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.message, self._retry_after_s = status, message, retry_after_s
 
-    @property
-    def response(self) -> Response:
-        """As it is sent."""
+    def response(self, path: str) -> Response:
+        """As it is sent to who asked for a path."""
         wait = {"Retry-After": str(math.ceil(self._retry_after_s))} if self._retry_after_s else {}
-        return _response(self.status, "Refused", self.message, "", wait)
+        return _response(path, self.status, "Refused", self.message, "", wait)
 
 
-def answered(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Those refusals of a route, for its description."""
-    with_body = {"model": Error}
+def answered(*statuses: int, openai: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Those refusals of a route, for its description; of one of OpenAI's API in its form."""
+    with_body = {"model": OpenAIError if openai else Error}
     return {
         status: {"description": _MEANS[status], **({} if status < 400 else with_body)} for status in statuses
     }
@@ -141,11 +152,11 @@ async def _ours(request: Request, error: Exception) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status in (429, 503):
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after_s", 1.0)))
-    return _response(status, type(error).__name__, message, hint, headers)
+    return _response(request.url.path, status, type(error).__name__, message, hint, headers)
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    return _response(400, type(error).__name__, *_said(error), {})
+    return _response(request.url.path, 400, type(error).__name__, *_said(error), {})
 
 
 def _said(error: Exception) -> tuple[str, str]:
@@ -155,7 +166,7 @@ def _said(error: Exception) -> tuple[str, str]:
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, Refusal):
         raise error
-    return error.response
+    return error.response(request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -163,9 +174,13 @@ async def _invalid(request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
     where = ".".join(str(part) for part in found[0]["loc"]) if found else "the request"
     why = str(found[0]["type"]) if found else ""
-    return _response(400, "Refused", f"{where}: {why}", "see /openapi.json", {})
+    said = "the body is no JSON" if why == "json_invalid" else f"{where}: {why}"
+    return _response(request.url.path, 400, "Refused", said, "see /openapi.json", {})
 
 
-def _response(status: int, kind: str, message: str, hint: str, headers: dict[str, str]) -> Response:
-    body = Error(type=kind, message=message, hint=hint).model_dump()
-    return JSONResponse(body, status, headers)
+def _response(
+    path: str, status: int, kind: str, message: str, hint: str, headers: dict[str, str]
+) -> Response:
+    error = Error(type=kind, message=message, hint=hint)
+    body = OpenAIError(error=error) if path in OPENAI else error
+    return JSONResponse(body.model_dump(), status, headers)

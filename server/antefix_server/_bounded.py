@@ -35,7 +35,7 @@ class Bounded:
             return
         refusal = self._refused(scope["method"], scope["path"], Headers(scope=scope))
         if refusal is not None:
-            await refusal.response(scope, receive, send)
+            await refusal.response(scope["path"])(scope, receive, send)
             return
         counted = _Counted(receive, self._most(scope["path"]), self._seconds)
         await self._app(scope, counted, send)

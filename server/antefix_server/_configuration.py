@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -83,6 +84,14 @@ class Configuration(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(where, cls.model_fields, n=1)
+                hint = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"they are {', '.join(sorted(cls.model_fields))}"
+                )
+                raise ServerUnfit(f"there is no setting {where!r:.60} in {path}", hint) from None
             raise ServerUnfit(
                 f"setting {where!r}: {first['msg'].lower()}", f"mend {path} or the environment"
             ) from None

@@ -60,23 +60,18 @@ def serve(data: Path, configuration: Configuration, flower: str | None) -> None:
         user_records=configuration.user_records,
     )
     authority = "" if certificate.authority is None else certificate.authority.read_text()
-    with Vault.open(data) as vault, hosting(vault, configuration) as hosted:
+    with (
+        Vault.open(data) as vault,
+        _admin.listening(data) as inside,
+        hosting(vault, configuration) as hosted,
+    ):
         fleet = None if flower is None or own.authority is None else _fleet(vault, flower, own.authority)
         outside = _listening.bound(configuration.host, configuration.port)
-        inside = _admin.listening(data)
-        try:
-            names = [] if authority else _tls.names_of(certificate)
-            devices = application(
-                vault, limits, authority=authority, names=names, fleet=fleet, hosting=hosted
-            )
-            _say(configuration, outside)
-            most = configuration.connections_per_address
-            _listening.serve(
-                (devices, outside, certificate), (_admin.application(vault, hosted), inside), most
-            )
-        finally:
-            inside.close()
-            (data / _admin.NAME).unlink(missing_ok=True)
+        names = [] if authority else _tls.names_of(certificate)
+        devices = application(vault, limits, authority=authority, names=names, fleet=fleet, hosting=hosted)
+        _say(configuration, outside)
+        most = configuration.connections_per_address
+        _listening.serve((devices, outside, certificate), (_admin.application(vault, hosted), inside), most)
 
 
 def _fleet(vault: Vault, flower: str, authority: Path) -> Fleet:

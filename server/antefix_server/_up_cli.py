@@ -42,6 +42,7 @@ def up(context: typer.Context, host: Host = None, port: Port = None, rounds: Rou
 
 def _require_startable(data: Path, configuration: Configuration) -> None:
     """Say now what would otherwise be in a log."""
+    from antefix._names import origin_of
     from antefix.errors import InvalidArgument
     from antefix_server._listening import bound
     from antefix_server._serving import certificate_of
@@ -54,6 +55,8 @@ def _require_startable(data: Path, configuration: Configuration) -> None:
             raise InvalidArgument(
                 "Flower is not installed", "pip install 'antefix[federated]', or up --no-rounds"
             ) from None
+    if configuration.inference:
+        origin_of(configuration.inference)
     Vault.open(data).close()
     certificate_of(data, configuration)
     bound(configuration.host, configuration.port).close()

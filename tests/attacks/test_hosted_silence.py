@@ -93,7 +93,7 @@ def test_what_cannot_be_meant_is_refused_without_a_word_of_it(
     with caplog.at_level(logging.DEBUG, "antefix"):
         said = asked(url, token, odd)
     assert 400 <= said.status_code < 500
-    assert set(said.json()) == {"type", "message", "hint"}
+    assert set(said.json()["error"]) == {"type", "message", "hint"}
     told = said.text if NEEDLE not in odd else said.text.replace(f"body.{NEEDLE}", "")  # a field's own name
     assert NEEDLE not in told
     assert NEEDLE not in "".join(one.getMessage() for one in caplog.records if one.name.startswith("antefix"))

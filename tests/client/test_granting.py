@@ -1,6 +1,7 @@
 """A device lets its server generate under its prefix: over TLS, with the official `openai` client."""
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,3 +143,34 @@ def test_the_commands(tmp_path: Path, there: Server, monkeypatch: pytest.MonkeyP
     assert run("revoke").stdout == "0 taken back\n"
     assert json.loads(run("grants", "--json").stdout) == []
     assert json.loads(run("grant", "--json").stdout)["version"] == 2
+    assert "shorter than asked" in run("grant", "--hours", 1000).stderr
+    assert "shorter" not in run("grant", "--hours", 2).stderr
+
+
+def test_another_program_asks_with_what_token_prints(
+    tmp_path: Path, there: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(KEY)
+    monkeypatch.setenv("ANTEFIX_PROFILE", str(tmp_path / "profile"))
+    monkeypatch.setenv("ANTEFIX_KEY_FILE", str(tmp_path / "key"))
+    with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=BASE) as model:
+        learned(model, 0.3)
+    assert "on no server" in run("token", code=1).stderr
+    run("join", there.invited("gil"), "--server", there.url, "--no-serve", "--no-rounds")
+    run("grant")
+    done = run("token", "--authority", tmp_path / "server.crt")
+    assert done.stderr == f"OPENAI_BASE_URL={there.url}/v1\n"
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "server.crt"))
+    with httpx.Client(verify=trusted) as http:
+        client: Any = openai.OpenAI(
+            base_url=done.stderr.strip().partition("=")[2],
+            api_key=done.stdout.strip(),
+            http_client=http,
+            max_retries=0,
+        )
+        assert client.completions.create(**ASKED).choices[0].finish_reason == "length"
+    with PersonalModel.open(tmp_path / "profile", unlock=KEY, base=BASE) as model:
+        access = Granting(model).access
+    assert access.token == done.stdout.strip()
+    assert access.token not in repr(access)
+    assert "cannot be written" in run("token", "--authority", tmp_path / "no" / "file", code=1).stderr

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from antefix import Example, GenerationRequest, Prefix, generate, score
+from antefix._fresh import fresh_shared, is_fresh
 from antefix.errors import InvalidArgument, PrefixMismatch
 from antefix_client import Budget, PersonalModel, _learning
+from antefix_client._rule import LENGTH
 from antefix_client.errors import (
     BaseChanged,
     ProfileAbsent,
@@ -230,6 +232,17 @@ def test_a_shared_prefix_is_the_start(model: PersonalModel, tmp_path: Path) -> N
     foreign = Prefix(torch.zeros(other.layout.size(5)), other.layout, other.fingerprint)
     with pytest.raises(PrefixMismatch):
         model.use_shared(foreign.save(tmp_path / "foreign"))
+
+
+def test_a_shared_prefix_that_nobody_trained_is_no_start(model: PersonalModel, tmp_path: Path) -> None:
+    base = tiny.base("llama")
+    made = fresh_shared(base, 5)
+    elsewhere = Prefix(made.values * (1 + 1e-5), base.layout, base.fingerprint)  # another processor's sums
+    moved = Prefix(made.values + 0.1, base.layout, base.fingerprint)
+    assert [is_fresh(base, one) for one in (made, elsewhere, moved)] == [True, True, False]
+    model.use_shared(elsewhere.save(tmp_path / "shared"))
+    model.remember(NOTES)
+    assert model.learn(progress=False).length == LENGTH  # as without any; from a start its length stays
 
 
 def test_a_budget_of_tokens_is_kept(model: PersonalModel) -> None:

@@ -74,7 +74,7 @@ def test_a_removed_device_is_let_in_no_more(home: Path, there: Server) -> None:
         link(phone, laptop)
         gone = laptop.device
     assert run("device", "remove", gone, "--yes", "--profile", home / "phone").stdout == "removed\n"
-    assert "does not know this device" in run("sync", "--profile", home / "laptop", code=1).stderr
+    assert "does not let this device in" in run("sync", "--profile", home / "laptop", code=1).stderr
     assert "nothing new" in run("sync", "--profile", home / "phone").stdout
 
 

@@ -24,11 +24,19 @@ def test_options_count_more_than_the_environment_and_that_more_than_the_file(
     assert Configuration.read(tmp_path, port=3).port == 3
 
 
+def test_a_setting_that_is_nearly_one_is_found(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text('inferense = "smollm2-135m-q4"')
+    with pytest.raises(ServerUnfit) as refused:
+        Configuration.read(tmp_path)
+    assert refused.value.hint == "did you mean 'inference'?"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("port = 70000", "port"),
-        ("prot = 1", "prot"),
+        ("prot = 1", "no setting 'prot'.*"),
+        ("inferense = 1", "no setting 'inferense'"),
         ("port = ", "no TOML"),
         ('certificate = "a.pem"', "a certificate without its key"),
         ("names = 3", "names"),

@@ -16,7 +16,8 @@ from antefix.wire import Invitation
 from antefix_server import _federate_cli, _supervisor
 from antefix_server._roundconfig import RoundConfig
 from antefix_server.errors import FlowerUnreachable
-from tests.processes import answers, command, free_port, part, up, wait_for
+from tests.client.people import tiny_folder
+from tests.processes import answers, command, free_port, listens, part, started, up, wait_for
 from tests.sealed import some_bytes
 from tests.servers import enrolled, remote
 
@@ -70,6 +71,30 @@ def test_a_port_in_use_and_a_second_server_are_told(data: Path) -> None:
         assert f"127.0.0.1:{port} cannot be used" in command(
             data, "up", "--no-rounds", "--port", port, code=1
         )
+
+
+def test_a_base_that_is_none_is_told_before_anything_starts(data: Path) -> None:
+    (data / "server.toml").write_text('inference = "smollm2-135"')
+    try:
+        said = command(data, "up", "--no-rounds", code=1)
+    finally:
+        (data / "server.toml").unlink()
+    assert "did you mean 'smollm2-135m-q4'" in said
+
+
+def test_a_command_waits_for_a_server_that_still_loads_its_base(data: Path) -> None:
+    """It holds the vault by then; without waiting the command would be told that another process does."""
+    folder = data / "base"
+    tiny_folder(folder)
+    (data / "server.toml").write_text(f'inference = "{folder}"')
+    try:
+        with started(data, "--no-rounds") as (url, _):
+            wait_for(lambda: listens(data / "admin.sock"), 60)
+            assert not answers(url)
+            command(data, "users", "add", "early")
+            assert answers(url)
+    finally:
+        (data / "server.toml").unlink()
 
 
 def test_flower_is_out_of_reach_but_for_devices(data: Path) -> None:

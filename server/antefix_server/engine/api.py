@@ -68,8 +68,8 @@ class Inference:
         app.delete("/v1/grants", responses=answered(401, 429, 503, 507))(self.revoke_all)
         app.get("/v1/grants/revocations", responses=answered(401, 429))(self.revocations)
         app.delete("/v1/grants/{id}", responses=answered(400, 401, 404, 429, 503))(self.revoke)
-        app.get("/v1/models", responses=answered(401, 429))(self.models)
-        statuses = answered(400, 401, 403, 404, 413, 429, 503)
+        app.get("/v1/models", responses=answered(401, 429, openai=True))(self.models)
+        statuses = answered(400, 401, 403, 404, 413, 429, 503, openai=True)
         app.post(PROMPTS[0], responses=statuses, response_model=None)(self.completions)
         app.post(PROMPTS[1], responses=statuses, response_model=None)(self.chat)
 

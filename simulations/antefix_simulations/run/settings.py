@@ -20,6 +20,7 @@ __all__ = ["RunSettings"]
 Count = Annotated[int, Field(ge=1)]
 _MEANS = ("fedavg", "fedavgm", "fedprox", "fedadagrad", "fedadam", "fedyogi")
 _ARMS = ("context", "retrieved", "lora", "full")
+_OF_SERVERS = ("hostile", "round_timeout_s", "promote_every", "patience")
 _HINT = "docs/simulation.md lists the settings; NAME=VALUE, and a -c for each"
 
 
@@ -133,6 +134,11 @@ class RunSettings(RoundConfig):
             known = self.strategy.lower() in RULES
             why = "needs each user's update, and a cohort sends sums" if known else "is no strategy"
             raise ValueError(f"{self.strategy:.40} {why}: use one of {', '.join(_MEANS)}")
+        for name in _OF_SERVERS:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name.replace('_', '-')} is for real servers: a simulation never looks at it"
+                )
         for arm in self.more_arms:
             if arm not in _ARMS:
                 raise ValueError(f"there is no arm {arm!r:.40}: {', '.join(_ARMS)}")
