@@ -59,6 +59,7 @@ class _Task:
         tokens: in each of them.
         skipped: numbers of texts that the base cannot take.
         start: where training begins.
+        warm: somebody has trained that already.
         rival: what the new prefix must predict better than.
         fresh: what was learned so far may know removed texts: it is neither start nor rival.
         removals: count of the profile.
@@ -71,6 +72,7 @@ class _Task:
     skipped: tuple[int, ...]
     fresh: bool
     start: Prefix | None
+    warm: bool
     rival: Prefix | None
     removals: int
 
@@ -135,10 +137,7 @@ def _task(wielder: Wielder) -> _Task:
         fresh = profile.history.state.removed
         shared = wielder.shared(profile, base)
         rival = shared if fresh else wielder.prefix_or_none(profile, base)
-    # A shared prefix that no round has trained is neutral words: from it, with the plan for a prefix that
-    # knows something already, next to nothing is learned.
-    trained = (one for one in (shared, rival) if one is not None and not is_fresh(base, one))
-    start = next(trained, None)
+    start = shared or rival
     length = max([LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
     tokens = {number: _tokens(base, text, length) for number, text in numbered.items()}
     skipped = tuple(number for number, count in tokens.items() if count is None)
@@ -151,6 +150,9 @@ def _task(wielder: Wielder) -> _Task:
         skipped=skipped,
         fresh=fresh,
         start=start,
+        # A shared prefix that no round has trained is neutral words: from it, with the plan for a prefix that
+        # knows something already, next to nothing is learned.
+        warm=start is not None and not is_fresh(base, start),
         rival=rival,
         removals=removals,
     )
@@ -247,7 +249,7 @@ def _split(texts: list[Example], digests: dict[Example, bytes], given: int, skip
 def _plan(task: _Task, budget: Budget) -> Plan:
     base, split, start = task.base, task.split, task.start
     tokens = [task.tokens[text] for text in split.training]
-    spec, plan = rule_for(len(split.training), warm=start is not None)
+    spec, plan = rule_for(len(split.training), warm=task.warm)
     if start is not None:
         spec = spec.model_copy(update={"length": start.length})
     digest = hashlib.sha256(base.fingerprint.encode())
