@@ -13,7 +13,7 @@ LENGTH = 16
 _SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts ever remembered, that share of them judges
 _LEAST_SHARE = 0.1
 _MANY = 128
-_BATCH, _LOOKS = 4, 4  # texts per step; the best of four looks is kept, so that too many passes do no harm
+BATCH, _LOOKS = 4, 4  # texts per step; the best of four looks is kept, so that too many passes do no harm
 
 
 def judging_share(given: int) -> float:
@@ -36,10 +36,10 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
     passes = 3.0 if warm or texts > _MANY else 6.0
     plan = TrainingPlan(
         passes=passes,
-        batch_size=_BATCH,
+        batch_size=BATCH,
         learning_rate=5e-3 if warm else 2e-2,
         batching="alone",
         max_prompt_tokens=MAX_PROMPT_TOKENS,
-        evaluate_every=max(1, round(passes * texts / _BATCH / _LOOKS)),
+        evaluate_every=max(1, round(passes * texts / BATCH / _LOOKS)),
     )
     return PrefixSpec(length=LENGTH), plan
