@@ -146,7 +146,7 @@ class DeviceRefused(MembershipError):
         super().__init__(
             "the server does not let this device in: its user is suspended for now or was removed, "
             "or the device was revoked",
-            "ask its operator which; nothing is lost here. A suspension ends by itself when he resumes the "
+            "ask its operator which; nothing is lost here. A suspension ends when the operator resumes the "
             "user; after a removal antefix leave keeps the profile for yourself",
         )
 
