@@ -1,6 +1,6 @@
 """Kills a process that uses a profile again and again, and looks whether what it had acknowledged is there.
 
-python -m tests.client.killing FOLDER KILLS
+python -m tests.client.killing FOLDER KILLS, in the surroundings that `test_killing.tally` gives it.
 """
 
 import os
@@ -75,6 +75,7 @@ def tell(pipe: int, *words: str) -> None:
 
 def kill_once(folder: Path, seed: int, calls: int, alive_s: float) -> list[list[str]]:
     """Let a child work, kill it a moment after so many calls; the whole lines it told."""
+    assert _threads() == 1, "whoever forks while a thread of its own works may wait for ever afterwards"
     here, there = os.pipe()
     child = os.fork()
     if child == 0:
@@ -104,6 +105,11 @@ def kill_once(folder: Path, seed: int, calls: int, alive_s: float) -> list[list[
     assert os.WIFSIGNALED(status), "the child died by itself"
     assert dies_at < stuck_at, f"the child was stuck: {bytes(told[-200:])!r}"
     return [line.split("\t") for line in told.decode().split("\n")[:-1]]
+
+
+def _threads() -> int:
+    tasks = Path("/proc/self/task")  # Python knows of its own alone
+    return len(list(tasks.iterdir())) if tasks.is_dir() else 1
 
 
 @dataclass

@@ -3,24 +3,34 @@
 In a process of its own: a child of a process that has run torch in threads cannot run it.
 """
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+_ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {"TOKENIZERS_PARALLELISM": "false"}
+
 
 def tally(folder: Path, kills: int) -> dict[str, int]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.client.killing", str(folder), str(kills)],
-        capture_output=True,
+    """What `killing` found; where it goes on for too long, where it was."""
+    with subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-m", "tests.client.killing", str(folder), str(kills)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: int(value) for name, value in re.findall(r"'?(\w+)'?[=:] ?(\d+)", done.stdout)}
+        env=os.environ | _ALONE,
+    ) as child:
+        try:
+            found, said = child.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGABRT)
+            found, said = child.communicate()
+    assert child.returncode == 0, said
+    return {name: int(value) for name, value in re.findall(r"'?(\w+)'?[=:] ?(\d+)", found)}
 
 
 def intact(found: dict[str, int], kills: int) -> None:
