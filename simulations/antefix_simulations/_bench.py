@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
-from tqdm import tqdm
 
 from antefix import Example, FrozenBase
+from antefix._progress import ProgressBar
 from antefix._spec import Settings
 from antefix.errors import NoExamples
 from antefix_simulations._machine import wait
@@ -125,7 +125,7 @@ def compare(
     """
     tokens: dict[str, int] = {}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
-    with tqdm(total=len(arms) * (repetitions + 1), unit="run", disable=not progress) as bar:
+    with ProgressBar(total=len(arms) * (repetitions + 1), unit="run", disable=not progress) as bar:
         for repetition in range(repetitions + 1):
             for name, arm in arms.items():
                 bar.set_description(

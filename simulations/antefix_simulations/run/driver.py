@@ -20,10 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from antefix import FrozenBase
 from antefix._files import write_whole
+from antefix._progress import ProgressBar
 from antefix.errors import InvalidArgument
 from antefix_server._sharedvector import SharedVector
 from antefix_simulations._output import METRICS, json_lines
@@ -187,7 +186,7 @@ class Run:
         """Results in the order of the tasks; each is kept as soon as it is there, records before it."""
         left = [task for task in tasks if not self._place(task).is_file()]
         users = sum(len(task.users) for task in left)
-        with tqdm(total=users, desc=what, unit="user", disable=not self._progress or not left) as bar:
+        with ProgressBar(total=users, desc=what, unit="user", disable=not self._progress or not left) as bar:
             for task, result in executor.results(left):
                 if self._keeping is not None and result.records:
                     self._keeping.commit(result.records)
