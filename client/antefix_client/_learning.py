@@ -56,8 +56,7 @@ class _Task:
         digests: of each of them, keyed.
         tokens: in each of them.
         skipped: numbers of texts that the base cannot take.
-        start: where training begins.
-        warm: somebody has trained that already.
+        start: where training begins, if somebody has trained something.
         rival: what the new prefix must predict better than.
         fresh: what was learned so far may know removed texts: it is neither start nor rival.
         removals: count of the profile.
@@ -70,7 +69,6 @@ class _Task:
     skipped: tuple[int, ...]
     fresh: bool
     start: Prefix | None
-    warm: bool
     rival: Prefix | None
     removals: int
 
@@ -136,6 +134,8 @@ def _task(wielder: Wielder) -> _Task:
         shared = wielder.shared(profile, base)
         rival = shared if fresh else wielder.prefix_or_none(profile, base)
     start = shared or rival
+    if start is not None and is_fresh(base, start):
+        start = None  # neutral words, which no round has trained: a user's own texts are a better start
     length = max([LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
     tokens = {number: _tokens(base, text, length) for number, text in numbered.items()}
     skipped = tuple(number for number, count in tokens.items() if count is None)
@@ -148,9 +148,6 @@ def _task(wielder: Wielder) -> _Task:
         skipped=skipped,
         fresh=fresh,
         start=start,
-        # A shared prefix that no round has trained is neutral words: from it, with the plan for a prefix that
-        # knows something already, next to nothing is learned.
-        warm=start is not None and not is_fresh(base, start),
         rival=rival,
         removals=removals,
     )
@@ -247,7 +244,7 @@ def _split(texts: list[Example], digests: dict[Example, bytes], given: int, skip
 def _plan(task: _Task, budget: Budget) -> Plan:
     base, split, start = task.base, task.split, task.start
     tokens = [task.tokens[text] for text in split.training]
-    spec, plan = rule_for(len(split.training), warm=task.warm)
+    spec, plan = rule_for(len(split.training), warm=start is not None)
     if start is not None:
         spec = spec.model_copy(update={"length": start.length})
     digest = hashlib.sha256(base.fingerprint.encode())

@@ -31,7 +31,7 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
 
     Args:
         texts: how many train.
-        warm: what it starts from was trained before.
+        warm: it starts from a prefix, which was trained before.
     """
     passes = 3.0 if warm or texts > _MANY else 6.0
     plan = TrainingPlan(

@@ -14,7 +14,7 @@ from antefix import Example, GenerationRequest, Prefix, generate, score
 from antefix._fresh import fresh_shared, is_fresh
 from antefix.errors import InvalidArgument, PrefixMismatch
 from antefix_client import Budget, PersonalModel, _learning
-from antefix_client._rule import BATCH, rule_for
+from antefix_client._rule import BATCH, LENGTH, rule_for
 from antefix_client.errors import (
     BaseChanged,
     ProfileAbsent,
@@ -243,9 +243,9 @@ def test_a_shared_prefix_that_nobody_trained_is_no_start(model: PersonalModel, t
     model.use_shared(elsewhere.save(tmp_path / "shared"))
     model.remember(NOTES)
     report = model.learn(progress=False)
-    assert report.length == 5
+    assert report.length == LENGTH  # as without any, for as long
     afresh, warm = (rule_for(len(NOTES), warm=warm)[1].passes or 0.0 for warm in (False, True))
-    assert afresh > warm  # trained for as long as without any
+    assert afresh > warm
     assert report.steps > warm * len(NOTES) / BATCH
 
 
