@@ -36,13 +36,18 @@ def contents(out: Path, base: FrozenBase) -> dict[str, bytes]:
     return found
 
 
+def said(out: Path) -> Path:
+    return out.with_suffix(".log")
+
+
 def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     folder, dice = tiny_folder(tmp_path / "base"), random.Random(3)
     base = FrozenBase.load(str(folder))
 
     def start(out: Path) -> "subprocess.Popen[bytes]":
         words = [*COMMAND, "--base", str(folder), "--out", str(out)]
-        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with said(out).open("wb") as log:
+            return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=log)
 
     began = time.monotonic()
     with start(tmp_path / "whole") as whole:
@@ -61,5 +66,5 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     expected = contents(tmp_path / "whole", base)
     for folder_of_one in out:
         with start(folder_of_one) as last:
-            assert last.wait(300) == 0
+            assert last.wait(300) == 0, said(folder_of_one).read_text()
         assert contents(folder_of_one, base) == expected
