@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from antefix import FrozenBase, Prefix
-from antefix._files import write_whole
+from antefix._files import sync_folder, write_whole
 from antefix._record import shape_of
 from antefix._sealing import Secret
 from antefix.errors import InvalidArgument
@@ -88,21 +89,18 @@ class Keeping:
 
         Raises:
             VaultBusy: another process has it.
-            InvalidArgument: it was made with keys that are gone.
+            InvalidArgument: the keys or ids that it was made with are gone.
         """
-        folder, secret = out / "vault", out / "keys"
-        if folder.exists() and not secret.is_file():
-            raise InvalidArgument(
-                f"{secret} is gone, and {folder} was sealed with it", "choose another --out"
-            )
-        if not secret.is_file():
-            write_whole(secret, os.urandom(32))
-        operator = DeviceKeys(HKDF(SHA256(), 64, None, b"antefix-sim operator").derive(secret.read_bytes()))
-        if not folder.exists():
-            Vault.create(folder, operator.public).close()
-        self.folder, self._vault = folder, Vault.open(folder)
-        if not (out / "ids").is_file():
-            write_whole(out / "ids", self._vault.tenant + b"".join(self._vault.enrol_many(users)))
+        self.folder = out / "vault"
+        if self.folder.exists():
+            for needed in (out / "keys", out / "ids"):
+                if not needed.is_file():
+                    raise InvalidArgument(
+                        f"{needed} is gone, and {self.folder} was sealed with it", "choose another --out"
+                    )
+        else:
+            _make(out, self.folder, users)
+        self._vault = Vault.open(self.folder)
         self._ids = _ids(out)[1]
 
     def commit(self, records: Mapping[int, bytes]) -> None:
@@ -163,6 +161,19 @@ class Keeping:
 
     def _id(self, user: int) -> bytes:
         return self._ids[user * _ID : (user + 1) * _ID]
+
+
+def _make(out: Path, folder: Path, users: int) -> None:
+    """Under another name until everybody is in it: who is killed meanwhile makes it once more."""
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    secret = os.urandom(32)
+    write_whole(out / "keys", secret)
+    operator = DeviceKeys(HKDF(SHA256(), 64, None, b"antefix-sim operator").derive(secret))
+    with Vault.create(unfinished, operator.public) as vault:
+        write_whole(out / "ids", vault.tenant + b"".join(vault.enrol_many(users)))
+    unfinished.replace(folder)
+    sync_folder(out)
 
 
 def _ids(out: Path) -> tuple[bytes, bytes]:
