@@ -24,7 +24,8 @@ def files(out: Path) -> int:
 def test_who_is_killed_while_it_is_made_makes_it_again(tmp_path: Path, step: int) -> None:
     ready = "print(flush=True); sys.stdin.read(1); Keeping(Path(sys.argv[1]), 300)"
     with Popen([sys.executable, "-c", MAKE.format(ready), str(tmp_path)], stdin=PIPE, stdout=PIPE) as one:
-        assert one.stdin is not None and one.stdout is not None
+        assert one.stdin is not None
+        assert one.stdout is not None
         one.stdout.readline()
         one.stdin.close()
         while files(tmp_path) < step and one.poll() is None:
