@@ -41,10 +41,14 @@ def keep(connection: Connection, owner: Owner, signed: Signed, grant: Grant, now
         said = _facts.opened(owner, row)
         if said["id"] == grant.id:
             return bool(said["body"])
-        if said["until"] <= now or (said["body"] and said["prefix"] == grant.prefix):
+        replaced = bool(said["body"]) and said["prefix"] == grant.prefix
+        if said["until"] <= now or (replaced and not _of_the_same_record(said, grant)):
             _facts.drop(connection, row)
-        else:
-            left += 1
+            continue
+        if replaced:
+            # Its id stays: sent once more after a revocation, it would open what was revoked.
+            _forget(connection, owner, row)
+        left += 1
     if left >= _MOST:
         return False
     content = {
@@ -100,6 +104,11 @@ def _count(connection: Connection, owner: Owner) -> None:
 
 def _forget(connection: Connection, owner: Owner, row: Fact) -> None:
     _facts.change(connection, owner, row, {**_facts.opened(owner, row), "body": "", "signature": ""})
+
+
+def _of_the_same_record(said: dict[str, Any], grant: Grant) -> bool:
+    """One for another version cannot come back: what it is for is not stored any more."""
+    return Grant.model_validate_json(said["body"]).record == grant.record
 
 
 def _kept(said: dict[str, Any]) -> Kept:

@@ -67,7 +67,7 @@ class Grants:
             self._require_stored(connection, owner, grant)
             _require_known(revocations, _granted.revocations(connection, owner))
             if not _granted.keep(connection, owner, signed, grant, self._clock()):
-                raise GrantRefused("it was revoked, or there are too many")
+                raise GrantRefused("it was revoked or replaced, or there are too many")
         return grant
 
     def of(self, user: bytes) -> list[Grant]:

@@ -58,6 +58,22 @@ def test_a_revoked_grant_cannot_be_sent_again(hosted: Hosted) -> None:
     assert hosted.opened(again) == b"ann's prefix"
 
 
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_one_that_was_replaced_does_not_come_back_after_a_revocation(
+    hosted: Hosted, all_of_them: bool
+) -> None:
+    older = hosted.signed(hosted.ann)
+    hosted.grants.put(hosted.ann.session, older)
+    newer = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
+    if all_of_them:
+        assert hosted.grants.revoke_all(hosted.ann.user) == 1
+    else:
+        assert hosted.grants.revoke(hosted.ann.user, bytes.fromhex(newer.id))
+    with pytest.raises(GrantRefused, match="revoked"):
+        hosted.grants.put(hosted.ann.session, older)
+    assert hosted.grants.of(hosted.ann.user) == []
+
+
 def test_the_newest_grant_of_a_prefix_counts(hosted: Hosted) -> None:
     first = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
     second = hosted.grants.put(hosted.ann.session, hosted.signed(hosted.ann))
