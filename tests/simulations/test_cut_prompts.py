@@ -46,3 +46,24 @@ def test_a_user_without_a_new_text_is_told(tmp_path: Path) -> None:
     result = Result()
     assert cohort._read(task, result) == {}
     assert "max-prompt-tokens" in result.facts[0]["failed"]
+
+
+def test_what_another_trains_on_judges_nobody_once_cut(tmp_path: Path) -> None:
+    long = "a long common beginning of a prompt, and "
+    file = tmp_path / "texts.jsonl"
+    names = {"ann": [long + "1", "two", "three", "four"], "bob": ["five", "six", "seven", long.upper() + "8"]}
+    lines = [
+        {"user": user, "prompt": prompt, "text": "The same REPLY" if user == "ann" else "the same  reply"}
+        for user, prompts in names.items()
+        for prompt in [*prompts, f"last of {user}"]
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = {"data": str(file), "min-texts": 2, "new-users": 0.0, "max-prompt-tokens": 20, "held-out": 0.4}
+    settings = RunSettings.read(asked)
+    population = population_of(settings, tmp_path / "population.db")
+    base = FrozenBase.from_model(tiny.model("llama"), tiny.tokenizer())
+    task = Task("personal", 0, population.numbers(), 0, b"")
+    found = Cohort(base, population, settings, tmp_path)._read(task, Result())
+    names_of = population.names(population.numbers())
+    kept = {names_of[user]: {one.prompt for one in split.held_out} for user, split in found.items()}
+    assert kept == {"ann": {"four\n", "last of ann\n"}, "bob": {"last of bob\n"}}

@@ -107,7 +107,7 @@ def test_texts_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
     open_to_others = {
         str(path.relative_to(out)): oct(path.stat().st_mode)
         for path in out.rglob("*")
-        if path.is_file() and path.stat().st_mode & 0o077 and path.name != "times.jsonl"
+        if path.is_file() and path.stat().st_mode & 0o077
     }
     assert open_to_others == {}
 
@@ -203,9 +203,8 @@ def test_a_user_that_fails_is_told_and_the_others_go_on(done: Path, tmp_path: Pa
     assert [(line["user"], line["failed"]) for line in summary.failed] == [("long", "TextTooLong")]
     summary = summary_of(run(tmp_path / "short", data=str(data), new_users=0))
     assert [line["failed"] for line in summary.failed] == ["all texts of a side are too long"]
-    assert summary.as_text().splitlines()[-1] == (
-        "1 user failed: all texts of a side are too long; see metrics.jsonl"
-    )
+    told = summary.as_text().splitlines()
+    assert "1 user failed: all texts of a side are too long; see metrics.jsonl" in told
 
 
 def test_a_user_that_fails_in_every_round_is_counted_once(tmp_path: Path) -> None:

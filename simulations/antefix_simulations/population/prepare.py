@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -17,7 +18,7 @@ from antefix._spec import Settings
 from antefix_simulations._data import DataRefused
 from antefix_simulations.population.card import Card
 from antefix_simulations.population.store import TABLES, Population
-from antefix_simulations.population.text import Text
+from antefix_simulations.population.text import Text, alike
 
 __all__ = ["Choice", "prepare"]
 
@@ -74,10 +75,12 @@ def prepare(
             file.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES} {_COMING}")
             card = Card(source=source)
             _take_in(file, texts, card)
-            card.broken = list(broken)
+            card.broken, whole = list(broken), _all_texts(file)
             _split(file, choice, card)
             _choose(file, choice, card)
-            _finish(file, choice, card)
+            _finish(file, choice, card, whole)
+        with unfinished.open("rb") as file_of_it:
+            os.fsync(file_of_it.fileno())
         unfinished.replace(path)
     except sqlite3.OperationalError as error:
         raise DataRefused(
@@ -98,16 +101,10 @@ def _take_in(file: sqlite3.Connection, texts: Iterable[Text], card: Card) -> Non
             continue
         took = file.execute(
             "INSERT OR IGNORE INTO coming VALUES (?, ?, ?, ?, ?, ?)",
-            (at, text.user, text.when, _digest(prompt, completion), prompt, completion),
+            (at, text.user, text.when, alike(prompt, completion), prompt, completion),
         )
         card.duplicates += 1 - took.rowcount
     file.execute("COMMIT")
-
-
-def _digest(prompt: str, completion: str) -> bytes:
-    """The same for texts that differ in white space and capitals alone."""
-    plain = "\0".join(" ".join(part.lower().split()) for part in (prompt, completion))
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _split(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
@@ -170,8 +167,9 @@ def _choose(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
     file.executemany("INSERT INTO chosen VALUES (?, ?, ?)", numbered)
 
 
-def _finish(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
+def _finish(file: sqlite3.Connection, choice: Choice, card: Card, whole: str) -> None:
     """Only the chosen, and the card."""
+    file.create_function("alike", 1, alike, deterministic=True)
     file.executescript(
         """
         ALTER TABLE users RENAME TO old_users; ALTER TABLE texts RENAME TO old_texts;
@@ -181,15 +179,25 @@ def _finish(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
         + """
         INSERT INTO users SELECT c.number, o.name, c.role, o.training, o.held_out
             FROM chosen c JOIN old_users o ON o.number = c.old ORDER BY c.number;
-        INSERT INTO texts SELECT c.number, t.side, t.at, t.digest, t.prompt, t.completion
+        INSERT INTO texts SELECT c.number, t.side, t.at, alike(t.completion), t.prompt, t.completion
             FROM chosen c JOIN old_texts t ON t.user = c.old ORDER BY c.number, t.side, t.at;
         DROP TABLE old_users; DROP TABLE old_texts; DROP TABLE chosen;
+        CREATE INDEX trained ON texts (digest) WHERE side = 0;
         """
     )
     card.measure(file)
-    facts = {"card": card.as_json(), "choice": choice.model_dump(), "digest": _fingerprint(file)}
+    facts: dict[str, Any] = {"card": card.as_json(), "choice": choice.model_dump()}
+    facts |= {"digest": _fingerprint(file), "texts": whole}
     file.execute("INSERT INTO facts VALUES (?)", (json.dumps(facts),))
     file.executescript("VACUUM")
+
+
+def _all_texts(file: sqlite3.Connection) -> str:
+    """Of all that the source told, whichever users and order the seed chooses of it."""
+    digest = hashlib.sha256()
+    for row in file.execute("SELECT user, time, hex(digest) FROM coming ORDER BY at"):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
 def _fingerprint(file: sqlite3.Connection) -> str:

@@ -1,7 +1,7 @@
 """A population: users and their texts in a file. They may be more than memory holds: few are read at a time.
 
 users   number, name, role (0 takes part in rounds, 1 is new), training and held-out texts
-texts   user, side (0 training, 1 held out), at (oldest first), digest, prompt, completion
+texts   user, side (0 training, 1 held out), at (oldest first), digest of the completion, prompt, completion
 facts   one line of JSON: the card, and what it was made from
 """
 
@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from antefix import Example
 from antefix.errors import InvalidArgument
+from antefix_simulations.population.text import alike
 
 __all__ = ["Population", "Split"]
 
@@ -76,6 +77,13 @@ class Population:
     def splits(self, users: Sequence[int]) -> dict[int, Split]:
         """Their texts."""
         return {user: Split(list(self._texts(user, 0)), list(self._texts(user, 1))) for user in users}
+
+    def prompts_before(self, completion: str) -> list[str]:
+        """Of all training texts, whoever's, with a completion; white space and capitals do not count."""
+        rows = self._file.execute(
+            "SELECT prompt FROM texts WHERE side = 0 AND digest = ?", (alike(completion),)
+        )
+        return [str(row[0]) for row in rows]
 
     def histories(self) -> dict[int, int]:
         """Training texts of each user."""

@@ -22,6 +22,7 @@ from antefix.errors import AntefixError, OutOfMemory
 from antefix.rounds import Projection, Update, clipped
 from antefix_simulations._data import cut_prompts
 from antefix_simulations.population.store import Population, Split
+from antefix_simulations.population.text import alike
 from antefix_simulations.run import context
 from antefix_simulations.run.keeping import Sealer
 from antefix_simulations.run.settings import RunSettings
@@ -35,6 +36,7 @@ __all__ = ["Cohort"]
 
 _MOST_EXAMPLES = 4096
 _LEAST_MICRO = 64
+_ALONE = "nobody else of its cohort has a private prefix"
 _NOTHING_NEW = "with its prompts cut, no held-out text is new: raise max-prompt-tokens"
 
 
@@ -79,18 +81,28 @@ class Cohort:
         return result
 
     def _read(self, task: Task, result: Result) -> dict[int, Split]:
-        """Texts as they are computed: prompts cut, none that is too long, none twice because of the cut."""
+        """Texts as they are computed: prompts cut, none too long, none that the cut made a training text."""
         found = {}
+        trained: dict[bytes, set[bytes]] = {}
         for user, split in self._population.splits(task.users).items():
             training, held_out = (self._cut(side) for side in (split.training, split.held_out))
-            known = {(one.prompt, one.completion) for one in training}
-            unseen = [one for one in held_out if (one.prompt, one.completion) not in known]
+            unseen = [one for one in held_out if not self._trained_on(one, trained)]
             if training and unseen:
                 found[user] = Split(training, unseen)
             else:
                 why = "all texts of a side are too long" if not (training and held_out) else _NOTHING_NEW
                 result.facts.append({"user": user, "failed": why})
         return found
+
+    def _trained_on(self, text: Example, known: dict[bytes, set[bytes]]) -> bool:
+        """Whether anybody trains on the like, prompts cut; `known` has what was asked before."""
+        name = alike(text.completion)
+        if name not in known:
+            before = [
+                Example(text.completion, one) for one in self._population.prompts_before(text.completion)
+            ]
+            known[name] = {alike(one.prompt) for one in self._cut(before)}
+        return alike(text.prompt) in known[name]
 
     def _cut(self, texts: list[Example]) -> list[Example]:
         cut = cut_prompts(texts, self._base.tokenizer, self._settings.max_prompt_tokens)
@@ -174,7 +186,8 @@ class Cohort:
             line: dict[str, Any] = {"user": user, "texts": len(split.training)}
             others = [losses[user] for name, losses in arms.items() if name.startswith("others/")]
             line |= {name: arms[name][user] for name in ("none", "shared", "private")}
-            line |= {"others": sum(others) / len(others)} if others else {}
+            mean = {"others": sum(others) / len(others)} if others else {"others failed": _ALONE}
+            line |= mean if asked.others else {}
             line |= {"diverged": True} if trained[user].diverged else {}
             line |= {"matrix": matrix[user]} if user in matrix else {}
             line |= {"written": texts[user]} if user in texts else {}

@@ -12,7 +12,7 @@ from antefix_simulations._bootstrap import interval
 from antefix_simulations._terminal import aligned
 from antefix_simulations.run.summary import ARMS, Summary, summary_of
 
-__all__ = ["Comparison", "compare", "texts_of"]
+__all__ = ["Comparison", "compare", "require_same_texts"]
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
             raise InvalidArgument(
                 f"nobody in {folder} has a private prefix", "compare runs with private=true that did not fail"
             )
-    texts = {texts_of(run) for run in runs}
-    if len(texts) > 1:
-        raise InvalidArgument(
-            "these runs split their texts in different ways", "compare runs of the same data and split"
-        )
+    require_same_texts(runs, "compare runs of the same data and split")
     common = set.intersection(*({str(line["user"]) for line in run.users} for run in runs))
     if not common:
         raise InvalidArgument("these runs have no user in common", "compare runs of the same data and seed")
@@ -103,7 +99,19 @@ def compare(folders: Sequence[Path]) -> Comparison:
     return Comparison(names, runs, sorted(common))
 
 
-def texts_of(run: Summary) -> tuple[Any, ...]:
+def require_same_texts(runs: Sequence[Summary], hint: str) -> None:
+    """Losses on other texts do not compare.
+
+    Raises:
+        InvalidArgument: the runs read other texts, or split them otherwise.
+    """
+    if len({run.texts for run in runs if run.texts}) > 1:
+        raise InvalidArgument("the data changed between these runs", hint)
+    if len({_splitting(run) for run in runs}) > 1:
+        raise InvalidArgument("these runs split their texts in different ways", hint)
+
+
+def _splitting(run: Summary) -> tuple[Any, ...]:
     """What must be the same for two runs to have read and split the same texts."""
     names = (
         "data",

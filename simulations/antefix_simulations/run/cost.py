@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from antefix.rounds import Update
+from antefix_simulations._output import json_lines
 
-__all__ = ["costs", "traffic"]
+__all__ = ["add_line", "costs", "read_times", "traffic"]
 
 _NAMES = {
     "round": "rounds",
@@ -36,11 +40,28 @@ def traffic(shared: bytes, numbers: int, record: int | None) -> dict[str, int]:
     return found | ({"up for a private prefix": record} if record is not None else {})
 
 
+def add_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Of a cohort that is done."""
+    with open(path, "a+b", opener=partial(os.open, mode=0o600)) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            file.write(b"" if file.read(1) == b"\n" else b"\n")  # behind one that a full disk cut off
+        file.write(json_lines([line]))
+
+
+def read_times(path: Path) -> list[dict[str, Any]]:
+    """A line for each cohort. One that a full disk cut off is left out: it is of no result."""
+    found = []
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict) and "micro_batch_tokens" in line]
+
+
 def costs(times: Path) -> list[list[str]]:
     """A row for each part: what, users, seconds, users per second, trained tokens per second, peak MB."""
     parts: dict[str, list[dict[str, Any]]] = {}
-    for line in times.read_text("utf-8").splitlines():
-        told = json.loads(line)
+    for told in read_times(times):
         parts.setdefault(told["task"].split("-")[0].split("_")[0], []).append(told)
     return [_row(_NAMES[kind], parts[kind]) for kind in _NAMES if kind in parts]
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from antefix_simulations.population.card import Card
 from antefix_simulations.population.sources import population_of
 from antefix_simulations.population.store import Population
 from antefix_simulations.run.cohort import Cohort
-from antefix_simulations.run.cost import traffic
+from antefix_simulations.run.cost import add_line, traffic
 from antefix_simulations.run.keeping import Keeping
 from antefix_simulations.run.place import damaged, held, room
 from antefix_simulations.run.settings import RunSettings
@@ -178,8 +179,7 @@ class Run:
         size, shared = self.settings.cohort_size, self._sharing.shared
         round = self._sharing.number + (kind == "round") if kind in ("round", "newcomers") else 0
         return [
-            Task(kind, number, list(users[at : at + size]), round, shared, rate)
-            for number, at in enumerate(range(0, len(users), size))
+            Task(kind, number, some, round, shared, rate) for number, some in enumerate(_cohorts(users, size))
         ]
 
     def _done(self, executor: Executor, tasks: Sequence[Task], what: str) -> Iterator[Result]:
@@ -206,12 +206,12 @@ class Run:
         line |= {
             name: getattr(result, name) for name in ("seconds", "tokens", "peak_mb", "micro_batch_tokens")
         }
-        with (self.out / TIMES).open("ab") as file:
-            file.write(json_lines([line]))
+        add_line(self.out / TIMES, line)
 
     def _metrics(self) -> Iterator[dict[str, Any]]:
         """A line for what is the same for all, each round, each new user and round, each user."""
-        yield {"run": "antefix-sim run", "settings": self._asked(), "bytes": self._traffic()}
+        texts = self.population.facts.get("texts", "")
+        yield {"run": "antefix-sim run", "settings": self._asked(), "texts": texts, "bytes": self._traffic()}
         for facts in self._tuning:
             yield {"kind": "tuning", **facts}
         for number in range(self._sharing.number + 1):
@@ -271,6 +271,14 @@ class Run:
                     f"{self.out} is of a run with other {part}{_difference(before.get(part), now[part])}",
                     "choose another --out, or ask for the same again to go on with it",
                 )
+
+
+def _cohorts(users: Sequence[int], size: int) -> list[list[int]]:
+    """Of `size` each; none of one user, who would have no others to be compared with, where that can be."""
+    starts = list(range(0, len(users), size))
+    if len(users) > size > 2 and len(users) % size == 1:
+        starts[-1] -= 1
+    return [list(users[start:end]) for start, end in pairwise([*starts, len(users)])] if users else []
 
 
 def _result(path: Path) -> Result:

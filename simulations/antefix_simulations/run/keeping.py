@@ -31,7 +31,7 @@ from antefix_server.vault import Vault
 __all__ = ["Keeping", "Sealer"]
 
 _PREFIX = hashlib.sha256(b"antefix-sim private prefix").digest()[:16]
-_ID = 16
+_ID, _SECRET = 16, 32
 
 
 class Sealer:
@@ -44,7 +44,7 @@ class Sealer:
             InvalidArgument: they are not there.
         """
         try:
-            self._secret = (out / "keys").read_bytes()
+            self._secret = _secret(out)
             self._tenant, self._ids = _ids(out)
         except OSError as error:
             raise InvalidArgument(f"{out} has no keys: {error.strerror}", "choose another --out") from None
@@ -98,6 +98,7 @@ class Keeping:
                     raise InvalidArgument(
                         f"{needed} is gone, and {self.folder} was sealed with it", "choose another --out"
                     )
+            _secret(out)
         else:
             _make(out, self.folder, users)
         self._vault = Vault.open(self.folder)
@@ -167,7 +168,7 @@ def _make(out: Path, folder: Path, users: int) -> None:
     """Under another name until everybody is in it: who is killed meanwhile makes it once more."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    secret = os.urandom(32)
+    secret = os.urandom(_SECRET)
     write_whole(out / "keys", secret)
     operator = DeviceKeys(HKDF(SHA256(), 64, None, b"antefix-sim operator").derive(secret))
     with Vault.create(unfinished, operator.public) as vault:
@@ -176,7 +177,16 @@ def _make(out: Path, folder: Path, users: int) -> None:
     sync_folder(out)
 
 
+def _secret(out: Path) -> bytes:
+    content = (out / "keys").read_bytes()
+    if len(content) != _SECRET:
+        raise InvalidArgument(f"{out / 'keys'} is damaged", "choose another --out")
+    return content
+
+
 def _ids(out: Path) -> tuple[bytes, bytes]:
     """The vault's own id, and the users' in a row."""
     content = (out / "ids").read_bytes()
+    if len(content) % _ID:
+        raise InvalidArgument(f"{out / 'ids'} is damaged", "choose another --out")
     return content[:_ID], content[_ID:]

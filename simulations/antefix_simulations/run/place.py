@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ def going_on(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def room(folder: Path) -> Iterator[None]:
-    """Say plainly that the disk is full, or that it may not be written to.
+    """Say plainly that the disk is full, or may not be written to, or that the texts there are damaged.
 
     Raises:
         InvalidArgument: so it is.
@@ -72,6 +73,8 @@ def room(folder: Path) -> Iterator[None]:
         raise InvalidArgument(
             f"{folder} cannot be written: {error.strerror}", "make room; the same command goes on"
         ) from None
+    except sqlite3.DatabaseError:
+        raise InvalidArgument(f"{folder / 'population.db'} is damaged", "choose another --out") from None
 
 
 def damaged(path: Path) -> InvalidArgument:

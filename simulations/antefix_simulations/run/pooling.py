@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from antefix.errors import InvalidArgument
-from antefix_simulations.run.comparison import texts_of
+from antefix_simulations.run.comparison import require_same_texts
 from antefix_simulations.run.summary import ARMS, Summary, summary_of
 
 __all__ = ["pooled"]
@@ -23,10 +23,7 @@ def pooled(folders: Sequence[Path]) -> Summary:
         InvalidArgument: a folder without a finished run, runs of other texts, or one seed twice.
     """
     runs = [summary_of(folder) for folder in folders]
-    if len({texts_of(run) for run in runs}) > 1:
-        raise InvalidArgument(
-            "these runs split their texts in different ways", "pool runs that differ by their seed alone"
-        )
+    require_same_texts(runs, "pool runs that differ by their seed alone")
     seeds = [run.settings.get("seed") for run in runs]
     if len(set(seeds)) < len(seeds):
         raise InvalidArgument(

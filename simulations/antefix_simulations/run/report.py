@@ -14,7 +14,7 @@ import jinja2
 from antefix._files import write_whole
 from antefix_simulations.population.card import Card
 from antefix_simulations.run import plots
-from antefix_simulations.run.cost import costs
+from antefix_simulations.run.cost import costs, read_times
 from antefix_simulations.run.driver import CONFIG, TIMES
 from antefix_simulations.run.summary import Summary, summary_of
 
@@ -40,7 +40,7 @@ def write_report(out: Path) -> Path:
     """
     run = summary_of(out)
     config = json.loads((out / CONFIG).read_text("utf-8"))
-    times = [json.loads(line) for line in (out / TIMES).read_text("utf-8").splitlines()]
+    times = read_times(out / TIMES)
     # Names of users come from anywhere: everything is escaped.
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         files("antefix_simulations.run").joinpath("report.html.jinja").read_text("utf-8")

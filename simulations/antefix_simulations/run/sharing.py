@@ -15,14 +15,16 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from antefix import FrozenBase
+from antefix import FrozenBase, Prefix
 from antefix._files import write_whole
 from antefix._fresh import fresh_shared
+from antefix.errors import AntefixError, InvalidArgument
 from antefix_server._adding import KEY, Adding
 from antefix_server._rule import Rule
 from antefix_server._sharedvector import SharedVector
@@ -53,7 +55,13 @@ class Sharing:
     @property
     def shared(self) -> bytes:
         """The file of the newest shared prefix."""
-        return (self._place(self.number) / "shared.safetensors").read_bytes()
+        path = self._place(self.number) / "shared.safetensors"
+        content = path.read_bytes()
+        try:
+            Prefix.from_bytes(content)
+        except AntefixError:
+            raise _lost(path) from None
+        return content
 
     def facts(self, number: int) -> dict[str, Any]:
         """What was told of a round."""
@@ -111,8 +119,12 @@ class Sharing:
         return lambda count, deviation: generator.normal(0.0, deviation, count)
 
     def _remembered(self) -> dict[str, NDArray[np.float64]]:
-        with np.load(self._place(self.number) / "rule.npz", allow_pickle=False) as held:
-            return {name.replace("|", "/"): held[name] for name in held.files}
+        path = self._place(self.number) / "rule.npz"
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
+                return {name.replace("|", "/"): held[name] for name in held.files}
+        except (ValueError, EOFError, BadZipFile):
+            raise _lost(path) from None
 
     def _keep(self, number: int, shared: bytes, rule: dict[str, Any], facts: dict[str, Any]) -> None:
         """The facts come last: by them a round is known to be whole."""
@@ -125,6 +137,11 @@ class Sharing:
 
     def _place(self, number: int) -> Path:
         return self._folder / f"{number:05}"
+
+
+def _lost(path: Path) -> InvalidArgument:
+    """What a round left cannot be made again without the rounds before it."""
+    return InvalidArgument(f"{path} is damaged", "choose another --out")
 
 
 def _as_a_task_of_flower() -> None:

@@ -33,6 +33,7 @@ class Summary:
         failed: a line for each that failed.
         tuning: a line for each method whose learning rate was chosen.
         traffic: bytes of one user.
+        texts: digest of all that the source told; "" where a run did not say.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Summary:
     failed: list[dict[str, Any]] = field(default_factory=list)
     tuning: list[dict[str, Any]] = field(default_factory=list)
     traffic: dict[str, int] = field(default_factory=dict)
+    texts: str = ""
 
     @property
     def arms(self) -> list[str]:
@@ -206,7 +208,8 @@ def summary_of(folder: Path) -> Summary:
     """
     try:
         lines = [json.loads(line) for line in (folder / METRICS).read_text("utf-8").splitlines()]
-        found = Summary(settings=lines[0]["settings"], traffic=lines[0]["bytes"])
+        head = lines[0]
+        found = Summary(settings=head["settings"], traffic=head["bytes"], texts=str(head.get("texts", "")))
     except (OSError, ValueError, LookupError):
         raise InvalidArgument(f"{folder} has no finished run", "antefix-sim run --out FOLDER") from None
     for line in lines[1:]:
