@@ -85,14 +85,12 @@ def choose_users(
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank."""
+    """Numbered lines that are not blank. Bytes that are no UTF-8 come as halves of surrogate pairs."""
     try:
         with open_lines(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line
-    except UnicodeDecodeError as error:
-        raise DataRefused(f"{path} is not UTF-8 text", "save it as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise DataRefused(f"{path} cannot be read: {why}", "check the path and the file") from error
@@ -101,8 +99,21 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def open_lines(path: Path) -> IO[str]:
     """The file as text, unpacked."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")  # a byte order mark may begin it
-    return path.open(encoding="utf-8-sig")
+        # A byte order mark may begin it.
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
+
+
+def require_utf8(where: str, line: str) -> None:
+    """Of a line as `numbered_lines` gives it.
+
+    Raises:
+        DataRefused: it is none; the message has `where`.
+    """
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # the error keeps the whole line, so it is not chained
+        raise DataRefused(f"{where} is not UTF-8 text", "save it as UTF-8, or leave it out") from None
 
 
 def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
@@ -111,6 +122,7 @@ def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
     Raises:
         DataRefused: it cannot be used; the message has `where`, never the text.
     """
+    require_utf8(where, line)
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):  # the error keeps the whole line, so it is not chained

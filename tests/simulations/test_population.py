@@ -248,3 +248,44 @@ def test_without_partitioners_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InvalidArgument, match="partition=iid needs the library flwr-datasets") as refused:
         _partitioner(Columns(partition="iid"), None, 0)
     assert refused.value.hint == "pip install 'antefix[datasets]'"
+
+
+def mailbox_of(folder: Path, *heads: bytes) -> Path:
+    path = folder / "box"
+    mails = (
+        b"From a Mon Jan  1 00:00:00 2024\nFrom: a@example.org\n%s\n\nhello\n\n" % head for head in heads
+    )
+    path.write_bytes(b"".join(mails))
+    return path
+
+
+def test_one_bad_mail_stops_no_import(tmp_path: Path) -> None:
+    heads = (
+        b"Subject: =?utf-8?B?a?=",
+        b"Date: Mon, 1 Jan 2024 00:00:00 +99999999999999999999",
+        b"Date: Mon, 1 Jan 20240000000000000000 00:00:00 +0000",
+        b"Subject: last\nDate: Mon, 1 Jan 2024 00:00:00 +0000",
+    )
+    found = list(read_mbox(mailbox_of(tmp_path, *heads)))
+    assert [one.when is None for one in found] == [True, True, True, False]
+    assert [one.example.prompt for one in found] == ["", "", "", "Subject: last\n"]
+
+
+def test_a_line_that_is_no_utf8_is_one_broken_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    good = json.dumps({"user": "a", "text": "b"}).encode() + b"\n"
+    file.write_bytes(good + good.replace(b"b", b"\xff") + good)
+    broken: list[int] = []
+    assert len(list(read_lines(file, broken.append))) == 2
+    assert broken == [2]
+    with pytest.raises(DataRefused, match=r"line 2 of .*x.jsonl is not UTF-8 text"):
+        list(read_lines(file, None))
+
+
+def test_users_whose_times_cannot_all_be_read_are_counted(tmp_path: Path) -> None:
+    texts = [
+        Text("ann", None if at == 3 else f"2024-01-{at:02}", Example(f"text {at}")) for at in range(1, 13)
+    ]
+    card = Card(**prepare(texts, Choice(new_users=0), tmp_path / "p", "x").facts["card"])
+    assert card.no_order == 1
+    assert "not every time can be read, so as in the source: 1 users" in card.as_text()

@@ -39,6 +39,12 @@ def test_what_cannot_be_made_again_is_named(done: Path, tmp_path: Path, name: st
         run(out, num_server_rounds=rounds)
 
 
+def test_a_prefix_that_leaves_no_room_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"length is 300, and base .* has a context of 256"):
+        run(tmp_path / "out", length=300)
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_texts_are_told(done: Path, tmp_path: Path) -> None:
     content = bytearray((done / "population.db").read_bytes())
     content[4096 : len(content) - 4096] = bytes(len(content) - 8192)

@@ -24,6 +24,10 @@ from antefix_simulations.run.settings import RunSettings
         ({"data": "texts.jsonl", "user-column": "who"}, "user-column is for data of hf:"),
         ({"data": "git:.", "where": "a=b"}, "git: has no columns"),
         ({"where": "sent"}, "^where is COLUMN=VALUE"),
+        ({"private-passes": float("inf")}, "private-passes is inf"),
+        ({"target-epsilon": float("inf")}, "target-epsilon is inf"),
+        ({"server-learning-rate": float("nan")}, "server-learning-rate is nan"),
+        ({"max-texts": 10**24, "min-texts": 10**22}, "max-texts is 1000000000000000000000000"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_a_line(said: dict[str, Any], why: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from antefix import Example
-from antefix_simulations._data import DataRefused, numbered_lines
+from antefix_simulations._data import DataRefused, numbered_lines, require_utf8
 
 __all__ = ["Item", "Task", "examples_of", "pairs", "prompt_of", "read_task"]
 
@@ -101,6 +101,7 @@ def read_task(path: Path) -> Task:
 
 
 def _item(where: str, line: str) -> tuple[str, Item]:
+    require_utf8(where, line)
     try:
         row = json.loads(line)
         split = row["split"]

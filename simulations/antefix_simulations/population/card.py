@@ -22,6 +22,7 @@ class Card:
         broken: numbers of lines that could not be used.
         empty: texts without a letter.
         duplicates: texts that a user has twice, white space and capitals apart.
+        no_order: users of whom some texts have a time that can be read, so their order in the source counts.
         left_out_old: beyond the most texts of a user.
         on_both_sides: held-out texts that somebody trains on.
         too_few: users without enough texts.
@@ -34,6 +35,7 @@ class Card:
     broken: list[int] = field(default_factory=list)
     empty: int = 0
     duplicates: int = 0
+    no_order: int = 0
     left_out_old: int = 0
     on_both_sides: int = 0
     too_few: int = 0
@@ -73,6 +75,11 @@ class Card:
         lines = [
             f"data: {self.source}: {self.users:,} users, {self.texts:,} texts",
             f"  left out: {', '.join(out) or 'nothing'}; {self.too_few:,} users have too few texts",
+            *(
+                [f"  not every time can be read, so as in the source: {self.no_order:,} users"]
+                if self.no_order
+                else []
+            ),
             *(f"  {name}: {value:,g}" for name, value in self.taken.items()),
         ]
         return "\n".join(lines)

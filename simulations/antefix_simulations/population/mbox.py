@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mailbox
 from collections.abc import Iterator
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import parseaddr, parsedate_to_datetime
@@ -25,11 +26,14 @@ def read_mbox(path: Path) -> Iterator[Text]:
     """Every mail with a sender and a text.
 
     Raises:
-        DataRefused: no such file.
+        DataRefused: no such file, or it may not be read.
     """
     if not path.is_file():
         raise DataRefused(f"{path} is no mailbox", "give a file in mbox format")
-    box = mailbox.mbox(path, create=False)
+    try:
+        box = mailbox.mbox(path, create=False)
+    except OSError as error:
+        raise DataRefused(f"{path} cannot be read: {error.strerror}", "check whose it is") from None
     try:
         for mail in box:
             user = _whole(parseaddr(str(mail["From"] or ""))[1].lower())
@@ -42,14 +46,14 @@ def read_mbox(path: Path) -> Iterator[Text]:
 def _when(mail: Message) -> str | None:
     try:
         return time_of(parsedate_to_datetime(str(mail["Date"])))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
 def _subject(mail: Message) -> str:
     try:
         said = _whole(" ".join(str(make_header(decode_header(str(mail["Subject"] or "")))).split()))
-    except (LookupError, ValueError):
+    except (LookupError, ValueError, MessageError):
         return ""
     return f"Subject: {said}\n" if said else ""
 

@@ -118,6 +118,7 @@ def _split(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
         kept = min(texts, choice.max_texts)
         held = min(max(1, round(kept * choice.held_out)), choice.max_held_out)
         file.execute("INSERT INTO users VALUES (?, ?, 0, 0, 0)", (number, name))
+        card.no_order += 0 < dated < texts
         order = "time, at" if dated == texts else "at"
         file.execute(
             f"""INSERT INTO texts

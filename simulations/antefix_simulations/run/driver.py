@@ -74,13 +74,19 @@ class Run:
         """Read the data and open everything.
 
         Raises:
-            InvalidArgument: the folder is of another run, or cannot be made; a run is under way in it.
+            InvalidArgument: the folder is of another run, or cannot be made; a run is under way in it; the
+                prefix leaves no room for a text.
             DataRefused, VaultBusy.
         """
         self.out, self.settings, self._base, self._say, self._progress = out, settings, base, say, progress
         self._tuning = list[dict[str, Any]]()
         if {"lora", "full"} & set(settings.more_arms) and find_spec("peft") is None:
             raise InvalidArgument("the arms lora and full need PEFT", "pip install 'antefix[peft]'")
+        if base.context is not None and settings.length + 2 > base.context:
+            raise InvalidArgument(
+                f"length is {settings.length}, and base {base.name!r} has a context of {base.context}",
+                "ask for a shorter length",
+            )
         with ExitStack() as opening:
             opening.enter_context(held(out))
             with room(out):

@@ -62,7 +62,8 @@ class RunSettings(RoundConfig):
             partition_by, partition_alpha, partition_labels: see `Columns`.
     """
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # one number is a list, and a name, too
+    # One number is a list, and a name, too.
+    model_config = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
 
     min_users: Count = 1
     data: str = "sample"
@@ -73,7 +74,7 @@ class RunSettings(RoundConfig):
     length: Annotated[int, Field(ge=2)] = 8
     users: Annotated[int, Field(ge=0)] = 0
     min_texts: Count = 8
-    max_texts: Annotated[int, Field(ge=2)] = 128
+    max_texts: Annotated[int, Field(ge=2, le=10**9)] = 128
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25
     max_held_out: Count = 24
     new_users: Annotated[float, Field(ge=0, lt=1)] = 0.25
