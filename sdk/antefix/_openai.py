@@ -205,8 +205,8 @@ def _one(word: Callable[[int], str], token: int, logprob: float) -> dict[str, An
 
 
 def _finite(logprob: float) -> float:
-    """JSON has no infinity; OpenAI's own answer for what cannot come."""
-    return max(logprob, -9999.0)
+    """JSON has neither infinity nor NaN; OpenAI's own answer for what cannot come."""
+    return logprob if logprob > -9999.0 else -9999.0  # not max(), which gives NaN back
 
 
 def _reason(finish: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from antefix.errors import (
     AntefixError,
@@ -68,6 +71,12 @@ _STATUS: tuple[tuple[type[AntefixError], int], ...] = (
 )
 OPENAI = ("/v1/completions", "/v1/chat/completions", "/v1/models")
 """Paths of OpenAI's API, whose clients look for an error in their own form."""
+_OF_HTTP = {
+    400: "the body is no JSON, or did not come",
+    404: "nothing is at this path",
+    405: "nothing at this path takes this method",
+}
+"""What the framework refuses by itself, in our words: its own could change, and be of a caller's."""
 _MEANS = {
     206: "The range that was asked for.",
     304: "What is known is what is stored.",
@@ -137,6 +146,7 @@ def install(app: FastAPI, *, to_operator: bool = False) -> None:
     app.add_exception_handler(AntefixError, _told if to_operator else _ours)
     app.add_exception_handler(Refusal, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _unknown)
 
 
 def told(error: AntefixError) -> tuple[int, str, str]:
@@ -169,17 +179,34 @@ async def _http(request: Request, error: Exception) -> Response:
     return error.response(request.url.path)
 
 
+async def _unknown(request: Request, error: Exception) -> Response:
+    """What the framework refuses; a path that is none of ours is taken for one of OpenAI's API."""
+    if not isinstance(error, HTTPException):
+        raise error
+    path, status = request.url.path, error.status_code
+    path = OPENAI[0] if status == 404 and path.startswith("/v1/") else path
+    return _response(path, status, "Refused", _OF_HTTP.get(status, ""), "see /openapi.json", error.headers)
+
+
 async def _invalid(request: Request, error: Exception) -> Response:
     """Where it is wrong and why, not what stood there: it may be private."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    where = ".".join(str(part) for part in found[0]["loc"]) if found else "the request"
     why = str(found[0]["type"]) if found else ""
+    where = _place(found[0]["loc"], why) if found else "the request"
     said = "the body is no JSON" if why == "json_invalid" else f"{where}: {why}"
     return _response(request.url.path, 400, "Refused", said, "see /openapi.json", {})
 
 
+def _place(loc: Sequence[str | int], why: str) -> str:
+    """The way to what is wrong, in names of ours alone: keys of a caller's own are texts like others."""
+    ours = loc[:-1] if why == "extra_forbidden" else loc
+    # A name is a field's at the beginning, and in an item of a list; elsewhere it may be a key of a mapping.
+    known = (at < 2 or isinstance(part, int) or isinstance(ours[at - 1], int) for at, part in enumerate(ours))
+    return ".".join(map(str, compress(ours, known)))
+
+
 def _response(
-    path: str, status: int, kind: str, message: str, hint: str, headers: dict[str, str]
+    path: str, status: int, kind: str, message: str, hint: str, headers: Mapping[str, str] | None
 ) -> Response:
     error = Error(type=kind, message=message, hint=hint)
     body = OpenAIError(error=error) if path in OPENAI else error

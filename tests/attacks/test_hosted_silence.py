@@ -82,6 +82,7 @@ ODD = [
     {"prompt": NEEDLE * 2000},
     {"best_of": NEEDLE},
     {"stream_options": {NEEDLE: True}, "max_tokens": 0},
+    {"stream_options": {NEEDLE: NEEDLE}},
 ]
 
 
@@ -94,20 +95,76 @@ def test_what_cannot_be_meant_is_refused_without_a_word_of_it(
         said = asked(url, token, odd)
     assert 400 <= said.status_code < 500
     assert set(said.json()["error"]) == {"type", "message", "hint"}
-    told = said.text if NEEDLE not in odd else said.text.replace(f"body.{NEEDLE}", "")  # a field's own name
-    assert NEEDLE not in told
+    assert NEEDLE not in said.text
     assert NEEDLE not in "".join(one.getMessage() for one in caplog.records if one.name.startswith("antefix"))
 
 
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"prompt":' * 9000, b"\xff", b"null", b'{"seed":' + b"9" * 9000]
-)
-def test_a_body_that_is_none_is_refused(site: tuple[str, str, Engine], body: bytes) -> None:
+NO_BODIES = [
+    b"[" * 100_000,
+    b'{"prompt":' * 9000,
+    b"\xff",
+    b'{"prompt":"' + NEEDLE.encode() + b'\xff"}',
+    b"null",
+    b'{"seed":' + b"9" * 9000,
+    b'{"seed":' + b"9" * 5000 + b"}",
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("body", NO_BODIES, ids=range(len(NO_BODIES)))
+def test_a_body_that_is_none_is_refused_in_the_form_of_all_refusals(
+    site: tuple[str, str, Engine], body: bytes, path: str
+) -> None:
     url, token, _ = site
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    said = httpx.post(f"{url}/v1/completions", content=body, headers=headers, timeout=30)
-    assert 400 <= said.status_code < 500
+    said = httpx.post(url + path, content=body, headers=headers, timeout=30)
+    assert said.status_code == 400
+    assert set(said.json()["error"]) == {"type", "message", "hint"}
+    assert NEEDLE not in said.text
     assert asked(url, token, {}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"messages": [{"role": "user", "content": "x", NEEDLE: 1}]}, "body.messages.0: extra_forbidden"),
+        ({"messages": [{"role": "user", "content": 1}]}, "body.messages.0.content: string_type"),
+        ({"messages": [], NEEDLE: 1}, "body.messages: too_short"),
+        ({"messages": [{"role": "user", "content": "x"}], NEEDLE: 1}, "body: extra_forbidden"),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "response_format": {NEEDLE: NEEDLE}},
+            "body.response_format: literal_error",
+        ),
+    ],
+)
+def test_a_place_is_told_without_a_word_of_the_callers(
+    site: tuple[str, str, Engine], body: dict[str, Any], place: str
+) -> None:
+    url, token, _ = site
+    headers = {"Authorization": f"Bearer {token}"}
+    said = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    assert said.json()["error"]["message"] == place
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/nothing", 404), ("POST", f"/v1/{NEEDLE}", 404), ("GET", "/v1/completions", 405)],
+)
+def test_what_is_not_there_is_refused_in_openais_form(
+    site: tuple[str, str, Engine], method: str, path: str, status: int
+) -> None:
+    said = httpx.request(method, site[0] + path, content=b"")
+    assert said.status_code == status
+    assert set(said.json()["error"]) == {"type", "message", "hint"}
+    assert NEEDLE not in said.text
+    assert status == 404 or said.headers["Allow"] == "POST"
+
+
+def test_what_is_not_there_elsewhere_is_refused_in_ours(site: tuple[str, str, Engine]) -> None:
+    for method, path, status in (("GET", "/nothing", 404), ("DELETE", "/v1/enrol", 405)):
+        said = httpx.request(method, site[0] + path)
+        assert said.status_code == status
+        assert set(said.json()) == {"type", "message", "hint"}
 
 
 def asked(url: str, token: str, more: dict[str, Any]) -> httpx.Response:

@@ -1,5 +1,7 @@
 """How likely each generated token was: by every way of computing it, and in OpenAI's form."""
 
+import json
+
 import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -87,6 +89,14 @@ def test_a_chat_in_openais_form() -> None:
     assert chunk.choices[0].logprobs is not None
     assert chunk.choices[0].logprobs.content is not None
     assert chunk.choices[0].logprobs.content[0].token == "an"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_what_is_no_number_in_json_is_none_in_an_answer(number: float) -> None:
+    found = Generated("an", (5,), "length", (TokenLogprob(5, number, ((5, number),)),))
+    for chat in (True, False):
+        answer = Answer(chat=chat, model="m", prompt_tokens=3, word=WORDS.__getitem__)
+        assert "-9999.0" in json.dumps(answer.whole(found), allow_nan=False)
 
 
 def test_an_answer_that_was_not_asked_for_logprobs_has_none() -> None:

@@ -9,12 +9,14 @@ with Engine(base, grants) as engine:
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 from antefix import FrozenBase, Generated, GenerationRequest, Prefix
@@ -32,7 +34,7 @@ from antefix_server.engine.rows import Rows
 from antefix_server.engine.scrub import scrub
 from antefix_server.engine.stream import Asked, Stream
 from antefix_server.engine.turns import Turns
-from antefix_server.errors import EngineClosed, EngineLost, NoGrant, UnknownUser
+from antefix_server.errors import EngineClosed, EngineLost, NoGrant, UnknownUser, VaultDamaged
 
 __all__ = ["Engine"]
 
@@ -225,6 +227,10 @@ class Engine:
 
     def _deliver(self, piece: Piece) -> None:
         asked = self._rows[piece.ticket]
+        if any(math.isnan(one.logprob) for one in piece.logprobs):  # JSON has no number for it
+            self._batch.cancel(asked.ticket)
+            self._finish(asked, _not_finite())
+            return
         asked.stream.put(piece.text, piece.logprobs)
         if piece.result is not None:
             self.counts["tokens"] += len(piece.result.tokens)
@@ -245,6 +251,9 @@ class Engine:
                 self._rows[asked.ticket] = asked
             except AntefixError as error:
                 self._finish(asked, error)
+            except Exception as error:  # it neither waits nor runs: nobody else would end it
+                _LOG.error("a request could not be let in: %s", type(error).__name__)
+                self._finish(asked, EngineLost())
 
     def _require_still(self, asked: Asked) -> None:
         """Of who has waited: so many wait that `_look` does not come to all of them in time.
@@ -301,8 +310,7 @@ class Engine:
         at_it = {one.user for one in self._rows.values() if one.applied is not None}
         try:
             self._grants.tidy()
-            self._check(at_it)
-            self._check(self._some(others, started + _OTHERS_S))
+            self._check(chain(at_it, self._some(others, started + _OTHERS_S)))
             self._sure = started
         except AntefixError as error:
             if started - self._sure > self.limits.doubt_s:
@@ -323,15 +331,21 @@ class Engine:
     def _check(self, users: Iterable[bytes], *, sure: bool = False) -> None:
         """End what does not hold any more; with `sure`, also of whom that cannot be told.
 
+        What is damaged of one user ends that user alone: else it would leave everybody's grants in doubt.
+
         Raises:
-            AntefixError: it cannot be told.
+            AntefixError: it cannot be told; or all of them are damaged, as if the vault were.
         """
-        dropped = 0
+        dropped, told = 0, False
+        damaged: AntefixError | None = None
         for user in users:
             holds: set[Applied] = set()
             why: AntefixError = GrantRefused("it does not hold any more")
             try:
                 holds = self._holding(user)
+                told = True
+            except (VaultDamaged, EngineLost) as error:
+                why = damaged = error
             except AntefixError as error:
                 if not sure:
                     raise
@@ -340,12 +354,25 @@ class Engine:
             self._end(partial(_asks_over, user, holds), why)
         if dropped:
             self._scrub()
+        if damaged is not None and not told and not sure:
+            raise damaged
 
     def _holding(self, user: bytes) -> set[Applied]:
+        """What holds of a user's.
+
+        Raises:
+            VaultDamaged, EngineLost: about this user's rows, or the whole vault.
+            AntefixError: it cannot be told.
+        """
         try:
             return {Applied.by(one) for one in self._grants.of(user)}
         except UnknownUser:
             return set()
+        except AntefixError:
+            raise
+        except Exception as error:  # a bit of a page makes a row's bytes a text, and nobody thinks of it
+            _LOG.error("a user's grants cannot be read: %s", type(error).__name__)
+            raise EngineLost from None  # as over a line
 
     def _scrub(self) -> None:
         try:
@@ -371,6 +398,12 @@ class Engine:
         name = "finished" if isinstance(result, Generated) else "cancelled" if result is None else "failed"
         self.counts[name] += 1
         asked.stream.end(result or EngineClosed())
+
+
+def _not_finite() -> InvalidArgument:
+    return InvalidArgument(
+        "the model's numbers are NaN or infinite under this prefix", "train it anew, or ask without it"
+    )
 
 
 def _over(user: bytes, holds: set[Applied], one: Applied | None) -> bool:
