@@ -271,6 +271,23 @@ def test_one_bad_mail_stops_no_import(tmp_path: Path) -> None:
     assert [one.example.prompt for one in found] == ["", "", "", "Subject: last\n"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("x" * 999, id="a name that no file can have"),
+        pytest.param(
+            "/proc/self/mem",
+            id="fails while it is read",
+            marks=pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="of Linux alone"),
+        ),
+    ],
+)
+def test_a_mailbox_that_cannot_be_read_is_the_fault_of_the_source(path: str) -> None:
+    """Elsewhere it was told as a folder that cannot be written, or as a traceback."""
+    with pytest.raises(DataRefused, match=f"^{path} cannot be read: "):
+        list(read_mbox(Path(path)))
+
+
 def test_a_line_that_is_no_utf8_is_one_broken_line(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     good = json.dumps({"user": "a", "text": "b"}).encode() + b"\n"

@@ -28,12 +28,16 @@ def read_mbox(path: Path) -> Iterator[Text]:
     Raises:
         DataRefused: no such file, or it may not be read.
     """
+    try:
+        yield from _texts(path)
+    except OSError as error:
+        raise DataRefused(f"{path} cannot be read: {error.strerror}", "check the path and the file") from None
+
+
+def _texts(path: Path) -> Iterator[Text]:
     if not path.is_file():
         raise DataRefused(f"{path} is no mailbox", "give a file in mbox format")
-    try:
-        box = mailbox.mbox(path, create=False)
-    except OSError as error:
-        raise DataRefused(f"{path} cannot be read: {error.strerror}", "check whose it is") from None
+    box = mailbox.mbox(path, create=False)
     try:
         for mail in box:
             user = _whole(parseaddr(str(mail["From"] or ""))[1].lower())
