@@ -42,7 +42,9 @@ class RoundConfig(BaseModel):
         patience: rounds without a lower loss after which the run ends; 0 for never.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_kebab, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=_kebab, populate_by_name=True, allow_inf_nan=False
+    )
 
     num_server_rounds: Annotated[int, Field(ge=1, le=100_000)] = 3
     strategy: str = "fedavg"

@@ -242,6 +242,9 @@ def test_a_run_config_is_read_and_checked() -> None:
     assert found.plan.privacy is not None
     assert found.plan.privacy.epsilon(5) <= 8.0 + 1e-6
     assert type(found.rule).__name__ == "FedAdam"
+    for name in ("noise-multiplier", "target-epsilon", "server-learning-rate", "clip"):
+        with pytest.raises(InvalidArgument, match=f"'{name}'.*finite number"):
+            RoundConfig.read({name: float("inf")})
     with pytest.raises(InvalidArgument, match="num-server-rounds"):
         RoundConfig.read({"num-server-rounds": 0})
     with pytest.raises(InvalidArgument, match="no-such"):
