@@ -3,9 +3,11 @@
 import time
 from dataclasses import dataclass
 
+import pytest
 import torch
 
 from antefix import FrozenBase, Prefix
+from antefix._batch import Piece, RunningBatch
 from antefix.grants import Grant, granted
 from antefix.keys import DeviceKeys
 from antefix.records import shape_of
@@ -97,3 +99,14 @@ def prefix_of(base: FrozenBase, name: str, length: int = 5) -> Prefix:
     """The same numbers for the same name."""
     dice = torch.Generator().manual_seed(int.from_bytes(some_bytes(name, 4), "big"))
     return Prefix(torch.randn(base.layout.size(length), generator=dice) * 0.5, base.layout, base.fingerprint)
+
+
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that something can happen in the middle of an answer."""
+    step = RunningBatch.step
+
+    def slowly(batch: RunningBatch) -> list[Piece]:
+        time.sleep(0.02)
+        return step(batch)
+
+    monkeypatch.setattr(RunningBatch, "step", slowly)

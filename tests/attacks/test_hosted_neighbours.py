@@ -14,7 +14,6 @@ import torch
 from sqlalchemy import LargeBinary, String, Table, select, type_coerce, update
 
 from antefix import GenerationRequest, Prefix, generate
-from antefix._batch import Piece, RunningBatch
 from antefix._openai import ChatAsked
 from antefix.grants import Grant
 from antefix_server._schema import facts, records
@@ -26,7 +25,7 @@ from antefix_server.gateway import application
 from antefix_server.hosting import Hosting
 from antefix_server.vault import Vault
 from tests import tiny
-from tests.hosting import Host, Member
+from tests.hosting import Host, Member, slow_steps
 from tests.loopback import serving
 from tests.processes import wait_for
 from tests.vaults import new_vault
@@ -46,13 +45,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = RunningBatch.step
-
-    def slowly(batch: RunningBatch) -> list[Piece]:
-        time.sleep(0.02)
-        return step(batch)
-
-    monkeypatch.setattr(RunningBatch, "step", slowly)
+    slow_steps(monkeypatch)
 
 
 def alone(settings: dict[str, Any], prefix: Prefix | None) -> str:

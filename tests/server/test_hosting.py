@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import select, update
 
 from antefix import GenerationRequest, Prefix, generate
-from antefix._batch import Piece, RunningBatch
 from antefix.errors import InvalidArgument
 from antefix.grants import Epoch
 from antefix.keys import DeviceKeys
@@ -33,7 +32,7 @@ from antefix_server.hosting import Hosting
 from antefix_server.vault import Vault
 from tests import tiny
 from tests.client.people import tiny_folder
-from tests.hosting import Host, Member
+from tests.hosting import Host, Member, slow_steps
 from tests.loopback import serving
 from tests.processes import command, free_port, up
 from tests.sealed import some_bytes
@@ -73,13 +72,7 @@ def site(vault: Vault) -> Iterator[Site]:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = RunningBatch.step
-
-    def slowly(batch: RunningBatch) -> list[Piece]:
-        time.sleep(0.02)
-        return step(batch)
-
-    monkeypatch.setattr(RunningBatch, "step", slowly)
+    slow_steps(monkeypatch)
 
 
 def alone(prefix: Prefix | None, tokens: int = 12) -> str:
