@@ -101,12 +101,12 @@ def prefix_of(base: FrozenBase, name: str, length: int = 5) -> Prefix:
     return Prefix(torch.randn(base.layout.size(length), generator=dice) * 0.5, base.layout, base.fingerprint)
 
 
-def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def slow_steps(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.02) -> None:
     """So that something can happen in the middle of an answer."""
     step = RunningBatch.step
 
     def slowly(batch: RunningBatch) -> list[Piece]:
-        time.sleep(0.02)
+        time.sleep(seconds)
         return step(batch)
 
     monkeypatch.setattr(RunningBatch, "step", slowly)

@@ -36,7 +36,7 @@ from antefix_server.errors import (
 )
 from antefix_server.vault import Vault
 from tests import tiny
-from tests.hosting import Host, prefix_of
+from tests.hosting import Host, prefix_of, slow_steps
 from tests.sealed import some_bytes
 
 BASE = tiny.base("llama")
@@ -119,13 +119,7 @@ def test_who_has_granted_nothing_is_told(host: Host, engine: Engine) -> None:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take as long as those of a real base."""
-    step = RunningBatch.step
-
-    def slowly(batch: RunningBatch) -> list[Piece]:
-        time.sleep(0.01)
-        return step(batch)
-
-    monkeypatch.setattr(RunningBatch, "step", slowly)
+    slow_steps(monkeypatch, 0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Drives a run from its data to its metrics; what is on disk is not done again.
 
-OUT/config.json      settings, base and data card
-OUT/population.db    users and texts. Private
-OUT/rounds/          shared prefixes
-OUT/vault/           sealed private prefixes
-OUT/work/            results of cohorts that are not part of a round yet
-OUT/metrics.jsonl    what was found: the same bytes for the same settings, however often it was cut off
-OUT/times.jsonl      how long things took
-OUT/.lock            of the process that is at it
+In OUT:
+config.json      settings, base and data card
+population.db    users and texts. Private
+rounds/          shared prefixes
+vault/           sealed private prefixes
+work/            results of cohorts that are not part of a round yet
+metrics.jsonl    what was found: the same bytes for the same settings, however often it was cut off
+times.jsonl      how long things took
+.lock            of the process that is at it
 """
 
 from __future__ import annotations
