@@ -52,12 +52,24 @@ def people(tmp_path: Path) -> Iterator[list[Device]]:
     folder = BASE or str(tiny_folder(tmp_path / "base"))
     base = FrozenBase.load(folder)
     made = [
-        Device(tmp_path / f"device{number}", base, folder, texts)
-        for number, texts in enumerate(real_texts(5))
+        taught(tmp_path, f"device{number}", base, folder, texts) for number, texts in enumerate(real_texts(5))
     ]
     yield made
     for device in made:
         device.stop()
+
+
+def taught(folder: Path, name: str, base: FrozenBase, base_folder: str, texts: list[str]) -> Device:
+    """A device with a version in use, so that there is a record to look for.
+
+    Which texts judge is drawn with the profile's keys, and a tiny base does not gain on every draw.
+    """
+    for draw in range(8):
+        device = Device(folder / f"{name}-{draw}", base, base_folder, texts)
+        with device.opened() as model:
+            if model.learn(progress=False).kept:
+                return device
+    raise AssertionError(f"{name} gained nothing on eight draws")
 
 
 def invited(data: Path, name: str) -> str:
