@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,12 +30,14 @@ class Piece:
         text: what can be shown now; may be empty.
         result: of a row that is done.
         logprobs: of the token of this step, if the row asked for it; its text may come later.
+        finite: whether the numbers are that chose this step's token; else the token means nothing.
     """
 
     ticket: int
     text: str
     result: Generated | None
     logprobs: tuple[TokenLogprob, ...] = ()
+    finite: bool = True
 
 
 class RunningBatch:
@@ -185,6 +187,7 @@ class RunningBatch:
 
     def _take(self, hidden: Tensor, slots: Sequence[int]) -> list[Piece]:
         """Choose the next token of each row from `hidden` [slots, hidden]; rows that are done leave."""
+        finite = hidden.isfinite().all(-1).tolist()
         logits = self._base.head.logits(hidden).float()  # of dummies too, for the shape is part of the bits
         rows = [(slot, row, n) for n, slot in enumerate(slots) if (row := self._rows[slot]) is not None]
         if self._banned:
@@ -193,10 +196,10 @@ class RunningBatch:
             logits = logits[[n for _, _, n in rows]]
         tokens = choose(logits, [row.sampler for _, row, _ in rows])
         pieces = []
-        for (slot, row, _), token, asked in zip(rows, tokens, logits, strict=True):
+        for (slot, row, n), token, asked in zip(rows, tokens, logits, strict=True):
             if self.watch is not None:
                 self.watch(row.ticket, asked.clone())
-            pieces.append(row.take(token, asked))
+            pieces.append(replace(row.take(token, asked), finite=finite[n]))
             if pieces[-1].result is not None:
                 self._rows[slot] = None
                 self._arena.clear(slot)

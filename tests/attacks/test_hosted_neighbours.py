@@ -210,6 +210,8 @@ def test_a_prefix_whose_numbers_overflow_is_its_users_own(
             events = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: {")]
             said = [json.loads(event, parse_constant=_not_json) for event in events]
             assert "NaN or infinite" in said[-1]["error"]["message"]
+            silent = {name: asked for name, asked in body.items() if "logprobs" not in name}
+            assert post(f"{url}/v1/{path}", eve, silent).json() == whole.json()
             fine = post(f"{url}/v1/completions", bob, {**BODY, "logprobs": 2})
             assert fine.json()["choices"][0]["text"] == alone(ASKED, prefix)
 

@@ -9,7 +9,6 @@ with Engine(base, grants) as engine:
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -227,7 +226,7 @@ class Engine:
 
     def _deliver(self, piece: Piece) -> None:
         asked = self._rows[piece.ticket]
-        if any(math.isnan(one.logprob) for one in piece.logprobs):  # JSON has no number for it
+        if not piece.finite:
             self._batch.cancel(asked.ticket)
             self._finish(asked, _not_finite())
             return
