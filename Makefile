@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
-FAST := -n auto --dist worksteal -m "not slow and not real"
+# One more than there are cores, since tests wait for disks, clocks and servers in between.
+FAST := -n $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))') --dist worksteal -m "not slow and not real"
 # Many of the slow ones wait for servers, some use all cores or gigabytes: two at a time, on any machine.
 SLOW := -n 2 --dist worksteal -m "(slow or real) and not alone"
 
@@ -33,7 +34,7 @@ test: lint  ## all checks: format, lint, types, import layers, every test (minut
 	$(BIN)/python -m pytest $(SLOW)
 	$(BIN)/python -m pytest -m alone
 
-unit: venv  ## the fast tests only
+unit: venv  ## the fast tests only: a minute
 	$(BIN)/python -m pytest $(FAST)
 
 thorough: venv  ## the slow tests with every number at its largest: kills, forged records (an hour or two)

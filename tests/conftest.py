@@ -32,6 +32,12 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of slow tests alone import what takes seconds; each worker of the fast ones would do so."""
+    fast = "not slow" in config.option.markexpr and collection_path.suffix == ".py"
+    return True if fast and "\npytestmark = pytest.mark.slow\n" in collection_path.read_text() else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The soak first: it takes minutes, and begun last it would leave the other workers idle."""
     items.sort(key=lambda item: "test_soak.py" not in item.nodeid)

@@ -34,6 +34,7 @@ def test_every_link_leads_somewhere(repository: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.slow
 def test_the_page_of_commands_says_what_help_says(repository: Path) -> None:
     page = (repository / "docs" / "commands.md").read_text()
     found = re.findall(r"^## ([^\n]+)\n\n```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

@@ -54,6 +54,7 @@ def test_files_stay_short() -> None:
     assert statistics.median(n for n in lengths.values() if n > 5) <= 160  # an empty __init__ is no file
 
 
+@pytest.mark.slow
 def test_functions_stay_short(nodes: list[tuple[str, ast.AST]]) -> None:
     functions = [
         (where, node) for where, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -61,6 +62,7 @@ def test_functions_stay_short(nodes: list[tuple[str, ast.AST]]) -> None:
     assert [(where, node.name) for where, node in functions if code_lines(node) > 70] == []
 
 
+@pytest.mark.slow
 def test_no_assert_guards_anything(nodes: list[tuple[str, ast.AST]]) -> None:
     """`python -O` removes assert statements, so in the packages there are none."""
     assert [where for where, node in nodes if isinstance(node, ast.Assert)] == []

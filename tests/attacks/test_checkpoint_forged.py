@@ -170,6 +170,7 @@ def test_what_is_no_file_is_refused(path: Path, kind: str) -> None:
     refused(path, "cannot be read")
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_is_believed(path: Path) -> None:
     content = path.read_bytes()
     random_places = random.Random(0).sample(range(8 * len(content)), 60)

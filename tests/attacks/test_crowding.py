@@ -25,6 +25,7 @@ from tests.vaults import Person, new_vault
 PHONE = DeviceKeys(some_bytes("phone", 64))
 
 
+@pytest.mark.slow
 def test_an_address_has_so_many_connections(tmp_path: Path) -> None:
     with new_vault(tmp_path / "vault") as vault:
         certificate = _tls.own(vault.folder, [])

@@ -37,6 +37,7 @@ def not_followed(model: PersonalModel, change: bytes) -> None:
     assert snapshot(model.status().folder) == before
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_and_no_cut_of_a_change_passes(three: list[PersonalModel]) -> None:
     phone, laptop, tablet = three
     change = removed(phone, laptop)

@@ -62,6 +62,7 @@ def ntt(values: list[int]) -> list[int]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read under /proc")
 def test_of_an_epoch_that_is_over_no_key_is_in_memory(tmp_path: Path) -> None:
     seed = some_bytes("the seed of an epoch", 32)

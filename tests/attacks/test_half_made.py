@@ -28,6 +28,7 @@ def new(folder: Path) -> Vault:
     return Vault.create(folder / "vault", operator_keys(CODE).public, settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_backup_that_is_killed_leaves_nothing_for_long(step: str, tmp_path: Path) -> None:
     """Least of all, in the folder of the vault, a second log with the salts of whom it removed."""
@@ -64,6 +65,7 @@ def test_two_backups_to_one_file_do_not_mix(tmp_path: Path) -> None:
         assert half.read_bytes() == b"half"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -42,6 +42,7 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         thread.join(20)
 
 
+@pytest.mark.slow
 def test_half_requests_are_let_go(port: int) -> None:
     held = []
     for _ in range(30):

@@ -34,6 +34,8 @@ from tests.processes import wait_for
 from tests.sealed import some_bytes
 from tests.vaults import new_vault
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 ASKED: dict[str, Any] = {"prompt": "An ornament", "max_new_tokens": 12, "ignore_eos": True}
 LONG: dict[str, Any] = {**ASKED, "max_new_tokens": 200}

@@ -24,6 +24,8 @@ from tests.hosting import Host, prefix_of
 from tests.sealed import some_bytes
 from tests.vaults import new_vault
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 ASKED: dict[str, Any] = {"prompt": "An ornament", "max_new_tokens": 10, "ignore_eos": True}
 

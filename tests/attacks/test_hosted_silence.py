@@ -18,6 +18,8 @@ from tests.hosting import Host
 from tests.loopback import serving
 from tests.vaults import new_vault
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 NEEDLE = "what a user wrote"
 

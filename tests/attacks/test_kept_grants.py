@@ -30,6 +30,8 @@ from tests.hosting import Host
 from tests.sealed import some_bytes
 from tests.servers import Server, server
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 
 

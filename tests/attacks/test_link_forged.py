@@ -108,6 +108,7 @@ def test_keys_that_are_none_are_refused_even_by_their_own_fingerprint(phone: Per
         not_admitted(phone, to_bytes(forged), forged.fingerprint)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_and_no_cut_of_a_welcome_passes(phone: PersonalModel, laptop: PersonalModel) -> None:
     welcome = welcome_of(phone, laptop)
     for forged in (*flipped(welcome), *cut(welcome)):

@@ -70,6 +70,7 @@ def test_the_first_version_of_a_profile_that_was_cut_off_is_found(folder: Path) 
         assert value(model) == 1.0
 
 
+@pytest.mark.slow
 def test_what_was_dropped_does_not_come_back_from_its_file(tmp_path: Path) -> None:
     with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=tiny.base("llama")) as model:
         remember_learn_and_remove(model)

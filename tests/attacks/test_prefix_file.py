@@ -146,6 +146,7 @@ def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, len(twice).to_bytes(8, "little") + twice + CONTENT[HEADER_END:], "not JSON")
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(at=st.integers(0, HEADER_END - 1), bit=st.integers(0, 7))
 def test_no_flipped_bit_of_the_header_passes_unnoticed(at: int, bit: int) -> None:

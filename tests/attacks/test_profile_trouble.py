@@ -51,6 +51,7 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_writes_are_refused_and_nothing_is_lost(folder: Path) -> None:
     with opened(folder) as model:
         texts, size = model.texts(), (folder / "texts").stat().st_size
@@ -84,6 +85,7 @@ def test_a_profile_that_cannot_be_made_leaves_nothing_in_the_way(tmp_path: Path)
     PersonalModel.create(tmp_path / "new", unlock=KEY, base=tiny.base("llama")).close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
 @pytest.mark.parametrize("name", ["profile.json", "keys"])
 def test_without_card_or_keys_it_says_what_to_put_back(name: str, damage: str, folder: Path) -> None:
@@ -137,6 +139,7 @@ def test_a_version_put_in_place_of_another_is_refused(folder: Path) -> None:
         model.generate("Note", max_new_tokens=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
 def test_a_damaged_checkpoint_is_as_good_as_none(damage: str, folder: Path) -> None:
     def stop(done: int, steps: int) -> None:

@@ -14,6 +14,8 @@ from tests.attacks.forge import run_cuts, run_flips, run_mutants, run_swaps, sig
 from tests.counts import thorough
 from tests.sealed import Owner, address_of, some_bytes
 
+pytestmark = pytest.mark.slow
+
 ANN, BOB = Owner.named("ann"), Owner.named("bob")
 RECORD = ANN.seal(some_bytes("payload", 2000))
 

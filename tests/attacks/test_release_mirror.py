@@ -13,6 +13,8 @@ from tests.client.releasing import LONG, SHORT, Home, at_home
 from tests.mirrors import Mirror, mirroring
 from tests.sdk.saved import save_base
 
+pytestmark = pytest.mark.slow
+
 LASTING = ["damaged", "truncates", "stalls", "trickles", "endless", "packed"]
 SLOW = ["stalls", "trickles"]
 OF_RANGES = ["no ranges", "another range", "wrong bytes of a range"]

@@ -16,6 +16,8 @@ from tests.client.devices import device, learned, link, record, value
 from tests.client.people import KEY, NOTES, reopened
 from tests.client.test_model import useless_rule
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[PersonalModel]:

@@ -18,6 +18,8 @@ from tests.sealed import some_bytes
 from tests.servers import enrolled
 from tests.vaults import new_vault
 
+pytestmark = pytest.mark.slow
+
 
 def opened(url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     host, port = url.removeprefix("https://").split(":")

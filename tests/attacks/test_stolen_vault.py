@@ -95,6 +95,7 @@ def test_without_the_key_file_there_is_not_even_an_id(loot: Loot) -> None:
         assert needles.within(path.read_bytes()) == set(), path.name
 
 
+@pytest.mark.slow
 def test_without_the_key_file_no_row_opens_under_anything_found(loot: Loot) -> None:
     shelf = Shelf(Database.of_backup(loot.folder / "backups" / "records"))
     rows = [row for batch in shelf.rows() for row in batch]

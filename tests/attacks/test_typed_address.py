@@ -17,6 +17,7 @@ from tests.vaults import new_vault
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
+@pytest.mark.slow
 def test_the_code_goes_to_no_host_that_the_server_is_not_called(tmp_path: Path) -> None:
     with new_vault(tmp_path / "vault") as vault:
         certificate = _tls.own(vault.folder, [])

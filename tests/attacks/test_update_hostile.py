@@ -24,6 +24,8 @@ from antefix_server.strategy import PrefixRounds
 from tests.rounding import Device, replied, rig, sealed_in, signed
 from tests.sealed import some_bytes
 
+pytestmark = pytest.mark.slow
+
 PLAN = RoundPlan(rounds=1, min_users=3, steps=1, timeout_s=3, clip=0.5)
 SIZE = 0
 

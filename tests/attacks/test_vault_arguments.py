@@ -74,6 +74,7 @@ def test_a_number_of_users_that_cannot_be_meant_is_refused(count: int, folder: P
         vault.enrol_many(count)
 
 
+@pytest.mark.slow
 def test_sixteen_bytes_of_anything_are_nobody(folder: Path) -> None:
     with Vault.open(folder) as vault:
         for user in (

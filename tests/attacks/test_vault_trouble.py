@@ -49,6 +49,7 @@ def fill(vault: Vault, people: list[Person]) -> None:
         people.append(person)
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_writes_and_loses_nothing(small_disk: Path) -> None:
     vault = new_vault(small_disk / "vault")
     people: list[Person] = []
@@ -64,6 +65,7 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(small_disk: Path) -> None:
         assert [person.stored(reader) for person in people] == [person.record for person in people]
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_a_removal_is_refused_or_destroys_the_key(small_disk: Path) -> None:
     vault = new_vault(small_disk / "vault")
     people = []

@@ -64,6 +64,7 @@ def answers(call: Callable[[], object]) -> None:
     assert done, "it waits for the learn"
 
 
+@pytest.mark.slow
 def test_nothing_waits_for_a_learn(model: PersonalModel, tmp_path: Path) -> None:
     model.remember(NOTES)
     with learning(model) as run:
@@ -103,6 +104,7 @@ def test_what_is_removed_meanwhile_is_not_learned(model: PersonalModel) -> None:
     assert not run.report.resumed
 
 
+@pytest.mark.slow
 def test_a_version_that_came_meanwhile_must_be_beaten_too(
     model: PersonalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_version_that_came_meanwhile_must_be_beaten_too(
     assert [one.number for one in model.versions()] == ([1, 2, 3] if run.report.kept else [1, 2])
 
 
+@pytest.mark.slow
 def test_a_base_that_was_changed_meanwhile_ends_it(model: PersonalModel) -> None:
     model.remember(NOTES)
     with learning(model) as run:
@@ -128,6 +131,7 @@ def test_a_base_that_was_changed_meanwhile_ends_it(model: PersonalModel) -> None
     assert model.versions() == []
 
 
+@pytest.mark.slow
 def test_two_learns_take_turns(tmp_path: Path) -> None:
     with PersonalModel.create(tmp_path / "p", unlock=KEY, base=tiny.base("llama")) as model:
         model.remember(NOTES)

@@ -12,6 +12,8 @@ from antefix_client import PersonalModel
 from antefix_client.cli import app
 from tests.client.people import KEY, NOTES, tiny_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

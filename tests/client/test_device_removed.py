@@ -18,6 +18,8 @@ from tests.client.people import opened, reopened
 from tests.client.test_membership import joined
 from tests.servers import Server, server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

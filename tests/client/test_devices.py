@@ -48,6 +48,7 @@ def conflict(phone: PersonalModel, laptop: PersonalModel) -> None:
     assert phone.receive(theirs).beside
 
 
+@pytest.mark.slow
 def test_what_one_device_learned_the_other_uses(phone: PersonalModel, tmp_path: Path) -> None:
     phone.remember(NOTES)
     assert phone.learn(progress=False).version == 2

@@ -34,6 +34,7 @@ def learn(name: str, value: float) -> None:
         learned(model, value)
 
 
+@pytest.mark.slow
 def test_a_conflict_is_reported_and_chosen(devices: Path) -> None:
     learn("phone", 1.0)
     run("export", "first", "--what", "record", "--profile", "phone")
@@ -51,6 +52,7 @@ def test_a_conflict_is_reported_and_chosen(devices: Path) -> None:
     assert run("roll-back", beside, "--profile", "laptop").stdout == "version 3 is version 2 again\n"
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_two_lines(devices: Path) -> None:
     zeros = "0000 " * 8
     phone = run("device", "show", "--profile", "phone").stdout.strip()
@@ -72,6 +74,7 @@ def test_what_is_refused_is_two_lines(devices: Path) -> None:
     assert not (devices / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_device_is_removed(devices: Path) -> None:
     made(devices, "tablet")
     phone, laptop, tablet = (

@@ -24,6 +24,8 @@ from tests.client.people import KEY
 from tests.client.test_server_cli import run
 from tests.servers import Server, server
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 ASKED: dict[str, Any] = {"model": "personal", "prompt": "An ornament", "max_tokens": 8, "temperature": 0}
 

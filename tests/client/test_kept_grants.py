@@ -25,6 +25,8 @@ from tests.loopback import serving
 from tests.processes import wait_for
 from tests.servers import Server, server
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 
 

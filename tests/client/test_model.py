@@ -26,6 +26,8 @@ from antefix_client.errors import (
 from tests import tiny
 from tests.client.people import KEY, NOTES, opened, reopened
 
+pytestmark = pytest.mark.slow
+
 
 def test_remembers_learns_and_writes(model: PersonalModel) -> None:
     assert model.remember(NOTES) == len(NOTES)

@@ -21,6 +21,8 @@ from tests.client.releasing import LONG, PHONE, Home, at_home
 from tests.releases import a_file, a_release
 from tests.sdk.saved import save_base
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

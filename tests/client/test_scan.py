@@ -13,6 +13,8 @@ from tests.client.people import KEY, NOTES, opened
 from tests.sealed import some_bytes
 from tests.server.needles import Needles
 
+pytestmark = pytest.mark.slow
+
 PASSPHRASE = "a passphrase of several words"
 TEXTS = [f"{note} Its number is {some_bytes(note, 3).hex()}." for note in NOTES]
 

@@ -23,6 +23,8 @@ from tests import tiny
 from tests.client.people import KEY, NOTES, tiny_folder
 from tests.loopback import serving
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a token of the tests"
 
 

@@ -121,6 +121,7 @@ def test_what_is_rewritten_is_gone_from_the_old_file(log: TextLog) -> None:
     old.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=300), max_size=4), max_size=6))
 def test_any_texts_come_back(batches: list[list[str]]) -> None:

@@ -75,6 +75,7 @@ def test_beams_and_rows_may_be_asked_for_together() -> None:
     assert (1, found[1].text) in pieces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", *tiny.slow(*tiny.CAUSAL[1:])])
 def test_many_searches_at_once_are_each_its_own(family: str) -> None:
     """Prompts of many lengths, under prefixes of many lengths, an infix and none, some ending early."""

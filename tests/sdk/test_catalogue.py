@@ -254,6 +254,7 @@ def test_gguf_fingerprint_ignores_the_chat_template_alone(tmp_path: Path) -> Non
 # pip itself
 
 
+@pytest.mark.slow
 def test_pip_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port: nobody listens
@@ -263,6 +264,7 @@ def test_pip_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         _catalogue.pip_download("tiny==1", tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_pip_never_builds_a_source_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Building one would run its setup.py."""
     (tmp_path / "links").mkdir()

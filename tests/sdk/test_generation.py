@@ -100,6 +100,7 @@ def ragged(base: FrozenBase) -> list[GenerationRequest]:
     return requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(
     "family",
@@ -261,6 +262,7 @@ def test_poisoned_neighbours_change_only_roundings(
         torch.testing.assert_close(found[1], wanted[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_exact_rows_of_other_sizes_change_nothing() -> None:
     base = tiny.base("llama")
     ask = GenerationRequest(prompt="An ornament", prefix=prefix_for(base, 4), max_new_tokens=10)
@@ -286,6 +288,7 @@ def test_exact_mode_holds_on_a_real_base() -> None:
 # --- what callers see
 
 
+@pytest.mark.slow
 def test_results_come_in_the_order_of_requests() -> None:
     base = tiny.base("llama")
     requests = ragged(base)
@@ -306,6 +309,7 @@ def test_drawing_is_repeatable_and_follows_the_seed() -> None:
     assert found == [one.tokens for one in generate(base, requests)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [False, True])
 def test_pieces_add_up_to_the_text(exact: bool) -> None:
     base = tiny.base("llama")

@@ -108,6 +108,7 @@ def empty(base: FrozenBase) -> OneRow:
     return OneRow(base, base.layout.split(torch.zeros(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_generating_is_reading_under_the_same_kinds_in_any_company(family: str, beams: int) -> None:

@@ -63,6 +63,7 @@ def test_the_published_tree_has_its_roots(size: int) -> None:
     assert naive([leaf_hash(leaf) for leaf in LEAVES[:size]]).hex() == ROOTS[size - 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.integers(1, 130), st.data())
 def test_honest_proofs_pass_and_others_do_not(size: int, data: st.DataObject) -> None:

@@ -76,6 +76,7 @@ def test_two_hundred_neighbourhoods_change_no_bit(others: Any, place: int) -> No
     check("llama", others, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", *tiny.slow("gpt2", "bart", "t5")])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
@@ -83,6 +84,7 @@ def test_neighbours_change_no_bit(family: str, others: Any, place: int) -> None:
     check(family, others, place)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5), workers=st.integers(2, 3), flight=st.integers(1, 3))
 def test_neighbours_change_no_bit_in_any_order_of_workers(
@@ -91,6 +93,7 @@ def test_neighbours_change_no_bit_in_any_order_of_workers(
     check("llama", others, place, PLAN.model_copy(update={"workers": workers, "users_in_flight": flight}))
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit_when_each_runs_alone(others: Any, place: int) -> None:

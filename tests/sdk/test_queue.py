@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ def drain(queue: Any) -> list[Any]:
 sizes = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(sizes=sizes, at_once=st.booleans())
 def test_every_row_runs_once_at_a_shape_that_it_alone_names(
     sizes: list[tuple[int, int]], at_once: bool

@@ -39,6 +39,7 @@ RELEASES = st.builds(
 FEWER = settings(max_examples=thorough(40, 400), deadline=None)  # to draw a release takes long
 
 
+@pytest.mark.slow
 @FEWER
 @given(RELEASES)
 def test_what_is_signed_is_what_is_read(release: Release) -> None:
@@ -48,12 +49,14 @@ def test_what_is_signed_is_what_is_read(release: Release) -> None:
     assert read.digest == release.digest
 
 
+@pytest.mark.slow
 @FEWER
 @given(RELEASES, RELEASES)
 def test_two_releases_have_two_digests(one: Release, other: Release) -> None:
     assert (one.digest == other.digest) == (one == other)
 
 
+@pytest.mark.slow
 @FEWER
 @given(RELEASES, st.data())
 def test_a_changed_character_is_refused(release: Release, data: st.DataObject) -> None:
@@ -147,6 +150,7 @@ def test_a_device_takes_what_is_new_and_the_same_again() -> None:
     assert Seen.model_validate_json(seen.model_dump_json()) == seen
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 1)), max_size=30))
 def test_a_device_never_goes_back_and_never_sees_two_of_one(steps: list[tuple[int, int, int]]) -> None:
     """Whatever comes in whatever order: serial, version, and one of two variants of that version."""

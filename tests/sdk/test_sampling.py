@@ -20,6 +20,7 @@ def drawn(logits: Tensor, count: int = 4000, **wanted: Any) -> Tensor:
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.25, 0.05]).log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "shares"),
     [

@@ -22,6 +22,7 @@ def rows_for(base: FrozenBase, sizes: list[tuple[int, int]], seed: int = 0) -> l
     return [Row(tokens(n), tokens(t), tokens(n + 3) if source else ()) for n, t in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("length", [1, 5])
 @pytest.mark.parametrize("at_once", [{}, {"rows": 6, "width": 32}], ids=["row by row", "at once"])

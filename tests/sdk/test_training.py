@@ -67,6 +67,7 @@ def plain_loop(base: FrozenBase, spec: PrefixSpec, plan: TrainingPlan, start: Pr
     return flat.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", *tiny.slow("gpt2", "bart", "t5")])
 @pytest.mark.parametrize("batching", ["stacked", "alone"])
 def test_training_among_others_equals_a_plain_loop(family: str, batching: str) -> None:
@@ -84,6 +85,7 @@ def test_training_among_others_equals_a_plain_loop(family: str, batching: str) -
     assert (ours - wanted).norm() <= 1e-4 * moved
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_keeps_the_better_of_start_and_end() -> None:
     base = tiny.base("llama")
     good = train(
@@ -92,6 +94,7 @@ def test_training_lowers_the_loss_and_keeps_the_better_of_start_and_end() -> Non
     assert good["u"].loss_after < good["u"].loss_before - 0.3
 
 
+@pytest.mark.slow
 def test_training_that_makes_it_worse_is_thrown_away() -> None:
     base = tiny.base("llama")
     texts = [Example(completion="tile tile tile")] * 5 + [Example(completion="QUITE ANOTHER TEXT!")]
@@ -104,12 +107,14 @@ def test_training_that_makes_it_worse_is_thrown_away() -> None:
     assert kept.loss_after == kept.loss_before
 
 
+@pytest.mark.slow
 def test_users_stop_early_on_their_own_validation_texts() -> None:
     plan = PLAN.model_copy(update={"max_steps": 60, "evaluate_every": 2, "patience": 1, "learning_rate": 1.0})
     done = train(tiny.base("llama"), {"a": TEXTS, "b": TEXTS[:6]}, PrefixSpec(length=3), plan, progress=False)
     assert min(user.steps for user in done.values()) < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "bart"])
 def test_mlp_starts_exactly_at_the_start_and_is_dropped(family: str) -> None:
     base = tiny.base(family)
@@ -133,6 +138,7 @@ def score_before(base: FrozenBase, start: Prefix) -> float:
     return train(base, {"u": TEXTS}, PrefixSpec(length=4), plan, start=start, progress=False)["u"].loss_before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["examples", "words", "zeros", "random"])
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_every_start_keeps_the_sink(start: Start, family: str) -> None:

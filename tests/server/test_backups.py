@@ -48,6 +48,7 @@ def lose(vault: Vault) -> Settings:
     return Settings(origin="test/removals", url=vault.settings.url)
 
 
+@pytest.mark.slow
 def test_after_the_loss_of_the_disk_the_living_are_back_and_the_removed_are_not(vault: Vault) -> None:
     people = [Person.enrolled(vault, f"user {n}") for n in range(12)]
     for person in people:
@@ -97,6 +98,7 @@ def test_the_backup_of_the_records_has_nothing_of_anybody(vault: Vault, tmp_path
     vault.close()
 
 
+@pytest.mark.slow
 def test_a_backup_goes_on_beside_writers(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that are replaced and removed while they are copied: what is restored is whole."""
     people = [Person.enrolled(vault, f"user {n}") for n in range(30)]

@@ -43,6 +43,7 @@ def refused(*words: object, said: str) -> None:
     assert len(rest) <= 1
 
 
+@pytest.mark.slow
 def test_a_user_from_the_first_day_to_the_last(data: Path, tmp_path: Path) -> None:
     said = json.loads(run("users", "add", "Ann", "--json").stdout)
     with Vault.open(data) as vault:
@@ -116,6 +117,7 @@ def test_backups_go_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "ann" in run("users", "list").stdout
 
 
+@pytest.mark.slow
 def test_a_base_is_published_promoted_and_withdrawn(data: Path, tmp_path: Path) -> None:
     base = save_base(tmp_path / "tiny")
     first = json.loads(run("base", "publish", base, "--note", "first", "--json").stdout)

@@ -17,6 +17,8 @@ from tests.sdk.saved import save_base
 from tests.server.test_gateway import PHONE, joined
 from tests.vaults import new_vault
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Iterator[Vault]:

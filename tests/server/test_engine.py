@@ -39,6 +39,8 @@ from tests import tiny
 from tests.hosting import Host, prefix_of, slow_steps
 from tests.sealed import some_bytes
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 LONG = {"prompt": "An ornament", "max_new_tokens": 200, "ignore_eos": True}
 

@@ -27,6 +27,8 @@ from tests.sealed import some_bytes
 from tests.server.test_gateway import asked
 from tests.vaults import new_vault
 
+pytestmark = pytest.mark.slow
+
 PHONE = DeviceKeys(some_bytes("phone", 64))
 LAPTOP = DeviceKeys(some_bytes("laptop", 64))
 

@@ -18,6 +18,8 @@ from tests.loopback import serving
 from tests.sealed import some_bytes
 from tests.vaults import Person
 
+pytestmark = pytest.mark.slow
+
 PHONE = DeviceKeys(some_bytes("phone", 64))
 LAPTOP = DeviceKeys(some_bytes("laptop", 64))
 LIMITS = Limits(record_bytes=100_000)

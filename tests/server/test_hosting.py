@@ -38,6 +38,8 @@ from tests.processes import command, free_port, up
 from tests.sealed import some_bytes
 from tests.servers import enrolled
 
+pytestmark = pytest.mark.slow
+
 BASE = tiny.base("llama")
 ANN = DeviceKeys(some_bytes("ann's phone", 64))
 ASKED: dict[str, Any] = {"prompt": "An ornament", "max_tokens": 12, "temperature": 0}

@@ -25,6 +25,7 @@ def intact(found: Tally, kills: int) -> None:
     assert found.undecided > kills // 4  # and many kills hit one
 
 
+@pytest.mark.slow
 def test_ten_kills_lose_nothing_and_bring_nobody_back(database: str | None, tmp_path: Path) -> None:
     found = tally(tmp_path, 10, database)
     assert (found.kills, found.lost, found.torn, found.back) == (10, 0, 0, 0)

@@ -27,6 +27,7 @@ def rows(vault: Vault) -> list[int]:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["key_of", "begin_upload", "body"])
 def test_a_removal_at_any_moment_of_an_upload_leaves_nothing(
     step: str, vault: Vault, monkeypatch: pytest.MonkeyPatch

@@ -30,6 +30,8 @@ from antefix_server.vault import Vault
 from tests.sdk.saved import save_base
 from tests.vaults import new_vault, reopen
 
+pytestmark = pytest.mark.slow
+
 CODE = RecoveryCode.generate()
 
 

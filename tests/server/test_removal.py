@@ -21,6 +21,8 @@ from antefix_server.vault import Vault
 from tests.sealed import some_bytes
 from tests.vaults import Person, new_vault, reopen
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_receipt_names_the_records_and_is_in_the_log(vault: Vault) -> None:
     ann, bob = Person.enrolled(vault, "ann"), Person.enrolled(vault, "bob")

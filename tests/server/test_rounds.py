@@ -19,6 +19,8 @@ from antefix_server.privacy import Privacy
 from antefix_server.strategy import PrefixRounds
 from tests.rounding import Device, base, replied, rig, sealed_in, signed, texts
 
+pytestmark = pytest.mark.slow
+
 PLAN = RoundPlan(rounds=3, min_users=3, clip=5.0, steps=4, learning_rate=2e-2, timeout_s=5)
 
 

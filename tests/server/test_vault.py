@@ -23,6 +23,8 @@ from antefix_server.vault import Head, Vault
 from tests.sealed import some_bytes
 from tests.vaults import Person, new_vault, reopen
 
+pytestmark = pytest.mark.slow
+
 
 def chunks(record: bytes, size: int = 100_000) -> Iterator[bytes]:
     return (record[at : at + size] for at in range(0, len(record), size))

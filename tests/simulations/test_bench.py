@@ -22,6 +22,8 @@ from antefix_simulations._table import table
 from tests import tiny
 from tests.client.people import tiny_folder
 
+pytestmark = pytest.mark.slow
+
 USERS = {
     "al.x": [
         Example("the roof is red", "Say: roof\n"),

@@ -30,6 +30,7 @@ def test_an_arm_that_is_none_is_refused() -> None:
         bench_federation(FederationBench("sample", "", users=8, arms=("ours", "theirs")), lambda _: None)
 
 
+@pytest.mark.slow
 def test_memory_of_what_a_child_takes_and_its_child() -> None:
     code = "import time; held = bytearray(b'x') * (100 << 20); time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"

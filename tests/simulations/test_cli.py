@@ -12,6 +12,8 @@ from antefix_simulations.cli import app
 from antefix_simulations.run import settings
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = [[], ["demo"], ["run"], ["bench"], ["bench", "train"], ["bench", "serve"]]
 
 

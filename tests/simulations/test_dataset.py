@@ -42,6 +42,7 @@ def labelled(path: Path) -> str:
     return rows_file(path, [{"text": f"text {at}", "topic": f"t{at % 4}"} for at in range(120)])
 
 
+@pytest.mark.slow
 def test_users_texts_prompts_and_times_are_found(tmp_path: Path) -> None:
     row = {"author": "ann", "question": "how?", "answer": "so", "created_at": "2020-01-02", "n": 1}
     (text,) = read(rows_file(tmp_path / "a.jsonl", [row]))
@@ -61,6 +62,7 @@ def test_columns_are_named(tmp_path: Path) -> None:
         read(rows_file(tmp_path / "b.jsonl", [{"user": "ann", "n": 1}]))
 
 
+@pytest.mark.slow
 def test_a_folder_is_a_set_with_splits(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()

@@ -21,6 +21,8 @@ from antefix_simulations.run.settings import RunSettings
 from antefix_simulations.run.summary import Summary
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"num-server-rounds": 1, "steps": 1, "private-passes": 0.5, "users": 3, "max-texts": 12}
 
 

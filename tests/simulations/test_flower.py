@@ -80,6 +80,7 @@ def test_more_workers_than_cores_share_them_and_it_is_said(
     assert "init-args-num-cpus=6" in asked[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("obeys", [True, False])
 def test_what_flower_started_ends_with_it(
     obeys: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,8 @@ from antefix_simulations.paper.tables import Rows
 from antefix_simulations.paper.work import Work
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = PaperSettings(
     budget=1_500, tests=4, beams=2, new_tokens=4, max_prompt_tokens=40, samples=1, factors=(1.0,)
 )

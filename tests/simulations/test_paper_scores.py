@@ -9,6 +9,8 @@ import sacrebleu
 
 from antefix_simulations.paper.scores import MEASURES, scores
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["the cat sat on the mat today", "a dog ran home"]
 RIGHT = [["a cat sat on the mat", "the cat sat on the mat today"], ["the dog ran to its home"]]
 

@@ -12,6 +12,8 @@ from antefix_simulations._weights import Pace, Weights
 from antefix_simulations.paper.weights import KINDS, adapters, all_weights, top_layers
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [Example(f"An ornament {word}\n", f" is {word}") for word in ("red", "blue", "green", "small")]
 
 

@@ -43,6 +43,7 @@ def plain(text: Example) -> tuple[str, str]:
     return " ".join(text.prompt.lower().split()), " ".join(text.completion.lower().split())
 
 
+@pytest.mark.slow
 @given(texts)
 @settings(max_examples=60, deadline=None)
 def test_nothing_is_on_both_sides_and_everything_is_counted(given: list[Text]) -> None:

@@ -11,6 +11,8 @@ from antefix_simulations.run.report import write_report
 from antefix_simulations.run.summary import summary_of
 from tests.simulations.test_run import run
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<script>alert("1")</script> $x^2$'
 
 

@@ -29,6 +29,8 @@ from antefix_simulations.run.tuning import inner_split
 from antefix_simulations.run.writing import MEASURES, agreement
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"num-server-rounds": 2, "steps": 2, "max-texts": 12, "private-passes": 0.5, "cohort-size": 3}
 
 

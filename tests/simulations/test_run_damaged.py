@@ -13,6 +13,8 @@ from antefix_simulations.run.report import write_report
 from antefix_simulations.run.summary import summary_of
 from tests.simulations.test_run import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
