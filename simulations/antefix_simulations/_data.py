@@ -144,11 +144,11 @@ def _text(where: str, row: dict[str, Any], *names: str) -> str:
         if row.get(name) is not None:
             if not isinstance(row[name], str):
                 raise DataRefused(f"{name!r} in {where} is a {type(row[name]).__name__}", "write it as text")
-            return _characters(where, name, row[name])
+            return characters(where, name, row[name])
     return ""
 
 
-def _characters(where: str, name: str, text: str) -> str:
+def characters(where: str, name: str, text: str) -> str:
     """The same text; JSON can hold half of a surrogate pair, which is no character."""
     try:
         text.encode()
@@ -165,7 +165,7 @@ def _files(where: str, row: dict[str, Any]) -> str:
         raise DataRefused(
             f"'files' in {where} is not a list of names", "write a list of text, or leave it out"
         )
-    return _characters(where, "files", " ".join(files))
+    return characters(where, "files", " ".join(files))
 
 
 def _cut(prompt: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:

@@ -61,6 +61,14 @@ def test_a_plain_input_stays_as_it_is(tmp_path: Path) -> None:
     assert task.train[0].source == text
 
 
+@pytest.mark.parametrize(
+    "text", ["We use BERT [1], GPT [2]", "See " + " and ".join(f"S [{n}]" for n in range(90))]
+)
+def test_brackets_in_a_text_are_no_slots_and_cost_no_time(tmp_path: Path, text: str) -> None:
+    task = read_task(written(tmp_path, whole([{"split": "train", "input": text, "text": "R."}])))
+    assert task.train[0].source == text
+
+
 def test_a_sample_is_the_same_for_the_same_seed_and_judged_by_three_tenths(tmp_path: Path) -> None:
     rows = [
         {"split": split, "input": f"input {number}", "text": f"text {number}"}
@@ -84,10 +92,19 @@ BROKEN = [
     '{"split": "x", "input": "a", "text": "b"}',
     '{"split": "train", "input": "a", "text": ""}',
     '{"split": "train", "triples": [1], "refs": ["a"]}',
+    '{"split": "train", "triples": "a | b | c", "refs": ["a"]}',
+    '{"split": "train", "input": "a", "refs": "Yes"}',
+    '{"split": "train", "input": "a", "refs": [null]}',
+    '{"split": "train", "input": "a", "text": null}',
+    '{"split": "train", "input": null, "text": "b"}',
+    '{"split": "train", "input": {}, "text": "b"}',
+    '{"split": "train", "input": "a", "text": "b \\ud800"}',
+    '{"split": "test", "input": "a", "text": "b", "seen": "false"}',
+    "[" * 100_000,
 ]
 
 
-@pytest.mark.parametrize("line", BROKEN)
+@pytest.mark.parametrize("line", BROKEN, ids=range(len(BROKEN)))
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"split": "train", "input": "a", "text": "b"}\n' + line + "\n")

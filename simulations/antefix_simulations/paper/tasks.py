@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from antefix import Example
-from antefix_simulations._data import DataRefused, numbered_lines, require_utf8
+from antefix_simulations._data import DataRefused, characters, numbered_lines, require_utf8
 
 __all__ = ["Item", "Task", "examples_of", "pairs", "prompt_of", "read_task"]
 
-_SLOT = re.compile(r"\s*([^\[\],]+)\[([^\]]*)\]\s*,?")
-_SLOTS = re.compile(f"(?:{_SLOT.pattern})+\\s*")
+# Nothing in it can be matched in two ways: brackets in any other text would be tried in all of them.
+_SLOT = re.compile(r"([A-Za-z](?:[A-Za-z ]*[A-Za-z])?)\[([^\[\]]*)\](?:\s*,\s*|$)")
 _SPLITS = ("train", "dev", "test")
 
 
@@ -104,36 +104,52 @@ def _item(where: str, line: str) -> tuple[str, Item]:
     require_utf8(where, line)
     try:
         row = json.loads(line)
-        split = row["split"]
-        form = next(form for name, form in _FORMS.items() if name in row)
-        source = form(row)
-        references = tuple(str(one).strip() for one in row.get("refs") or [row["text"]])
-    except (ValueError, LookupError, TypeError, StopIteration, AttributeError) as error:
-        raise DataRefused(
-            f"{where} cannot be used ({type(error).__name__})",
-            "a line has split, and input with text or refs, or triples with refs",
-        ) from None
-    if split not in _SPLITS or not source or not all(references):
-        raise DataRefused(
-            f"{where} has an unknown split, or an empty text", f"splits are {', '.join(_SPLITS)}"
-        )
-    return split, Item(source, references, bool(row.get("seen", True)))
+    except (ValueError, RecursionError):  # the error keeps the whole line, so it is not chained
+        raise DataRefused(f"{where} is not JSON", "write one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise DataRefused(f"{where} is not a JSON object", "write one JSON object a line")
+    split, seen = row.get("split"), row.get("seen", True)
+    if split not in _SPLITS:
+        raise DataRefused(f"'split' in {where} is {split!r}", f"use {', '.join(_SPLITS)}")
+    if not isinstance(seen, bool):
+        raise DataRefused(f"'seen' in {where} is a {type(seen).__name__}", "write true or false")
+    source = _triples(where, row) if "triples" in row else _slots(_text(where, "input", row.get("input")))
+    refs = _texts(where, row, "refs") if row.get("refs") else [_text(where, "text", row.get("text"))]
+    return split, Item(source, tuple(refs), seen)
 
 
-def _triples(row: Mapping[str, Any]) -> str:
+def _text(where: str, name: str, value: object) -> str:
+    """A text with something in it, and without the spaces around it."""
+    if not isinstance(value, str):
+        found = "missing" if value is None else f"a {type(value).__name__}"
+        raise DataRefused(f"{name!r} in {where} is {found}", "write it as text")
+    if not value.strip():
+        raise DataRefused(f"{name!r} in {where} is empty", "leave the line out")
+    return characters(where, name, value.strip())
+
+
+def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
+    """A list of such: the letters of one text would be as many."""
+    if not isinstance(row[name], list) or not row[name]:
+        raise DataRefused(f"{name!r} in {where} is no list with something in it", "write a list of texts")
+    return [_text(where, name, one) for one in row[name]]
+
+
+def _triples(where: str, row: Mapping[str, Any]) -> str:
     """`subject : predicate : object | …` (section 5.1)."""
-    return " | ".join(" : ".join(part.strip() for part in one.split(" | ")) for one in row["triples"])
+    triples = _texts(where, row, "triples")
+    return " | ".join(" : ".join(part.strip() for part in one.split(" | ")) for one in triples)
 
 
-def _slots(row: Mapping[str, Any]) -> str:
+def _slots(text: str) -> str:
     """`name : Blue Spice | eatType : coffee shop` of E2E's own form; any other text as it is."""
-    text = str(row["input"]).strip()
-    if not _SLOTS.fullmatch(text):
-        return text
-    return " | ".join(f"{name.strip()} : {value}" for name, value in _SLOT.findall(text))
-
-
-_FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {"triples": _triples, "input": _slots}
+    found, at = [], 0
+    while slot := _SLOT.match(text, at):
+        found.append(f"{slot[1]} : {slot[2]}")
+        at = slot.end()
+        if at == len(text):
+            return " | ".join(found)
+    return text
 
 
 def _judging(inputs: int) -> int:
