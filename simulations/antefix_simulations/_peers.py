@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from antefix import FrozenBase, Prefix
 from antefix._examples import Row
@@ -43,8 +43,8 @@ def own_copy(base: FrozenBase) -> PreTrainedModel:
     model: PreTrainedModel = copy.deepcopy(base.model, shared)
     model.set_attn_implementation("sdpa")
     restore_norms(model)
-    settings: Any = model.generation_config
-    settings.eos_token_id, settings.pad_token_id = None, 0  # every arm makes the same number of tokens
+    # None of the base's own: every arm makes the same number of tokens, by the same search.
+    model.generation_config = GenerationConfig(pad_token_id=0)
     return model
 
 

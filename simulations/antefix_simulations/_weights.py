@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 
 from antefix import FrozenBase
 from antefix._examples import Row
+from antefix._request import banned_tokens
 from antefix_simulations._peers import batches
 
 __all__ = ["Pace", "Weights"]
@@ -128,6 +129,7 @@ class Weights:
             do_sample=False,
             eos_token_id=list(ends),
             pad_token_id=0,
+            suppress_tokens=banned_tokens(self._base) or None,
         )
         device = self._base.device
         with self._computed():

@@ -56,9 +56,15 @@ def tokens_of(base: FrozenBase, weights: Weights, prompt: str, beams: int) -> li
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_writing_together_is_writing_alone_and_what_the_base_writes(family: str, beams: int) -> None:
+@pytest.mark.parametrize("kind", ["fine-tuning", "LoRA"])
+def test_writing_together_is_writing_alone_and_what_the_base_writes(
+    family: str, beams: int, kind: str
+) -> None:
     base, prompts = base_of(family), ("A tile", "The roof of the temple is red", "An")
-    weights = all_weights(base)
+    vars(base.model.generation_config)["repetition_penalty"] = (
+        1.5  # as some bases bring; no method may use it
+    )
+    weights = KINDS[kind](base, 0)
     prepared = [prepare(base, GenerationRequest(prompt=prompt)) for prompt in prompts]
     together = weights.write(
         [one.inputs for one in prepared], sorted(prepared[0].ends), beams=beams, new_tokens=8

@@ -27,14 +27,14 @@ WEBNLG: dict[str, dict[str, dict[str, float]]] = {
         for measure, part in zip(("BLEU", "METEOR", "TER"), figures, strict=True)
     }
     for method, figures in {
-        "fine-tuning": ((64.7, 26.7, 45.7), (0.46, 0.30, 0.38), (0.33, 0.78, 0.54)),
-        "top 2 layers": ((53.6, 18.9, 36.0), (0.38, 0.23, 0.31), (0.49, 0.99, 0.72)),
-        "adapters 3 %": ((60.5, 47.9, 54.8), (0.43, 0.38, 0.41), (0.35, 0.46, 0.39)),
-        "adapters 0.1 %": ((54.5, 45.1, 50.2), (0.39, 0.36, 0.38), (0.40, 0.46, 0.43)),
-        "prefix": ((62.9, 45.3, 55.0), (0.44, 0.37, 0.41), (0.35, 0.51, 0.42)),
+        "fine-tuning": ((64.7, 26.7, 45.7), (46, 30, 38), (0.33, 0.78, 0.54)),
+        "top 2 layers": ((53.6, 18.9, 36.0), (38, 23, 31), (0.49, 0.99, 0.72)),
+        "adapters 3 %": ((60.5, 47.9, 54.8), (43, 38, 41), (0.35, 0.46, 0.39)),
+        "adapters 0.1 %": ((54.5, 45.1, 50.2), (39, 36, 38), (0.40, 0.46, 0.43)),
+        "prefix": ((62.9, 45.3, 55.0), (44, 37, 41), (0.35, 0.51, 0.42)),
     }.items()
 }
-"""Table 2, GPT-2 medium, test. TER: lower is better."""
+"""Table 2, GPT-2 medium, test. METEOR: 100 times the share that the paper prints. TER: lower is better."""
 
 SUMMARISE: dict[str, dict[str, float]] = {
     method: dict(zip(("ROUGE-1", "ROUGE-2", "ROUGE-L"), figures, strict=True))

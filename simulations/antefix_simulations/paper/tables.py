@@ -199,9 +199,8 @@ def _shown(result: Mapping[str, Any], measure: str, part: str) -> str:
 
 
 def _said(measure: str, value: float) -> str:
-    """With as many places as the paper; its METEOR of WebNLG is a share."""
-    places = 2 if measure == "METEOR" and value < 1 else _DECIMALS.get(measure, 1)
-    return f"{value:.{places}f}"
+    """With as many places as the paper."""
+    return f"{value:.{_DECIMALS.get(measure, 1)}f}"
 
 
 def _noted(table: Table, rows: Rows) -> Table:
