@@ -87,7 +87,7 @@ class Work:
         return self._tasks[name]
 
     def _rate(self, cell: Cell, task: Task, digest: str) -> float:
-        """The best of the grid, on dev texts: some judge cells too, none tests. The same for all its cells."""
+        """The best of the grid, on dev texts: some judge cells too, none tests. One for all its cells."""
         middle = METHODS[cell.method].rate
         if not middle or len(self._settings.factors) == 1:
             return middle * self._settings.factors[0]
