@@ -61,9 +61,8 @@ def test_writing_together_is_writing_alone_and_what_the_base_writes(
     family: str, beams: int, kind: str
 ) -> None:
     base, prompts = base_of(family), ("A tile", "The roof of the temple is red", "An")
-    vars(base.model.generation_config)["repetition_penalty"] = (
-        1.5  # as some bases bring; no method may use it
-    )
+    # As some bases bring; no method may use it.
+    vars(base.model.generation_config)["repetition_penalty"] = 1.5
     weights = KINDS[kind](base, 0)
     prepared = [prepare(base, GenerationRequest(prompt=prompt)) for prompt in prompts]
     together = weights.write(

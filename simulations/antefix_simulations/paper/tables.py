@@ -215,7 +215,7 @@ def _noted(table: Table, rows: Rows) -> Table:
     asked, tests = rows.settings, every[0]["parts"]["all"]["inputs"]
     table.notes += sorted(missing)
     table.notes.append(
-        f"At most {asked.budget:,} tokens of training each, in steps of {asked.batch_size} texts; {tests} "
+        f"About {asked.budget:,} tokens of training each, in steps of {asked.batch_size} texts; {tests} "
         f"test inputs, {asked.beams} beams. ±: half of the 95 % interval over these. "
         f"Paper: {published.SOURCE}."
     )

@@ -110,7 +110,7 @@ def _item(where: str, line: str) -> tuple[str, Item]:
         raise DataRefused(f"{where} is not a JSON object", "write one JSON object a line")
     split, seen = row.get("split"), row.get("seen", True)
     if split not in _SPLITS:
-        raise DataRefused(f"'split' in {where} is {split!r}", f"use {', '.join(_SPLITS)}")
+        raise DataRefused(f"'split' in {where} is {split!r:.40}", f"use {', '.join(_SPLITS)}")
     if not isinstance(seen, bool):
         raise DataRefused(f"'seen' in {where} is a {type(seen).__name__}", "write true or false")
     source = _triples(where, row) if "triples" in row else _slots(_text(where, "input", row.get("input")))
