@@ -69,6 +69,24 @@ def examples_that_fit(
     return InContext(tokens, texts)
 
 
+def packed(base: FrozenBase, texts: Sequence[Example], room: int) -> InContext:
+    """As many texts as fit, in their order; one that is too long is left out.
+
+    Args:
+        base: whose tokens are counted.
+        texts: each is written as the base sees it in training.
+        room: tokens that they may take together.
+    """
+    tokens: list[int] = []
+    count = 0
+    for example in texts:
+        whole = _whole(encode(base, example, None))
+        if len(whole) <= room - len(tokens):
+            tokens += whole
+            count += 1
+    return InContext(tokens, count)
+
+
 def _whole(row: Row) -> tuple[int, ...]:
     """All tokens of a text."""
     return (*row.source, *row.targets) if row.source else (*row.inputs, row.targets[-1])

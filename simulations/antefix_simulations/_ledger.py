@@ -55,7 +55,9 @@ class Ledger:
         try:
             text = self._path.read_text(encoding="utf-8")
             whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            first, *results = [json.loads(line) for line in whole] or [{}]
+            if not whole:
+                return []
+            first, *results = [json.loads(line) for line in whole]
             for line in results:
                 float(line["nats_per_token"])
                 self.lines[line["arm"], line["seed"], line["user"]] = line

@@ -71,17 +71,16 @@ def paper(
     said = {"budget": budget, "tests": tests, "samples": samples}
     given = {name: value for name, value in said.items() if value is not None}
     settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given})
-    if table is not Name.STORAGE:
-        data = _required(data, table)
+    task = None if table is Name.STORAGE else _required(data, table)
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
-    if table is Name.STORAGE:
+    if task is None:
         from antefix_simulations.paper.storage import storage
 
         made = [storage(loaded)]
     elif table is Name.SPEED:
-        made = _speed(loaded, base, dtype, settings, data)
+        made = _speed(loaded, base, dtype, settings, task)
     else:
-        made = [_study(table, loaded, settings, data, out)]
+        made = [_study(table, loaded, settings, task, out)]
     _print(made, as_json)
 
 
@@ -93,30 +92,33 @@ def _required(data: Path | None, table: Name) -> Path:
     return data
 
 
-def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path | None, out: Path) -> Table:
+def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, out: Path) -> Table:
     from antefix._files import write_whole
+    from antefix_simulations.paper.source import Source
     from antefix_simulations.paper.studies import STUDIES
     from antefix_simulations.paper.tables import Rows
     from antefix_simulations.paper.work import Work
+    from antefix_simulations.run.place import going_on, held, room
 
-    study = STUDIES[table]
-    work = Work(base, {study.task: data} if data else {}, settings, out, _say)
+    study, source = STUDIES[table], Source(data, base, settings)
     cells = study.cells(base, settings)
-    rows = Rows({name: [work.result(cell) for cell in some] for name, some in cells.items()}, settings)
-    made = study.table(rows)
-    write_whole(out / f"{table}.md", made.as_markdown().encode())
-    write_whole(out / f"{table}.svg", study.plot(rows).encode())
+    for cell in (cell for some in cells.values() for cell in some):
+        source.check(cell, unseen=table is Name.EXTRAPOLATE)
+    with held(out), room(out), going_on(out, _say):
+        work = Work(base, {study.task: source}, settings, out, _say)
+        rows = Rows({name: [work.result(cell) for cell in some] for name, some in cells.items()}, settings)
+        made = study.table(rows)
+        write_whole(out / f"{table}.md", made.as_markdown().encode())
+        write_whole(out / f"{table}.svg", study.plot(rows).encode())
     return made
 
 
-def _speed(
-    base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path | None
-) -> list[Table]:
-    from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
+def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:
+    from antefix_simulations.paper.pace import PaceBench, methods_of, steps_table, writing_table
     from antefix_simulations.paper.tasks import examples_of, read_task
 
-    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
-    texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train) if data else []
+    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples, methods_of(base))
+    texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train)
     return [steps_table(bench, texts, _say), writing_table(base, settings.samples)]
 
 

@@ -11,13 +11,19 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from antefix import Example, FrozenBase
+from antefix._examples import encode
 from antefix._layout import Layout, Slot
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, TextTooLong
+from antefix_simulations._data import DataRefused
+from antefix_simulations._in_context import packed
 from antefix_simulations.cli import app
+from antefix_simulations.paper import scores as scores_module
 from antefix_simulations.paper import work as work_module
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS
 from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
+from antefix_simulations.paper.scores import Score
+from antefix_simulations.paper.source import Source, firsts
 from antefix_simulations.paper.storage import storage
 from antefix_simulations.paper.studies import STUDIES
 from antefix_simulations.paper.tables import Rows
@@ -63,13 +69,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def work_of(base: FrozenBase, data: Path, out: Path, **more: Any) -> Work:
     settings = SETTINGS.model_copy(update=more)
-    return Work(base, dict.fromkeys(("e2e", "webnlg", "summarise"), data), settings, out, lambda line: None)
+    source = Source(data, base, settings)
+    tasks = ("e2e", "webnlg", "summarise")
+    return Work(base, dict.fromkeys(tasks, source), settings, out, lambda line: None)
 
 
-def cell_of(method: str, **more: Any) -> Cell:
+def cell_of(method: str, inputs: int = 20, **more: Any) -> Cell:
     under = method.startswith("prefix") or method in ("infix", "embedding-only")
     own: dict[str, Any] = {"length": 4, "start": '"summarize"'} if under else {}
-    return Cell("e2e", method, 20, **own, **more)
+    return Cell("e2e", method, inputs, **own, **more)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if not name.endswith("alone")])
@@ -106,7 +114,7 @@ def test_every_table_says_what_its_cells_found(
     assert study.plot(rows) == study.plot(rows)
 
 
-def fake_cell(work: Work, cell: Cell, task: Any, rate: float) -> tuple[float, dict[str, Any]]:
+def fake_cell(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
     """Figures without any computing, for the form of tables."""
     names = ("BLEU", "NIST", "METEOR", "ROUGE-1", "ROUGE-2", "ROUGE-L", "CIDEr", "TER")
     scores = {name: {"value": 1.0 + cell.length, "spread": 0.5, "missing": ""} for name in names}
@@ -128,6 +136,103 @@ def test_what_is_done_stays_done_and_a_cut_line_is_done_again(
     assert {**again, "seconds": 0} == {**first, "seconds": 0}
     (written,) = (tmp_path / "written").iterdir()
     assert len(json.loads(written.read_text())["texts"]) == SETTINGS.tests
+
+
+def test_what_was_missing_is_computed_from_what_was_written(
+    base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meteor(result: dict[str, Any], part: str) -> Any:
+        return result["parts"][part]["scores"]["METEOR"]["value"]
+
+    first = work_of(base, data, tmp_path).result(cell_of("nothing"))
+    assert meteor(first, "all") is None  # without Java
+    length = len((tmp_path / "metrics.jsonl").read_text().splitlines())
+    work_of(base, data, tmp_path).result(cell_of("nothing"))  # still none: nothing is written again
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == length
+    monkeypatch.setitem(scores_module.MEASURES, "METEOR", lambda texts, right: Score(50.0 + len(texts)))
+    with monkeypatch.context() as without:
+        without.setattr(work_module, "METHODS", {})
+        again = work_of(base, data, tmp_path).result(cell_of("nothing"))
+        assert [meteor(again, part) for part in ("seen", "unseen", "all")] == [52.0, 52.0, 54.0]
+        assert work_of(base, data, tmp_path).result(cell_of("nothing")) == again
+    assert {**again, "parts": 0} == {**first, "parts": 0}
+
+
+def test_what_is_missing_stays_so_without_what_was_written(
+    base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = work_of(base, data, tmp_path).result(cell_of("nothing"))
+    shutil.rmtree(tmp_path / "written")
+    monkeypatch.setitem(scores_module.MEASURES, "METEOR", lambda texts, right: Score(50.0))
+    assert work_of(base, data, tmp_path).result(cell_of("nothing")) == first
+
+
+def test_examples_in_the_context_fill_what_the_longest_input_leaves(base: FrozenBase, data: Path) -> None:
+    source = Source(data, base, SETTINGS)
+    texts = source.texts(cell_of("in context"), SETTINGS.budget)
+    each = [encode(base, one, None).tokens + 1 for one in texts.training]
+    whole = sum(each)
+    assert packed(base, texts.training, whole).texts == len(each)
+    few = packed(base, texts.training, sum(each[:3]))
+    assert (few.texts, len(few.tokens)) == (3, sum(each[:3]))
+    long = Example(prompt="x" * 500, completion=" y")
+    assert packed(base, [long, *texts.training], sum(each[:3])).texts == 3  # it ends nothing
+    assert packed(base, texts.training, 0).prefix(base) is None
+    longest = [encode(base, one, None).tokens for one in (*texts.judging, *firsts(source.tests))]
+    assert texts.longest >= max(longest)
+
+
+def test_a_long_input_is_cut_with_its_line_end_for_every_method(base: FrozenBase, tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    rows = [
+        {"split": split, "input": "red blue green " * 40 + str(number), "text": "old"}
+        for split in ("train", "dev", "test")
+        for number in range(3)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Source(path, base, SETTINGS)
+    for one in (*firsts(source.tests), *source.texts(cell_of("prefix", inputs=3), 99).training):
+        assert one.prompt.endswith("\n")
+        assert len(base.tokenizer(one.prompt)["input_ids"]) <= SETTINGS.max_prompt_tokens
+
+
+def test_what_cannot_be_is_refused_before_the_first_cell(
+    base: FrozenBase, data: Path, tmp_path: Path
+) -> None:
+    source = Source(data, base, SETTINGS)
+    with pytest.raises(DataRefused, match="501 training texts are asked for, there are 500"):
+        source.check(Cell("e2e", "fine-tuning", 501))
+    source.check(cell_of("prefix"), unseen=True)
+    one_test = Source(data, base, SETTINGS.model_copy(update={"tests": 1}))
+    with pytest.raises(DataRefused, match=r"needs seen and unseen inputs.*--tests 2"):
+        one_test.check(cell_of("prefix"), unseen=True)
+    long = tmp_path / "long.jsonl"
+    context = base.context or 0
+    row = {"split": "test", "input": "last", "text": "red " * context, "seen": False}
+    long.write_text(data.read_text() + json.dumps(row) + "\n")
+    tests = SETTINGS.model_copy(update={"tests": 12})
+    with pytest.raises(TextTooLong, match=f"line 553 of .*the base sees {context}"):
+        Source(long, base, tests).check(cell_of("fine-tuning"))
+    with pytest.raises(TextTooLong, match="leaves no room"):
+        source.check(Cell("e2e", "prefix", 20, length=context, start="random"))
+
+
+def test_a_damaged_folder_is_said_and_loses_nothing(base: FrozenBase, data: Path, tmp_path: Path) -> None:
+    work_of(base, data, tmp_path).result(cell_of("nothing"))
+    metrics = tmp_path / "metrics.jsonl"
+    whole = metrics.read_text()
+    metrics.write_text(whole.replace('"parts"', '"pasts"'))
+    with pytest.raises(InvalidArgument, match=r"is damaged.*delete that line"):
+        work_of(base, data, tmp_path).result(cell_of("nothing"))
+    assert metrics.read_text() == whole.replace('"parts"', '"pasts"')
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "metrics.jsonl").touch()
+    work_of(base, data, empty)
+    (empty / "written").rmdir()
+    (empty / "written").write_text("a file")
+    with pytest.raises(InvalidArgument, match="written cannot be made"):
+        work_of(base, data, empty)
 
 
 def test_a_rate_is_chosen_on_other_texts_once_for_all_cells(

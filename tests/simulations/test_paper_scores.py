@@ -1,12 +1,16 @@
 """Scores: against each package on its own, several references, and what is not there."""
 
+import math
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import sacrebleu
+from nltk.translate.nist_score import corpus_nist
 
+from antefix_simulations.paper import scores as scores_module
+from antefix_simulations.paper.nist import nist
 from antefix_simulations.paper.scores import MEASURES, scores
 
 pytestmark = pytest.mark.slow
@@ -31,6 +35,43 @@ def test_bleu_is_sacrebleus_where_each_has_one_reference() -> None:
     right = [some[0] for some in RIGHT]
     wanted = sacrebleu.corpus_bleu(TEXTS, [right]).score
     assert scores(TEXTS, [[one] for one in right], ["BLEU"])["BLEU"].value == pytest.approx(wanted)
+
+
+def test_nist_of_one_reference_each_is_nltks() -> None:
+    texts = ["the cat sat on the mat today", "a dog ran home", "it rains", "the cat ran on the road"]
+    right = [
+        "a cat sat on the mat",
+        "the dog ran to its home",
+        "it rains today",
+        "the cat ran along the road",
+    ]
+    wanted = corpus_nist([[one.split()] for one in right], [one.split() for one in texts])
+    found = scores(texts, [[one] for one in right], ["NIST"])["NIST"]
+    assert found.value == pytest.approx(wanted)
+    assert scores([one.upper() for one in texts], [[one] for one in right], ["NIST"])["NIST"] == found
+
+
+def test_nist_takes_the_references_of_an_input_together() -> None:
+    # Of 8 words of references, "a" is one and "d" one: each tells log2(8) = 3 bits. "a x" has no reference.
+    assert nist([["a", "d"]], [[["a", "b", "c", "x"], ["d", "e", "f", "y"]]]) == pytest.approx(
+        3.0 * 0.5 ** ((math.log(0.5) / math.log(1.5)) ** 2)
+    )
+    both = nist([["a", "b", "d", "e"]], [[["a", "b", "c", "x"], ["d", "e", "f", "y"]]])
+    alone = nist([["a", "b", "d", "e"]], [[["a", "b", "c", "x"]]])
+    assert both > alone
+    assert nist([["a", "b"]], [[["a", "b"]]]) == pytest.approx(1.0)  # orders that no text has count nothing
+
+
+@pytest.mark.parametrize(
+    ("package", "measures"), [("sacrebleu", "BLEU NIST TER"), ("rouge_score", "ROUGE-L")]
+)
+def test_any_package_may_be_missing(package: str, measures: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores_module._tokenizer.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    found = scores(TEXTS, RIGHT, measures.split())
+    assert all(one.value is None and "antefix[paper]" in one.missing for one in found.values())
 
 
 def test_a_measure_that_cannot_be_computed_says_why_and_the_rest_is_there(

@@ -21,32 +21,18 @@ from antefix import (
 )
 from antefix._examples import Row, encode
 from antefix._request import prepare
-from antefix_simulations._in_context import examples_that_fit
+from antefix_simulations._in_context import packed
 from antefix_simulations._weights import Pace, Weights
 from antefix_simulations.paper.cell import Cell, PaperSettings
+from antefix_simulations.paper.source import Texts
 from antefix_simulations.paper.weights import KINDS
 
-__all__ = ["METHODS", "Method", "Texts", "Trained"]
+__all__ = ["METHODS", "Method", "Trained"]
 
 _ROWS = 64
 _CONTEXT = 1024
 _LOOKS = 4
 _MLP_WIDTH = 512  # section 4.3 and appendix A.3, table-to-text
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What a method gets.
-
-    Attributes:
-        training: to learn from.
-        judging: by which it keeps the best of four looks, evenly spaced, the last at the end.
-        steps: of training.
-    """
-
-    training: Sequence[Example]
-    judging: Sequence[Example]
-    steps: int
 
 
 class Trained(Protocol):
@@ -56,6 +42,7 @@ class Trained(Protocol):
         numbers: that were trained, and are stored for a task.
         tokens: of training, no padding.
         judged: nats per token of the judging texts.
+        examples: texts in front of each input.
     """
 
     @property
@@ -64,6 +51,8 @@ class Trained(Protocol):
     def tokens(self) -> int: ...
     @property
     def judged(self) -> float: ...
+    @property
+    def examples(self) -> int: ...
 
     def read(self, texts: Sequence[Example]) -> float:
         """Nats per token of completions."""
@@ -96,6 +85,7 @@ class _UnderPrefix:
     tokens: int = 0
     judged: float = math.nan
     infix: bool = False
+    examples: int = 0
 
     def read(self, texts: Sequence[Example]) -> float:
         """As `antefix.score`."""
@@ -119,6 +109,7 @@ class _OwnWeights:
     weights: Weights
     tokens: int
     judged: float
+    examples: int = 0
 
     @property
     def numbers(self) -> int:
@@ -196,9 +187,8 @@ def _weights(
 def _in_context(base: FrozenBase, cell: Cell, settings: PaperSettings, texts: Texts, rate: float) -> Trained:
     """Training texts in front, as many as fit: what the base reads of them is a prefix nobody trained."""
     whole = _CONTEXT if base.context is None else min(base.context, _CONTEXT)
-    left = max(1, whole - settings.max_prompt_tokens - settings.new_tokens)
-    prefix = examples_that_fit(base, texts.training, texts.judging[:1], left).prefix(base)
-    found = _UnderPrefix(base, settings, prefix)
+    front = packed(base, texts.training, whole - texts.longest)
+    found = _UnderPrefix(base, settings, front.prefix(base), examples=front.texts)
     found.judged = found.read(texts.judging)
     return found
 

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
+import psutil
 import torch
 
-from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, TrainingPlan, generate, train
+from antefix import (
+    Example,
+    FrozenBase,
+    GenerationRequest,
+    Prefix,
+    PrefixSpec,
+    TrainingPlan,
+    generate,
+    score,
+    train,
+)
 from antefix._examples import encode
 from antefix_simulations._machine import wait
 from antefix_simulations._weights import Pace
 from antefix_simulations.paper.table import Table
 from antefix_simulations.paper.weights import KINDS
 
-__all__ = ["PaceBench", "steps_table", "writing_table"]
+__all__ = ["PaceBench", "methods_of", "steps_table", "writing_table"]
 
 _FEW, _MORE = 3, 9
 _LENGTH = 10
 _MLP_WIDTH = 512
 _ROWS, _TOKENS = 16, 32
+_EVERY_S = 0.01
 _LENGTHS = (0, 1, 10, 50, 100, 200, 300)
 _PREFIXES = {"prefix": None, "prefix, MLP": _MLP_WIDTH}
 
@@ -49,13 +61,18 @@ class PaceBench:
     methods: tuple[str, ...] = (*_PREFIXES, *KINDS)
 
 
+def methods_of(base: FrozenBase) -> tuple[str, ...]:
+    """Those whose steps a base can be measured with: an encoder-decoder is given prefixes alone."""
+    return tuple(_PREFIXES) if base.is_encoder_decoder else PaceBench.methods
+
+
 def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str], None]) -> Table:
     """A step of each method, each in a process of its own, so that its memory is its own.
 
     The time of a step is what more steps take over fewer, so that start and end do not count.
     """
     table = Table(
-        "A step of training (section 5.3 and appendix)", ["", "ms", "min … max", "MB beside the base"]
+        "A step of training (section 5.3 and appendix)", ["", "ms", "min … max", "MiB beside the base"]
     )
     for name in bench.methods:
         say(f"steps: {name}")
@@ -96,16 +113,17 @@ def writing_table(base: FrozenBase, repetitions: int) -> Table:
 
 
 def _measured(bench: PaceBench, name: str, texts: Sequence[Example]) -> tuple[list[float], float]:
-    """Seconds of a step, each repetition; peak MB above what the loaded base takes."""
+    """Seconds of a step, each repetition; most MiB beside the loaded base, a copy of it included."""
     base = FrozenBase.load(bench.base, device=bench.device, dtype=bench.dtype, progress=False)
-    steps = _stepping(base, bench, name, texts)
-    before = _peak_mb(base)
-    steps(1)
-    times = []
-    for _ in range(bench.repetitions):
-        few, more = _timed(base, steps, _FEW), _timed(base, steps, _MORE)
-        times.append((more - few) / (_MORE - _FEW))
-    return times, _peak_mb(base) - before
+    score(base, list(texts))  # all its weights are in memory then, and count as the base's
+    with _growth(base) as grown:
+        steps = _stepping(base, bench, name, texts)
+        steps(1)
+        times = []
+        for _ in range(bench.repetitions):
+            few, more = _timed(base, steps, _FEW), _timed(base, steps, _MORE)
+            times.append((more - few) / (_MORE - _FEW))
+    return times, grown[0]
 
 
 def _stepping(
@@ -133,11 +151,30 @@ def _timed(base: FrozenBase, steps: Callable[[int], object], count: int) -> floa
     return time.perf_counter() - begun
 
 
-def _peak_mb(base: FrozenBase) -> float:
+@contextmanager
+def _growth(base: FrozenBase) -> Iterator[list[float]]:
+    """The most MiB that the block has beside what was there; without a GPU looked at as it runs."""
+    grown = [0.0]
     if base.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(base.device) / 2**20
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, kB elsewhere
+        before = torch.cuda.memory_allocated(base.device)
+        torch.cuda.reset_peak_memory_stats(base.device)
+        yield grown
+        grown[0] = (torch.cuda.max_memory_allocated(base.device) - before) / 2**20
+        return
+    own, over = psutil.Process(), threading.Event()
+    before = own.memory_info().rss
+
+    def watch() -> None:
+        while not over.wait(_EVERY_S):
+            grown[0] = max(grown[0], (own.memory_info().rss - before) / 2**20)
+
+    watching = threading.Thread(target=watch, name="antefix-memory", daemon=True)
+    watching.start()
+    try:
+        yield grown
+    finally:
+        over.set()
+        watching.join()
 
 
 def _written(base: FrozenBase, length: int) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from antefix_simulations._bootstrap import interval
+from antefix_simulations.paper.nist import nist
 
 __all__ = ["MEASURES", "Score", "scores"]
 
@@ -44,16 +45,18 @@ class _Absent(Exception):
     """Something that the measure needs is not here."""
 
 
-def scores(texts: Sequence[str], references: _References, measures: Sequence[str] = ()) -> dict[str, Score]:
+def scores(
+    texts: Sequence[str], references: _References, measures: Sequence[str] | None = None
+) -> dict[str, Score]:
     """Of all texts together.
 
     Args:
         texts: one for each input.
         references: all that are right for each input, one at least.
-        measures: names from `MEASURES`; empty for all.
+        measures: names from `MEASURES`; None for all.
     """
     found = {}
-    for name in measures or MEASURES:
+    for name in MEASURES if measures is None else measures:
         try:
             found[name] = MEASURES[name](texts, references)
         except _Absent as error:
@@ -63,14 +66,16 @@ def scores(texts: Sequence[str], references: _References, measures: Sequence[str
 
 def _bleu(texts: Sequence[str], references: _References) -> Score:
     """sacrebleu's, 0 to 100."""
-    from sacrebleu.metrics.bleu import BLEU
+    with _package("sacrebleu"):
+        from sacrebleu.metrics.bleu import BLEU
 
     return _sacrebleu(BLEU(), texts, references, 1.0)
 
 
 def _ter(texts: Sequence[str], references: _References) -> Score:
     """sacrebleu's, as a share: edits per word of a reference; lower is better."""
-    from sacrebleu.metrics.ter import TER
+    with _package("sacrebleu"):
+        from sacrebleu.metrics.ter import TER
 
     return _sacrebleu(TER(), texts, references, 0.01)
 
@@ -86,7 +91,8 @@ def _sacrebleu(metric: Any, texts: Sequence[str], references: _References, facto
 def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
     def computed(texts: Sequence[str], references: _References) -> Score:
         """Mean F-measure, 0 to 100, with a text's best reference."""
-        from rouge_score.rouge_scorer import RougeScorer
+        with _package("rouge-score"):
+            from rouge_score.rouge_scorer import RougeScorer
 
         rouge = RougeScorer([kind], use_stemmer=True)
         best = interval(
@@ -102,19 +108,14 @@ def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
 
 
 def _nist(texts: Sequence[str], references: _References) -> Score:
-    """NLTK's, n up to 5, of sacrebleu's tokens."""
-    from nltk.translate.nist_score import corpus_nist
-
-    right = [[_words(one) for one in some] for some in references]
-    try:
-        return Score(float(corpus_nist(right, [_words(text) for text in texts])))
-    except ZeroDivisionError:  # NLTK's, where no text has a word
-        return Score(0.0)
+    """mteval's formula, n up to 5, of sacrebleu's tokens in small letters, as mteval has them."""
+    right = [[_words(one.lower()) for one in some] for some in references]
+    return Score(nist([_words(text.lower()) for text in texts], right))
 
 
 def _cider(texts: Sequence[str], references: _References) -> Score:
     """pycocoevalcap's, which is 0 for a single input: it weighs words by how many inputs have them."""
-    with _package():
+    with _package("pycocoevalcap"):
         from pycocoevalcap.cider.cider import Cider
 
     right = {
@@ -131,7 +132,7 @@ def _meteor(texts: Sequence[str], references: _References) -> Score:
     """
     if shutil.which("java") is None:
         raise _Absent("needs Java, which is not there")
-    with _package():
+    with _package("pycocoevalcap"):
         from pycocoevalcap.meteor import meteor
 
     most = max(map(len, references))  # a file has as many for each; one that is there twice changes nothing
@@ -150,11 +151,11 @@ def _meteor(texts: Sequence[str], references: _References) -> Score:
 
 
 @contextmanager
-def _package() -> Iterator[None]:
+def _package(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise _Absent("needs pycocoevalcap: pip install 'antefix[paper]'") from None
+        raise _Absent(f"needs {name}: pip install 'antefix[paper]'") from None
 
 
 def _words(text: str) -> list[str]:
@@ -164,7 +165,8 @@ def _words(text: str) -> list[str]:
 
 @functools.cache
 def _tokenizer() -> Any:
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+    with _package("sacrebleu"):
+        from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     made: Any = Tokenizer13a  # without types
     return made()

@@ -19,7 +19,7 @@ def storage(base: FrozenBase) -> Table:
     kinds = {} if base.is_encoder_decoder else {name: kind(base, 0).numbers for name, kind in KINDS.items()}
     kinds.pop("fine-tuning", None)  # the last row, for any base
     table = Table(
-        f"What is kept for each task, {base.name}", ["", "numbers", "MB in fp32", "of the base", "a copy is"]
+        f"What is kept for each task, {base.name}", ["", "numbers", "MiB in fp32", "of the base", "a copy is"]
     )
     for name, numbers in (kept | kinds | {"fine-tuning": whole}).items():
         cells = [f"{numbers:,}", f"{numbers * _BYTES / 2**20:,.2f}", f"{numbers / whole:.2%}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +52,10 @@ class Rows:
 
 
 def figure(result: Mapping[str, Any], measure: str, part: str = "all") -> float:
-    """A measure of a cell, or its nats per token where `measure` is `loss`."""
+    """A measure of a cell, or its nats per token where `measure` is `loss`; nan where it is missing."""
     found = result["parts"][part]
-    value: float = found["nats_per_token"] if measure == "loss" else found["scores"][measure]["value"]
-    return value
+    value = found["nats_per_token"] if measure == "loss" else found["scores"][measure]["value"]
+    return math.nan if value is None else float(value)
 
 
 def over_samples(results: Sequence[Mapping[str, Any]], measure: str) -> Interval:
@@ -111,7 +112,8 @@ def extrapolation(rows: Rows) -> Table:
         seen, unseen = (figure(result, "BLEU", part) for part in ("seen", "unseen"))
         known, new = (figure(result, "loss", part) for part in ("seen", "unseen"))
         losses = [f"{known:.3f}", f"{new:.3f}", f"{new - known:+.3f}"]
-        table.rows.append([name, "here", f"{seen:.1f}", f"{unseen:.1f}", f"{seen - unseen:.1f}", *losses])
+        written = [_said("BLEU", one) for one in (seen, unseen, seen - unseen)]
+        table.rows.append([name, "here", *written, *losses])
         if name in published.WEBNLG:
             seen, unseen = (published.WEBNLG[name]["BLEU"][part] for part in ("seen", "unseen"))
             figures = [f"{one:.1f}" for one in (seen, unseen, seen - unseen)]
@@ -127,6 +129,8 @@ def few_texts(rows: Rows) -> Table:
         if theirs := rows.of(method):
             pairs = zip(ours, theirs, strict=True)
             gap = interval([figure(one, "BLEU") - figure(other, "BLEU") for one, other in pairs])
+            if math.isnan(gap.mean):
+                continue
             table.notes.append(
                 f"Prefix over {method}, over all sizes and samples: {gap.mean:+.1f} BLEU, 95 % "
                 f"{gap.low:+.1f} … {gap.high:+.1f}."
@@ -182,10 +186,9 @@ def _sampled(title: str, rows: Rows) -> Table:
     table = Table(title, ["", "BLEU", "lowest, highest", "ROUGE-L", "nats/token", "lowest, highest"])
     for name, results in rows.results.items():
         bleu, rouge, loss = (over_samples(results, one) for one in ("BLEU", "ROUGE-L", "loss"))
-        between = f"{bleu.low:.1f}, {bleu.high:.1f}", f"{loss.low:.3f}, {loss.high:.3f}"
-        table.rows.append(
-            [name, f"{bleu.mean:.1f}", between[0], f"{rouge.mean:.1f}", f"{loss.mean:.3f}", between[1]]
-        )
+        written = _said("BLEU", bleu.mean), f"{_said('BLEU', bleu.low)}, {_said('BLEU', bleu.high)}"
+        read = f"{loss.mean:.3f}", f"{loss.low:.3f}, {loss.high:.3f}"
+        table.rows.append([name, *written, _said("ROUGE-L", rouge.mean), *read])
     return table
 
 
@@ -199,8 +202,8 @@ def _shown(result: Mapping[str, Any], measure: str, part: str) -> str:
 
 
 def _said(measure: str, value: float) -> str:
-    """With as many places as the paper."""
-    return f"{value:.{_DECIMALS.get(measure, 1)}f}"
+    """With as many places as the paper; a dash for what is missing."""
+    return "-" if math.isnan(value) else f"{value:.{_DECIMALS.get(measure, 1)}f}"
 
 
 def _noted(table: Table, rows: Rows) -> Table:
@@ -212,6 +215,12 @@ def _noted(table: Table, rows: Rows) -> Table:
         for name, score in result["parts"]["all"]["scores"].items()
         if score["missing"] and name in " ".join(table.head)
     }
+    table.notes += [
+        f"{name}: {one['examples'] or 'no'} training texts fit in front."
+        for name, some in rows.results.items()
+        for one in some
+        if name == "in context" and "examples" in one
+    ]
     asked, tests = rows.settings, every[0]["parts"]["all"]["inputs"]
     table.notes += sorted(missing)
     table.notes.append(

@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ class Item:
         source: what the base reads.
         references: at least one.
         seen: whether its category is trained on (WebNLG); True where there are none.
+        line: of the file, the first that has it.
     """
 
     source: str
     references: tuple[str, ...]
     seen: bool = True
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ def read_task(path: Path) -> Task:
     found: dict[str, dict[str, Item]] = {split: {} for split in _SPLITS}
     for number, line in numbered_lines(path):
         split, item = _item(f"line {number} of {path}", line)
-        before = found[split].get(item.source)
-        references = (() if before is None else before.references) + item.references
-        found[split][item.source] = Item(item.source, tuple(dict.fromkeys(references)), item.seen)
+        first = found[split].setdefault(item.source, replace(item, references=(), line=number))
+        references = tuple(dict.fromkeys(first.references + item.references))
+        found[split][item.source] = replace(first, references=references, seen=item.seen)
     for split, items in found.items():
         if not items:
             raise DataRefused(
@@ -162,7 +164,7 @@ def pairs(items: Iterable[Item]) -> int:
 
 
 def _drawn(items: tuple[Item, ...], count: int, dice: random.Random, what: str) -> tuple[Item, ...]:
-    each = [Item(item.source, (one,), item.seen) for item in items for one in item.references]
+    each = [replace(item, references=(one,)) for item in items for one in item.references]
     if count > len(each):
         raise DataRefused(f"{count:,} {what} texts are asked for, there are {len(each):,}", "ask for fewer")
     return tuple(dice.sample(each, count))
