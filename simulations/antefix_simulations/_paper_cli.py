@@ -48,12 +48,16 @@ def paper(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of training a cell.", show_default="150000")
+        int | None, typer.Option(min=1, max=2**31, help="Tokens of training a cell.", show_default="150000")
     ] = None,
-    tests: Annotated[int | None, typer.Option(min=1, help="Test inputs.", show_default="100")] = None,
+    tests: Annotated[
+        int | None, typer.Option(min=1, max=2**31, help="Test inputs.", show_default="100")
+    ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Of training texts, where a table has several.", show_default="3"),
+        typer.Option(
+            min=1, max=2**31, help="Of training texts, where a table has several.", show_default="3"
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="See it work on little; figures mean nothing.")

@@ -114,6 +114,28 @@ def test_every_table_says_what_its_cells_found(
     assert study.plot(rows) == study.plot(rows)
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_table_and_plot_has_dashes_and_gaps_where_no_measure_is(
+    name: str, base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, work = STUDIES[name], work_of(base, data, tmp_path)
+
+    def without(*given: Any) -> tuple[float, dict[str, Any]]:
+        loss, facts = fake_cell(*given)
+        for score in facts["parts"]["all"]["scores"].values():
+            score.update(value=None, spread=None, missing="needs a package")
+        return loss, facts
+
+    monkeypatch.setattr(Work, "_done", without)
+    cells = study.cells(base, SETTINGS)
+    rows = Rows({label: [work.result(cell) for cell in some] for label, some in cells.items()}, SETTINGS)
+    table = study.table(rows)
+    assert all("-" in row for row in table.rows if row[1] != "paper")
+    assert any("needs a package" in note for note in table.notes)
+    assert "nan " not in table.as_markdown()
+    assert study.plot(rows).startswith("<svg")
+
+
 def fake_cell(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
     """Figures without any computing, for the form of tables."""
     names = ("BLEU", "NIST", "METEOR", "ROUGE-1", "ROUGE-2", "ROUGE-L", "CIDEr", "TER")
@@ -200,7 +222,7 @@ def test_what_cannot_be_is_refused_before_the_first_cell(
     base: FrozenBase, data: Path, tmp_path: Path
 ) -> None:
     source = Source(data, base, SETTINGS)
-    with pytest.raises(DataRefused, match="501 training texts are asked for, there are 500"):
+    with pytest.raises(DataRefused, match=r"501 texts, sample 0: so many .* has 500"):
         source.check(Cell("e2e", "fine-tuning", 501))
     source.check(cell_of("prefix"), unseen=True)
     one_test = Source(data, base, SETTINGS.model_copy(update={"tests": 1}))

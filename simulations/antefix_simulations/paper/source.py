@@ -84,6 +84,11 @@ class Source:
                 f"the test of {self._path} needs seen and unseen inputs, and {len(self.tests)} are drawn",
                 'give a file with "seen": false in some test lines, and --tests 2 or more',
             )
+        if cell.inputs > (there := pairs(self.task.train)):
+            raise DataRefused(
+                f"{cell.name}: so many training texts are needed, and {self._path} has {there}",
+                "give a larger file",
+            )
         key = cell.inputs, cell.sample
         if key not in self._longest:
             training, judging, _ = self._chosen(cell, self._settings.budget)
