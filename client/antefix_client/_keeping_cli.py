@@ -76,7 +76,10 @@ def init(
     ] = "smollm2-135m-q4",
     folder: Folder = HOME,
     key_file: Annotated[
-        Path | None, typer.Option(help="Make a key in this file and unlock with it.", show_default="ask")
+        Path | None,
+        typer.Option(
+            envvar="ANTEFIX_KEY_FILE", help="Make a key in this file and unlock with it.", show_default="ask"
+        ),
     ] = None,
     keyring: UseKeyring = False,
 ) -> None:
@@ -219,7 +222,10 @@ def rescue(
 
 def unlock(
     new_key_file: Annotated[
-        Path | None, typer.Option(help="Make a key in this file and unlock with it.", show_default="ask")
+        Path | None,
+        typer.Option(
+            envvar="ANTEFIX_KEY_FILE", help="Make a key in this file and unlock with it.", show_default="ask"
+        ),
     ] = None,
     keyring: UseKeyring = False,
     folder: Folder = HOME,

@@ -49,9 +49,8 @@ def refused(*words: object, said: str, stdin: str | None = None) -> None:
 
 def test_a_whole_life(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTEFIX_KEY_FILE", str(home / "new-key"))
-    assert (
-        str(home / "profile") in run("init", "--base", home / "base", "--key-file", home / "new-key").stdout
-    )
+    assert str(home / "profile") in run("init", "--base", home / "base").stdout
+    assert (home / "new-key").stat().st_size == 32
     assert run("remember", home / "notes.txt").stdout == "24 new texts, 24 in all\n"
     assert run("remember", "-", stdin="one more\n").stdout == "1 new texts, 25 in all\n"
     assert json.loads(run("status", "--json").stdout)["texts"] == 25
@@ -93,6 +92,8 @@ def test_without_a_terminal_a_passphrase_is_not_asked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ANTEFIX_PASSPHRASE", raising=False)
+    refused("init", "--base", home / "base", said="key is there already")
+    monkeypatch.delenv("ANTEFIX_KEY_FILE")
     refused("init", said="set ANTEFIX_PASSPHRASE")
     refused("init", said="set ANTEFIX_PASSPHRASE")  # nothing was left that would be in the way
 

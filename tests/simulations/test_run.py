@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from antefix import Example, FrozenBase, Prefix, score
-from antefix.errors import InvalidArgument, RecordError
+from antefix.errors import AntefixError, InvalidArgument, RecordError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round, RoundKey, Update
 from antefix_simulations.population.store import Population, Split
@@ -101,6 +101,19 @@ def test_a_folder_has_one_run_at_a_time(seal: bool, tmp_path: Path) -> None:
         pass
     with opened(tmp_path, seal=seal):
         pass
+
+
+@pytest.mark.parametrize("content", [None, "no JSON\n", ""])
+def test_a_refused_file_leaves_no_folder_behind(content: str | None, tmp_path: Path) -> None:
+    data, out, kept = tmp_path / "data.jsonl", tmp_path / "out", tmp_path / "kept"
+    if content is not None:
+        data.write_text(content)
+    kept.mkdir()
+    for folder in (out, kept):
+        with pytest.raises(AntefixError):
+            opened(folder, data=str(data))
+    assert not out.exists()
+    assert kept.is_dir()  # the user's own
 
 
 def test_texts_are_readable_by_their_owner_alone(tmp_path: Path) -> None:

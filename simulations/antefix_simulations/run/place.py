@@ -20,11 +20,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep others out of it meanwhile.
+    """Make the folder, and keep others out of it meanwhile. One that was made for nothing goes away.
 
     Raises:
         InvalidArgument: another run is under way in it, or it cannot be made.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -35,6 +36,11 @@ def held(folder: Path) -> Iterator[None]:
     try:
         _take(handle, folder)
         yield
+    except BaseException:
+        if new and os.listdir(folder) == [_LOCK]:
+            (folder / _LOCK).unlink()
+            folder.rmdir()
+        raise
     finally:
         os.close(handle)
 
