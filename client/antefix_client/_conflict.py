@@ -58,7 +58,8 @@ def chosen(history: History, which: Which) -> Version:
         raise InvalidArgument(f"{len(found)} versions have the number {which}", f"choose one of {names}")
     wanted = "before the one in use" if which is None else f"{_said(which)} to go back to"
     numbers = ", ".join(one.name if one.beside else str(one.number) for one in known) or "none"
-    raise InvalidArgument(f"there is no version {wanted}", f"there are: {numbers}")
+    there = f"there are: {numbers}" if own else "nothing was learned yet"
+    raise InvalidArgument(f"there is no version {wanted}", there)
 
 
 def before_choice(history: History, choice: Version) -> Version | None:

@@ -283,4 +283,6 @@ def _say(as_json: bool, facts: Any, text: str) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return harmless("; ".join(map(str, value))) or "nothing"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else harmless(str(value))
+    if value is None or isinstance(value, bool):
+        return {None: "none yet", False: "no", True: "yes"}[value]
+    return f"{value:,}" if isinstance(value, int) else harmless(str(value))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from antefix._command import harmless
 from antefix_client._keeping_cli import SplitBy
 from antefix_client._opening import HOME, AsJson, Device, Dtype, Folder, KeyFile, opened
+
+if TYPE_CHECKING:
+    from antefix_client import PersonalModel
 
 Tokens = Annotated[int, typer.Option(min=1, help="New tokens at most.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
@@ -40,6 +43,7 @@ def complete(
     text = sys.stdin.read() if prompt == "-" else prompt
     settings: dict[str, Any] = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
     with opened(folder, key_file, device, dtype) as model:
+        _say_if_untaught(model)
         if as_json:
             typer.echo(json.dumps({"text": model.generate(text, **settings)}))
             return
@@ -61,6 +65,7 @@ def chat(
     from antefix_client._conversation import Conversation
 
     with opened(folder, key_file, device, dtype) as model:
+        _say_if_untaught(model)
         talk = Conversation(model, max_new_tokens=max_tokens, temperature=temperature)
         while line := _typed():
             for piece in talk.answer(line, seed=seed + talk.turns):
@@ -88,6 +93,12 @@ def score(
     with opened(folder, key_file, device, dtype) as model, said_by_line(file, texts):
         found = model.score([text for _, text in texts])
     typer.echo(json.dumps({"nats_per_token": found, "texts": len(texts)}) if as_json else f"{found:.3f}")
+
+
+def _say_if_untaught(model: PersonalModel) -> None:
+    """Else whoever has not learned yet takes the base's way for their own."""
+    if not model.versions():
+        typer.echo("antefix: nothing was learned yet, see antefix learn", err=True)
 
 
 def _typed() -> str:

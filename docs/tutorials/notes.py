@@ -14,6 +14,7 @@ from antefix.errors import AntefixError
 from antefix_client import PersonalModel
 
 FOLDER = Path(os.environ.get("NOTES", "~/.notes")).expanduser()
+COMMANDS = ("add", "list", "drop", "learn", "finish")
 BASE = os.environ.get("NOTES_BASE", "smollm2-135m-q4")
 
 
@@ -29,6 +30,8 @@ def notebook() -> PersonalModel:
 
 
 def main(command: str, *words: str) -> None:
+    if command not in COMMANDS:
+        sys.exit(f"notes: unknown command {command}: {', '.join(COMMANDS)}")
     text = " ".join(words)
     with notebook() as model:
         if command == "add":
@@ -37,20 +40,20 @@ def main(command: str, *words: str) -> None:
             for number, note in model.texts().items():
                 print(f"{number:4}  {note.completion}")
         elif command == "drop":
+            if not text.isdecimal() or int(text) not in model.texts():
+                sys.exit(f"notes: there is no note {text}")
             model.remove_texts([int(text)])
         elif command == "learn":
             print(model.learn())
-        elif command == "finish":
+        else:
             print(text, end="", flush=True)
             for piece in model.stream(text, max_new_tokens=24, stop=("\n",)):
                 print(piece, end="", flush=True)
             print()
-        else:
-            sys.exit(f"notes: unknown command {command}: add, list, drop, learn, finish")
 
 
 if __name__ == "__main__":
     try:
         main(*(sys.argv[1:] or ["list"]))
-    except (AntefixError, ValueError, EOFError) as error:
+    except (AntefixError, EOFError) as error:
         sys.exit(f"notes: {error}")

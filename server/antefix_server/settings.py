@@ -40,6 +40,12 @@ class Settings(BaseModel):
         """
         path = folder / SETTINGS
         with files(path):
+            if not path.exists():
+                made = folder.is_dir() and any(folder.iterdir())
+                hint = (
+                    "put vault.json back from a backup" if made else f"make one: antefix-server init {folder}"
+                )
+                raise VaultUnavailable(f"there is no vault in {folder}", hint)
             content = path.read_bytes()
         try:
             return cls.model_validate_json(content)

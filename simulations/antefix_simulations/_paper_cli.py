@@ -39,7 +39,10 @@ def paper(
     table: Annotated[Name, typer.Argument(help="Which table.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="The task: JSON lines with split, and input and text or triples and refs."),
+        typer.Option(
+            help="The task: JSON lines with split, and input and text or triples and refs. With --quick a "
+            "made-up one if none is given."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results; what is there is not done again.")] = Path(
         "runs/paper"
@@ -48,15 +51,21 @@ def paper(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
     budget: Annotated[
-        int | None, typer.Option(min=1, max=2**31, help="Tokens of training a cell.", show_default="150000")
+        int | None,
+        typer.Option(
+            min=1, max=2**31, help="Tokens of training a cell; 150,000, quick 3,000.", show_default=False
+        ),
     ] = None,
     tests: Annotated[
-        int | None, typer.Option(min=1, max=2**31, help="Test inputs.", show_default="100")
+        int | None, typer.Option(min=1, max=2**31, help="Test inputs; 100, quick 8.", show_default=False)
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, max=2**31, help="Of training texts, where a table has several.", show_default="3"
+            min=1,
+            max=2**31,
+            help="Of training texts, where a table has several; 3, quick 1.",
+            show_default=False,
         ),
     ] = None,
     quick: Annotated[
@@ -75,7 +84,8 @@ def paper(
     said = {"budget": budget, "tests": tests, "samples": samples}
     given = {name: value for name, value in said.items() if value is not None}
     settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given})
-    task = None if table is Name.STORAGE else _required(data, table)
+    task = None if table is Name.STORAGE else _required(data, table, quick, out)
+    _say(f"loading {base}")
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
     if task is None:
         from antefix_simulations.paper.storage import storage
@@ -88,12 +98,20 @@ def paper(
     _print(made, as_json)
 
 
-def _required(data: Path | None, table: Name) -> Path:
+def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
     from antefix.errors import InvalidArgument
+    from antefix_simulations.paper.sample import write_sample
+    from antefix_simulations.run.place import room
 
-    if data is None:
-        raise InvalidArgument(f"the table {table} needs a task", "--data FILE, see docs/paper.md")
-    return data
+    if data is not None:
+        return data
+    if not quick:
+        raise InvalidArgument(
+            f"the table {table} needs a task", "--data FILE, see docs/paper.md; or --quick, on a made-up one"
+        )
+    with room(out):
+        out.mkdir(parents=True, exist_ok=True)
+        return write_sample(out / "sample.jsonl")
 
 
 def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, out: Path) -> Table:
@@ -104,13 +122,14 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
     from antefix_simulations.paper.work import Work
     from antefix_simulations.run.place import going_on, held, room
 
+    _say(f"reading {data}")
     study, source = STUDIES[table], Source(data, base, settings)
     cells = study.cells(base, settings)
     for cell in (cell for some in cells.values() for cell in some):
         source.check(cell, unseen=table is Name.EXTRAPOLATE)
     with held(out), room(out), going_on(out, _say):
         work = Work(base, {study.task: source}, settings, out, _say)
-        rows = Rows({name: [work.result(cell) for cell in some] for name, some in cells.items()}, settings)
+        rows = Rows(work.results(cells), settings)
         made = study.table(rows)
         write_whole(out / f"{table}.md", made.as_markdown().encode())
         write_whole(out / f"{table}.svg", study.plot(rows).encode())

@@ -55,7 +55,9 @@ def test_a_whole_life(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("remember", "-", stdin="one more\n").stdout == "1 new texts, 25 in all\n"
     assert json.loads(run("status", "--json").stdout)["texts"] == 25
     assert "Version 1, learned from" in run("learn").stdout
-    text = run("complete", "Note 3:", "--max-tokens", 5).stdout
+    written = run("complete", "Note 3:", "--max-tokens", 5)
+    assert "nothing was learned" not in written.stderr
+    text = written.stdout
     whole = json.loads(run("complete", "Note 3:", "--max-tokens", 5, "--json").stdout)["text"]
     assert harmless(whole) == text[:-1]
     assert float(run("score", home / "notes.txt").stdout) > 0
@@ -160,7 +162,9 @@ def test_what_is_not_there_is_said(home: Path) -> None:
     made(home)
     refused("init", "--base", home / "base", said="has something in it")
     refused("learn", said="0 texts are remembered, 4 are needed")
-    refused("roll-back", said="there is no version before")
+    assert "nothing was learned yet" in run("complete", "Note 3:", "--max-tokens", 1).stderr
+    assert "version      none yet" in run("status").stdout
+    refused("roll-back", said="nothing was learned yet")
     refused("status", "--key-file", home / "no-key", said="cannot be read")
     refused("status", "--key-file", home / "notes.txt", said="the key has")
 

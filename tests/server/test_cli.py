@@ -69,6 +69,17 @@ def test_a_user_from_the_first_day_to_the_last(data: Path, tmp_path: Path) -> No
     assert run("users", "list").stdout == "name  id  added\n"
 
 
+def test_where_no_vault_is_it_says_how_to_make_one_and_never_over_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "vault.json").unlink()
+    refused("status", said="put vault.json back from a backup")
+    monkeypatch.setenv("ANTEFIX_DATA", str(tmp_path / "nowhere"))
+    for command in ("status", "up"):
+        refused(command, said=f"make one: antefix-server init {tmp_path / 'nowhere'}")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_an_invitation_is_shown_once_and_can_be_given_again(data: Path) -> None:
     first = run("users", "add", "ann")
     assert "shown once" in first.stderr

@@ -19,14 +19,16 @@ from antefix_simulations._in_context import packed
 from antefix_simulations.cli import app
 from antefix_simulations.paper import scores as scores_module
 from antefix_simulations.paper import work as work_module
-from antefix_simulations.paper.cell import Cell, PaperSettings
+from antefix_simulations.paper.cell import QUICK, Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS
 from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
+from antefix_simulations.paper.sample import write_sample
 from antefix_simulations.paper.scores import Score
 from antefix_simulations.paper.source import Source, firsts
 from antefix_simulations.paper.storage import storage
 from antefix_simulations.paper.studies import STUDIES
 from antefix_simulations.paper.tables import Rows
+from antefix_simulations.paper.tasks import pairs
 from antefix_simulations.paper.work import Work
 from tests import tiny
 
@@ -239,6 +241,20 @@ def test_what_cannot_be_is_refused_before_the_first_cell(
         source.check(Cell("e2e", "prefix", 20, length=context, start="random"))
 
 
+def test_the_made_up_task_is_enough_for_every_table(base: FrozenBase, tmp_path: Path) -> None:
+    path = write_sample(tmp_path / "sample.jsonl")
+    assert write_sample(tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+    source = Source(path, base, QUICK.model_copy(update={"new_tokens": 4}))
+    task = source.task
+    assert (pairs(task.train), len(task.dev), len(task.test)) == (520, 40, 40)
+    inputs = [item.source for item in (*task.train, *task.dev, *task.test)]
+    assert len(set(inputs)) == len(inputs)
+    assert [item.seen for item in source.tests] == [True] * 4 + [False] * 4
+    for name in ("low-data", "extrapolate", "init"):
+        for cell in (cell for some in STUDIES[name].cells(base, QUICK).values() for cell in some):
+            source.check(cell, unseen=name == "extrapolate")
+
+
 def test_a_damaged_folder_is_said_and_loses_nothing(base: FrozenBase, data: Path, tmp_path: Path) -> None:
     work_of(base, data, tmp_path).result(cell_of("nothing"))
     metrics = tmp_path / "metrics.jsonl"
@@ -345,6 +361,8 @@ def test_the_command_makes_a_table_a_plot_and_goes_on(base: FrozenBase, data: Pa
     runner = CliRunner()
     first = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300"])
     assert first.exit_code == 0, first.output
+    assert "0 of 6 cells are done\n" in first.stderr
+    assert "5 of 6 cells are done, about 1 minutes left" in first.stderr
     assert "E2E, positions of the prefix" in first.stdout
     assert (tmp_path / "out" / "length.svg").read_text().startswith("<svg")
     again = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300", "--json"])
@@ -354,6 +372,8 @@ def test_the_command_makes_a_table_a_plot_and_goes_on(base: FrozenBase, data: Pa
     refused = runner.invoke(app, ["paper", "length", "--base", str(folder)])
     assert refused.exit_code == 1
     assert "--data FILE" in refused.stderr
+    made_up = ["length", "--base", str(folder), "--out", str(tmp_path / "other"), "--quick", "--tests", "2"]
+    assert runner.invoke(app, ["paper", *made_up, "--budget", "300"]).exit_code == 0
     stored = runner.invoke(app, ["paper", "storage", "--base", str(folder)])
     assert "245,760" in stored.stdout
 

@@ -19,6 +19,7 @@ class PaperSettings(Settings):
         budget: tokens of training for a cell; steps are as many as they last for.
         batch_size: texts of a step (the paper's default is 5).
         max_passes: over the training texts, however long the budget lasts.
+        judging: dev texts that a method is looked at by, at most.
         tests: test inputs that are written and scored, drawn once; of WebNLG half of them unseen.
         beams: hypotheses of the search.
         new_tokens: of a written text at most.
@@ -31,6 +32,7 @@ class PaperSettings(Settings):
     budget: Count = 150_000
     batch_size: Count = 5
     max_passes: Annotated[float, Field(gt=0)] = 60.0
+    judging: Count = 60
     tests: Count = 100
     beams: Count = 5
     new_tokens: Count = 64
@@ -39,7 +41,7 @@ class PaperSettings(Settings):
     factors: tuple[float, ...] = (0.3, 1.0, 3.0)
 
 
-QUICK = PaperSettings(budget=3_000, tests=8, beams=2, new_tokens=32, samples=1)
+QUICK = PaperSettings(budget=3_000, judging=8, tests=8, beams=2, new_tokens=32, samples=1)
 """To see all of it work on little; its figures mean nothing."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -13,14 +15,14 @@ __all__ = ["extrapolation", "few_texts", "lengths", "rouge", "samples", "scores"
 _COLOURS = {"prefix": BLUE, "fine-tuning": RED, "LoRA": GREY}
 
 
-def scores(rows: Rows) -> str:
-    """BLEU of each row."""
-    return _bars(rows, "BLEU")
+def scores(rows: Rows, theirs: Mapping[str, float]) -> str:
+    """BLEU of each row, and the paper's own where it has one."""
+    return _bars(rows, "BLEU", theirs)
 
 
-def rouge(rows: Rows) -> str:
-    """ROUGE-L of each row."""
-    return _bars(rows, "ROUGE-L")
+def rouge(rows: Rows, theirs: Mapping[str, float]) -> str:
+    """ROUGE-L of each row, and the paper's own where it has one."""
+    return _bars(rows, "ROUGE-L", theirs)
 
 
 def samples(rows: Rows) -> str:
@@ -93,18 +95,20 @@ def extrapolation(rows: Rows) -> str:
     return drawn(draw)
 
 
-def _bars(rows: Rows, measure: str) -> str:
+def _bars(rows: Rows, measure: str, theirs: Mapping[str, float]) -> str:
     names = list(rows.results)[::-1]
     found = [rows.results[name][0] for name in names]
     values = [figure(one, measure) for one in found]
     spreads = [one["parts"]["all"]["scores"][measure]["spread"] or 0.0 for one in found]
+    known = {place: theirs[name] for place, name in enumerate(names) if name in theirs}
 
     def draw(axes: Axes) -> None:
         colours = [BLUE if name.startswith("prefix") else GREY for name in names]
         axes.barh(range(len(names)), values, color=colours, height=0.7)
         axes.errorbar(values, range(len(names)), xerr=spreads, fmt="none", ecolor=INK, capsize=2)
+        axes.plot(list(known.values()), list(known), "D", color=RED, fillstyle="none", markersize=5)
         axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel=f"{measure}, 95 % over test inputs")
+        axes.set(xlabel=f"{measure} here, 95 % interval over test inputs; diamonds: the paper")
         axes.set_xlim(left=0)
 
     return drawn(draw, 0.3 * len(names) + 0.9)

@@ -16,7 +16,6 @@ from antefix_simulations.paper.tasks import Item, Task, examples_of, pairs, prom
 
 __all__ = ["Source", "Texts", "firsts"]
 
-_JUDGING = 60
 _COUNTED = 200
 
 
@@ -108,7 +107,7 @@ class Source:
         chosen = self.task.sample(inputs, cell.sample)
         passes = min(lasting / inputs, settings.max_passes)
         steps = max(1, round(passes * inputs / settings.batch_size))
-        return chosen.train, chosen.dev[:_JUDGING], steps
+        return chosen.train, chosen.dev[: settings.judging], steps
 
     def _tokens(self, item: Item) -> int:
         """Of the longer side, with the first reference."""

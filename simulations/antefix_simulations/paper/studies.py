@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from antefix import FrozenBase
-from antefix_simulations.paper import plots, tables
+from antefix_simulations.paper import plots, published, tables
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.published import WORDS
 from antefix_simulations.paper.table import Table
@@ -102,14 +103,21 @@ def _variants(base: FrozenBase, settings: PaperSettings) -> Cells:
     return cells
 
 
+def _scores(theirs: Mapping[str, Mapping[str, float]]) -> Callable[[tables.Rows], str]:
+    return partial(plots.scores, theirs={name: of["BLEU"] for name, of in theirs.items()})
+
+
+_ROUGE = {name: of["ROUGE-L"] for name, of in published.SUMMARISE.items()}
+_WEBNLG = {name: of["BLEU"]["all"] for name, of in published.WEBNLG.items()}
+
 STUDIES: dict[str, Study] = {
-    "e2e": Study("e2e", _methods("e2e"), tables.table_to_text, plots.scores),
-    "webnlg": Study("webnlg", _methods("webnlg"), tables.webnlg, plots.scores),
-    "summarise": Study("summarise", _summaries, tables.summaries, plots.rouge),
+    "e2e": Study("e2e", _methods("e2e"), tables.table_to_text, _scores(published.E2E)),
+    "webnlg": Study("webnlg", _methods("webnlg"), tables.webnlg, partial(plots.scores, theirs=_WEBNLG)),
+    "summarise": Study("summarise", _summaries, tables.summaries, partial(plots.rouge, theirs=_ROUGE)),
     "low-data": Study("e2e", _low_data, tables.few_texts, plots.few_texts),
     "extrapolate": Study("webnlg", _methods("webnlg"), tables.extrapolation, plots.extrapolation),
     "length": Study("e2e", _lengths, tables.lengths, plots.lengths),
     "init": Study("e2e", _starts, tables.starts, plots.samples),
-    "ablate": Study("e2e", _variants, tables.variants, plots.scores),
+    "ablate": Study("e2e", _variants, tables.variants, _scores(published.VARIANTS)),
 }
 """Named as the command names them."""

@@ -93,7 +93,9 @@ def summaries(rows: Rows) -> Table:
 def variants(rows: Rows) -> Table:
     """Table 5."""
     theirs = _in_columns(published.VARIANTS)
-    return _noted(_beside("E2E, other kinds of prefixes (table 5)", rows, _WRITTEN, theirs), rows)
+    table = _beside("E2E, other kinds of prefixes (table 5)", rows, _WRITTEN, theirs)
+    table.notes.append("A number behind a name is positions; the others have 10.")
+    return _noted(table, rows)
 
 
 def extrapolation(rows: Rows) -> Table:

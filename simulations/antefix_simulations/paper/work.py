@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,20 @@ class Work:
         self._written = Written(out / "written")
         self._base, self._sources, self._settings, self._out, self._say = base, sources, settings, out, say
 
+    def results(self, cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[dict[str, Any]]]:
+        """Of all cells of a table, as `result`; says how many are done, and how long the rest may take."""
+        every = [cell for some in cells.values() for cell in some]
+        begun, trained = time.monotonic(), 0
+        for number, cell in enumerate(every):
+            if not self._kept(cell):
+                left = sum(not self._kept(one) for one in every[number:])
+                took = (time.monotonic() - begun) / 60
+                soon = f", about {math.ceil(took / trained * left)} minutes left" if trained else ""
+                self._say(f"{number} of {len(every)} cells are done{soon}")
+                trained += 1
+            self.result(cell)
+        return {name: [self.result(cell) for cell in some] for name, some in cells.items()}
+
     def result(self, cell: Cell) -> dict[str, Any]:
         """Of a cell, from the folder or done now: `scores` by part of the test, and what it took.
 
@@ -66,10 +81,7 @@ class Work:
             InvalidArgument: there is no file of its task, or the folder's line of it is damaged. What another
                 file of it gave is another result.
         """
-        if cell.task not in self._sources:
-            raise InvalidArgument(f"there is no data for {cell.task}", f"--data {cell.task}=FILE")
-        source = self._sources[cell.task]
-        kept = self._ledger.lines.get((cell.name, None, source.digest))
+        source, kept = self._source(cell), self._kept(cell)
         if kept is None:
             rate = self._rate(cell, source)
             self._say(cell.name)
@@ -78,6 +90,14 @@ class Work:
         else:
             self._again(cell, source, kept)
         return self._ledger.lines[cell.name, None, source.digest]
+
+    def _source(self, cell: Cell) -> Source:
+        if cell.task not in self._sources:
+            raise InvalidArgument(f"there is no data for {cell.task}", "give a --data FILE of that task")
+        return self._sources[cell.task]
+
+    def _kept(self, cell: Cell) -> dict[str, Any] | None:
+        return self._ledger.lines.get((cell.name, None, self._source(cell).digest))
 
     def _again(self, cell: Cell, source: Source, kept: dict[str, Any]) -> None:
         """Fill gaps of a kept result."""
