@@ -362,7 +362,7 @@ def test_the_command_makes_a_table_a_plot_and_goes_on(base: FrozenBase, data: Pa
     first = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300"])
     assert first.exit_code == 0, first.output
     assert "0 of 6 cells are done\n" in first.stderr
-    assert "5 of 6 cells are done, about 1 minutes left" in first.stderr
+    assert "5 of 6 cells are done, about 1 min left" in first.stderr
     assert "E2E, positions of the prefix" in first.stdout
     assert (tmp_path / "out" / "length.svg").read_text().startswith("<svg")
     again = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300", "--json"])

@@ -1,6 +1,8 @@
 """Tasks of the paper: three forms of a file, grouped by input, and what cannot be used."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,19 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str) -> None:
 def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match="'dev'"):
         read_task(written(tmp_path, [{"split": "train", "input": "a", "text": "b"}]))
+
+
+def test_the_pages_way_from_the_published_files_of_e2e(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (repository / "docs" / "paper.md").read_text()
+    (block,) = re.findall(r"^  ```python\n(.*?)^  ```$", page, re.DOTALL | re.MULTILINE)
+    for name in ("trainset", "devset", "testset_w_refs"):
+        lines = [f'"name[Aromi], food[Chinese]","{name}, said once"', f'"name[Aromi], food[Chinese]",{name}']
+        (tmp_path / f"{name}.csv").write_text("\n".join(["mr,ref", *lines, ""]), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(block), {})
+    task = read_task(tmp_path / "e2e.jsonl")
+    assert task.test == (
+        Item("name : Aromi | food : Chinese", ("testset_w_refs, said once", "testset_w_refs")),
+    )

@@ -59,17 +59,18 @@ class Work:
 
     def results(self, cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[dict[str, Any]]]:
         """Of all cells of a table, as `result`; says how many are done, and how long the rest may take."""
-        every = [cell for some in cells.values() for cell in some]
+        every = [(name, cell) for name, some in cells.items() for cell in some]
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
         begun, trained = time.monotonic(), 0
-        for number, cell in enumerate(every):
+        for number, (name, cell) in enumerate(every):
             if not self._kept(cell):
-                left = sum(not self._kept(one) for one in every[number:])
+                left = sum(not self._kept(one) for _, one in every[number:])
                 took = (time.monotonic() - begun) / 60
-                soon = f", about {math.ceil(took / trained * left)} minutes left" if trained else ""
+                soon = f", about {math.ceil(took / trained * left)} min left" if trained else ""
                 self._say(f"{number} of {len(every)} cells are done{soon}")
                 trained += 1
-            self.result(cell)
-        return {name: [self.result(cell) for cell in some] for name, some in cells.items()}
+            found[name].append(self.result(cell))
+        return found
 
     def result(self, cell: Cell) -> dict[str, Any]:
         """Of a cell, from the folder or done now: `scores` by part of the test, and what it took.
