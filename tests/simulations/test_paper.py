@@ -18,7 +18,6 @@ from antefix_simulations._data import DataRefused
 from antefix_simulations._in_context import packed
 from antefix_simulations.cli import app
 from antefix_simulations.paper import scores as scores_module
-from antefix_simulations.paper import work as work_module
 from antefix_simulations.paper.cell import QUICK, Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS
 from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
@@ -35,7 +34,14 @@ from tests import tiny
 pytestmark = pytest.mark.slow
 
 SETTINGS = PaperSettings(
-    budget=1_500, tests=4, beams=2, new_tokens=4, max_prompt_tokens=40, samples=1, factors=(1.0,)
+    budget=1_500,
+    tests=4,
+    beams=2,
+    new_tokens=4,
+    max_prompt_tokens=40,
+    samples=1,
+    factors=(1.0,),
+    beyond=(),
 )
 WORDS = ("red", "blue", "green", "small", "big", "old")
 
@@ -144,7 +150,12 @@ def fake_cell(work: Work, cell: Cell, source: Source, rate: float) -> tuple[floa
     scores = {name: {"value": 1.0 + cell.length, "spread": 0.5, "missing": ""} for name in names}
     scores["METEOR"] = {"value": None, "spread": None, "missing": "needs Java"}
     part = {"inputs": 4, "nats_per_token": 2.0, "scores": scores}
-    return 2.0, {"numbers": 7, "tokens": 9, "parts": dict.fromkeys(("seen", "unseen", "all"), part)}
+    return 2.0, {
+        "rate": rate,
+        "numbers": 7,
+        "tokens": 9,
+        "parts": dict.fromkeys(("seen", "unseen", "all"), part),
+    }
 
 
 def test_what_is_done_stays_done_and_a_cut_line_is_done_again(
@@ -152,7 +163,7 @@ def test_what_is_done_stays_done_and_a_cut_line_is_done_again(
 ) -> None:
     first = work_of(base, data, tmp_path).result(cell_of("prefix"))
     with monkeypatch.context() as without:
-        without.setattr(work_module, "METHODS", {})
+        without.setattr(Work, "_done", None)
         assert work_of(base, data, tmp_path).result(cell_of("prefix")) == first
     kept = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(kept[: len(kept) - 20])
@@ -175,7 +186,7 @@ def test_what_was_missing_is_computed_from_what_was_written(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == length
     monkeypatch.setitem(scores_module.MEASURES, "METEOR", lambda texts, right: Score(50.0 + len(texts)))
     with monkeypatch.context() as without:
-        without.setattr(work_module, "METHODS", {})
+        without.setattr(Work, "_done", None)
         again = work_of(base, data, tmp_path).result(cell_of("nothing"))
         assert [meteor(again, part) for part in ("seen", "unseen", "all")] == [52.0, 52.0, 54.0]
         assert work_of(base, data, tmp_path).result(cell_of("nothing")) == again
@@ -284,6 +295,50 @@ def test_a_rate_is_chosen_on_other_texts_once_for_all_cells(
     assert rates == {min(tried, key=lambda rate: tried[rate])}
 
 
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1.0, [0.3, 1, 3]),
+        (3.0, [0.3, 1, 3, 10]),
+        (9.0, [0.3, 1, 3, 10, 30]),
+        (99.0, [0.3, 1, 3, 10, 30]),
+        (0.2, [0.3, 1, 3, 0.1]),
+        (0.01, [0.3, 1, 3, 0.1, 0.03]),
+    ],
+)
+def test_a_grid_goes_on_where_its_outermost_rate_is_the_best(
+    best: float,
+    tried: list[float],
+    base: FrozenBase,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[float] = []
+
+    def trying(work: Work, cell: Cell, source: Source, rate: float) -> float:
+        seen.append(rate / METHODS["prefix"].rate)
+        return abs(math.log(seen[-1] / best))
+
+    monkeypatch.setattr(Work, "_tried", trying)
+    monkeypatch.setattr(Work, "_done", fake_cell)
+    work = work_of(base, data, tmp_path, factors=(0.3, 1.0, 3.0), beyond=(0.03, 0.1, 10.0, 30.0))
+    found = work.result(cell_of("prefix"))
+    assert seen == pytest.approx(tried)
+    assert found["rate"] / METHODS["prefix"].rate == pytest.approx(
+        min(tried, key=lambda one: abs(math.log(one / best)))
+    )
+
+
+def test_a_cell_of_another_rate_is_done_again(base: FrozenBase, data: Path, tmp_path: Path) -> None:
+    work = work_of(base, data, tmp_path)
+    first = work.result(cell_of("prefix"))
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(lines.replace(f'"rate": {first["rate"]}', '"rate": 7.0'))
+    again = work_of(base, data, tmp_path).result(cell_of("prefix"))
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+
+
 def test_a_folder_of_other_settings_and_a_task_without_a_file_are_refused(
     base: FrozenBase, data: Path, tmp_path: Path
 ) -> None:
@@ -308,7 +363,9 @@ def test_extrapolation_needs_unseen_inputs(
     base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        Work, "_done", lambda *given: (2.0, {"parts": {"all": fake_cell(*given)[1]["parts"]["all"]}})
+        Work,
+        "_done",
+        lambda *given: (2.0, {"rate": given[3], "parts": {"all": fake_cell(*given)[1]["parts"]["all"]}}),
     )
     work = work_of(base, data, tmp_path)
     found = {"prefix": [work.result(cell_of("prefix"))]}

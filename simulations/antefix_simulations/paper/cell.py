@@ -27,6 +27,7 @@ class PaperSettings(Settings):
         samples: of the training texts, where a table averages over samples.
         factors: grid of learning rates, in multiples of each method's middle one. Each is tried for a quarter
             of the budget.
+        beyond: further ones, tried outward as long as the best so far is the outermost on its side.
     """
 
     budget: Count = 150_000
@@ -39,9 +40,10 @@ class PaperSettings(Settings):
     max_prompt_tokens: Count = 320
     samples: Count = 3
     factors: tuple[float, ...] = (0.3, 1.0, 3.0)
+    beyond: tuple[float, ...] = (0.03, 0.1, 10.0, 30.0)
 
 
-QUICK = PaperSettings(budget=3_000, judging=8, tests=8, beams=2, new_tokens=32, samples=1)
+QUICK = PaperSettings(budget=3_000, judging=8, tests=8, beams=2, new_tokens=32, samples=1, beyond=())
 """To see all of it work on little; its figures mean nothing."""
 
 

@@ -83,8 +83,8 @@ class Work:
                 file of it gave is another result.
         """
         source, kept = self._source(cell), self._kept(cell)
-        if kept is None:
-            rate = self._rate(cell, source)
+        rate = self._rate(cell, source)
+        if kept is None or not math.isclose(kept["rate"], rate):  # of a folder with a smaller grid
             self._say(cell.name)
             loss, facts = self._done(cell, source, rate)
             self._ledger.add(cell.name, None, source.digest, loss, **facts)
@@ -128,17 +128,24 @@ class Work:
             return middle * self._settings.factors[0]
         known: dict[str, Any] = {"length": 10, "start": '"summarize"'} if cell.length else {}
         tried = Cell(cell.task, cell.method, min(_TUNED_ON, pairs(source.task.train)), 0, **known)
-        losses = {}
-        for factor in self._settings.factors:
-            rate, name = middle * factor, f"rate for {cell.task}: {cell.method}"
-            key = name, None, f"{rate:g} {source.digest}"
-            if key not in self._ledger.lines:
-                self._say(f"{name}: trying {rate:g}")
-                texts = source.texts(tried, max(1, self._settings.budget // _TUNED_SHARE))
-                found = METHODS[cell.method].train(self._base, tried, self._settings, texts, rate)
-                self._ledger.add(*key, found.judged, rate=rate)
-            losses[rate] = self._ledger.lines[key]["nats_per_token"]
-        return min(losses, key=lambda rate: losses[rate])
+        losses = {factor: self._tried(tried, source, middle * factor) for factor in self._settings.factors}
+        for side, outward in ((max, 1), (min, -1)):
+            for factor in sorted(self._settings.beyond)[::outward]:
+                if side(losses) == min(losses, key=losses.__getitem__) and factor == side(factor, *losses):
+                    losses[factor] = self._tried(tried, source, middle * factor)
+        return middle * min(losses, key=losses.__getitem__)
+
+    def _tried(self, tried: Cell, source: Source, rate: float) -> float:
+        """Nats per token of the dev texts after a part of the budget."""
+        name = f"rate for {tried.task}: {tried.method}"
+        key = name, None, f"{rate:g} {source.digest}"
+        if key not in self._ledger.lines:
+            self._say(f"{name}: trying {rate:g}")
+            texts = source.texts(tried, max(1, self._settings.budget // _TUNED_SHARE))
+            found = METHODS[tried.method].train(self._base, tried, self._settings, texts, rate)
+            self._ledger.add(*key, found.judged, rate=rate)
+        loss = float(self._ledger.lines[key]["nats_per_token"])
+        return math.inf if math.isnan(loss) else loss
 
     def _done(self, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
         begun = time.monotonic()
