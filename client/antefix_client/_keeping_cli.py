@@ -222,10 +222,7 @@ def rescue(
 
 def unlock(
     new_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="ANTEFIX_KEY_FILE", help="Make a key in this file and unlock with it.", show_default="ask"
-        ),
+        Path | None, typer.Option(help="Make a key in this file and unlock with it.", show_default="ask")
     ] = None,
     keyring: UseKeyring = False,
     folder: Folder = HOME,

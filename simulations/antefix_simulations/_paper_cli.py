@@ -75,7 +75,7 @@ def paper(
 ) -> None:
     """Make a table of Li and Liang 2021 anew, its own figures beside ours; with a plot in the folder.
 
-    Every method gets the same budget and a grid of three learning rates, chosen on dev
+    Every method gets the same budget and the same grid of learning rates, chosen on dev
     texts, never on tests. Ctrl-C loses the cell that is under way.
     """
     from antefix import FrozenBase

@@ -90,6 +90,16 @@ def test_what_unlocks_can_be_changed(home: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_a_key_file_in_the_environment_opens_and_is_not_the_new_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(home)
+    monkeypatch.setenv("ANTEFIX_NEW_PASSPHRASE", "other words")
+    run("unlock")
+    assert (home / "key").read_bytes() == KEY
+    refused("status", said="does not open with this passphrase or key")
+
+
 def test_without_a_terminal_a_passphrase_is_not_asked_for(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
