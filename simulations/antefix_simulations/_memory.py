@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
 
-__all__ = ["Peak", "peak_memory"]
+__all__ = ["Peak", "peak_memory", "watched"]
 
 _EVERY_S = 0.5
 
@@ -36,16 +36,24 @@ class Peak:
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
     """Of all that this process starts, while the block runs; looked at twice a second."""
-    peak, over = Peak(), threading.Event()
+    peak = Peak()
+    with watched(peak.look, _EVERY_S):
+        yield peak
+
+
+@contextmanager
+def watched(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Look every so many seconds, while the block runs."""
+    over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(_EVERY_S):
-            peak.look()
+        while not over.wait(every_s):
+            look()
 
     watching = threading.Thread(target=watch, name="antefix-memory", daemon=True)
     watching.start()
     try:
-        yield peak
+        yield
     finally:
         over.set()
         watching.join()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from antefix import (
 )
 from antefix._examples import encode
 from antefix_simulations._machine import wait
+from antefix_simulations._memory import watched
 from antefix_simulations._weights import Pace
 from antefix_simulations.paper.table import Table
 from antefix_simulations.paper.weights import KINDS
@@ -161,20 +161,14 @@ def _growth(base: FrozenBase) -> Iterator[list[float]]:
         yield grown
         grown[0] = (torch.cuda.max_memory_allocated(base.device) - before) / 2**20
         return
-    own, over = psutil.Process(), threading.Event()
+    own = psutil.Process()
     before = own.memory_info().rss
 
-    def watch() -> None:
-        while not over.wait(_EVERY_S):
-            grown[0] = max(grown[0], (own.memory_info().rss - before) / 2**20)
+    def look() -> None:
+        grown[0] = max(grown[0], (own.memory_info().rss - before) / 2**20)
 
-    watching = threading.Thread(target=watch, name="antefix-memory", daemon=True)
-    watching.start()
-    try:
+    with watched(look, _EVERY_S):
         yield grown
-    finally:
-        over.set()
-        watching.join()
 
 
 def _written(base: FrozenBase, length: int) -> float:
