@@ -84,7 +84,7 @@ class Work:
         """
         source, kept = self._source(cell), self._kept(cell)
         rate = self._rate(cell, source)
-        if kept is None or not math.isclose(kept["rate"], rate):  # of a folder with a smaller grid
+        if kept is None or not math.isclose(kept.get("rate", rate), rate):  # of a folder with a smaller grid
             self._say(cell.name)
             loss, facts = self._done(cell, source, rate)
             self._ledger.add(cell.name, None, source.digest, loss, **facts)
