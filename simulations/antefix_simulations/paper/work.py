@@ -60,6 +60,7 @@ class Work:
     def results(self, cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[dict[str, Any]]]:
         """Of all cells of a table, as `result`; says how many are done, and how long the rest may take."""
         every = [(name, cell) for name, some in cells.items() for cell in some]
+        every.sort(key=lambda one: one[1].sample)  # cut off, it has a sample of each rather than all of some
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
         begun, trained = time.monotonic(), 0
         for number, (name, cell) in enumerate(every):
