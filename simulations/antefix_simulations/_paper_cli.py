@@ -127,13 +127,19 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
     cells = study.cells(base, settings)
     for cell in (cell for some in cells.values() for cell in some):
         source.check(cell, unseen=table is Name.EXTRAPOLATE)
-    with held(out), room(out), going_on(out, _say):
-        work = Work(base, {study.task: source}, settings, out, _say)
-        rows = Rows(work.results(cells), settings)
+    every = sum(map(len, cells.values()))
+
+    def look(found: dict[str, Any]) -> Table:
+        rows = Rows(found, settings)
         made = study.table(rows)
+        if (done := sum(map(len, found.values()))) < every:
+            made.notes.insert(0, f"{done} of {every} cells are done.")
         write_whole(out / f"{table}.md", made.as_markdown().encode())
         write_whole(out / f"{table}.svg", study.plot(rows).encode())
-    return made
+        return made
+
+    with held(out), room(out), going_on(out, _say):
+        return look(Work(base, {study.task: source}, settings, out, _say).results(cells, look))
 
 
 def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:

@@ -8,6 +8,7 @@ from antefix import FrozenBase
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.source import Source
 from antefix_simulations.paper.work import Work
+from tests import tiny
 
 SETTINGS = PaperSettings(
     budget=1_500,
@@ -63,3 +64,12 @@ def fake_cell(work: Work, cell: Cell, source: Source, rate: float) -> tuple[floa
         "tokens": 9,
         "parts": dict.fromkeys(("seen", "unseen", "all"), part),
     }
+
+
+def saved(folder: Path) -> Path:
+    """A tiny base as a folder, with room for the longest prefix."""
+    model = tiny.model("llama")
+    model.config.max_position_embeddings = 1024
+    model.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder

@@ -28,7 +28,7 @@ from antefix_simulations.paper.tables import Rows
 from antefix_simulations.paper.tasks import pairs
 from antefix_simulations.paper.work import Work
 from tests import tiny
-from tests.simulations.paper_task import SETTINGS, WORDS, cell_of, fake_cell, work_of, write_task
+from tests.simulations.paper_task import SETTINGS, WORDS, cell_of, fake_cell, saved, work_of, write_task
 
 pytestmark = pytest.mark.slow
 
@@ -219,11 +219,7 @@ def test_a_real_gpt2_of_that_shape_has_them_too() -> None:
 
 @pytest.mark.slow
 def test_the_command_makes_a_table_a_plot_and_goes_on(base: FrozenBase, data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "base"
-    model = tiny.model("llama")
-    model.config.max_position_embeddings = 1024
-    model.save_pretrained(folder)
-    tiny.tokenizer().save_pretrained(folder)
+    folder = saved(tmp_path / "base")
     words = ["length", "--data", str(data), "--base", str(folder), "--out", str(tmp_path / "out"), "--quick"]
     runner = CliRunner()
     first = runner.invoke(app, ["paper", *words, "--tests", "2", "--budget", "300"])

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from antefix import FrozenBase
 from antefix.errors import InvalidArgument
+from antefix_simulations.cli import app
 from antefix_simulations.paper import scores as scores_module
 from antefix_simulations.paper.cell import Cell
 from antefix_simulations.paper.methods import METHODS
@@ -17,7 +19,7 @@ from antefix_simulations.paper.scores import Score
 from antefix_simulations.paper.source import Source
 from antefix_simulations.paper.work import Work
 from tests import tiny
-from tests.simulations.paper_task import SETTINGS, cell_of, fake_cell, work_of, write_task
+from tests.simulations.paper_task import SETTINGS, cell_of, fake_cell, saved, work_of, write_task
 
 pytestmark = pytest.mark.slow
 
@@ -191,3 +193,30 @@ def test_a_table_that_is_cut_off_has_a_sample_of_each_row(
     assert done == [("prefix", 0), ("LoRA", 0), ("prefix", 1), ("LoRA", 1)]
     samples = {name: [one["arm"][-1] for one in some] for name, some in found.items()}
     assert samples == {"prefix": ["0", "1"], "LoRA": ["0", "1"]}
+
+
+def test_the_page_of_a_table_is_there_after_each_cell(
+    base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out, pages = saved(tmp_path / "base"), tmp_path / "out", []
+
+    def seen(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+        pages.append((out / "low-data.md").read_text() if (out / "low-data.md").exists() else "")
+        if len(pages) == 5:
+            raise KeyboardInterrupt
+        return fake_cell(work, cell, source, rate)
+
+    monkeypatch.setattr(Work, "_done", seen)
+    monkeypatch.setattr(Work, "_rate", lambda work, cell, source: 1.0)
+    words = ["paper", "low-data", "--base", str(folder), "--data", str(data), "--out", str(out)]
+    stopped = CliRunner().invoke(app, words)
+    assert "the same command goes on" in stopped.stderr
+    assert pages[0] == ""
+    assert "1 of 36 cells are done" in pages[1]
+    assert "over fine-tuning, n = 1: " in pages[3]
+    assert "| LoRA, 100 texts |" not in pages[4]
+    assert (out / "low-data.svg").exists()
+    monkeypatch.setattr(Work, "_done", fake_cell)
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert "cells are done" not in (out / "low-data.md").read_text()
+    assert "n = 12: " in (out / "low-data.md").read_text()

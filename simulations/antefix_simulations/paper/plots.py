@@ -50,10 +50,11 @@ def few_texts(rows: Rows) -> str:
 
     def draw(axes: Axes) -> None:
         for method, points in lines.items():
-            sizes, values = list(points), np.array(list(points.values()))
+            known, values = list(points), np.array(list(points.values()))
             colour = _COLOURS[method]
-            axes.fill_between(sizes, values[:, 1], values[:, 2], color=colour, alpha=0.15, linewidth=0)
-            axes.plot(sizes, values[:, 0], color=colour, marker="o", markersize=4, label=method)
+            axes.fill_between(known, values[:, 1], values[:, 2], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(known, values[:, 0], color=colour, marker="o", markersize=4, label=method)
+        sizes = sorted({size for points in lines.values() for size in points})
         axes.set_xscale("log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()

@@ -57,21 +57,36 @@ class Work:
         self._written = Written(out / "written")
         self._base, self._sources, self._settings, self._out, self._say = base, sources, settings, out, say
 
-    def results(self, cells: Mapping[str, Sequence[Cell]]) -> dict[str, list[dict[str, Any]]]:
-        """Of all cells of a table, as `result`; says how many are done, and how long the rest may take."""
-        every = [(name, cell) for name, some in cells.items() for cell in some]
-        every.sort(key=lambda one: one[1].sample)  # cut off, it has a sample of each rather than all of some
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in cells}
+    def results(
+        self,
+        cells: Mapping[str, Sequence[Cell]],
+        look: Callable[[dict[str, list[dict[str, Any]]]], object] = lambda found: None,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Of all cells of a table, as `result`; says how many are done, and how long the rest may take.
+
+        What is kept comes first, then a sample of every row before the next: cut off, a table has a little of
+        each rather than all of some.
+
+        Args:
+            cells: of each row.
+            look: given what is found by now, in the order of `cells`, after each cell that was done now.
+        """
+        every = [(name, at, cell) for name, some in cells.items() for at, cell in enumerate(some)]
+        every.sort(key=lambda one: (self._kept(one[2]) is None, one[1]))
+        places: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in cells}
         begun, trained = time.monotonic(), 0
-        for number, (name, cell) in enumerate(every):
-            if not self._kept(cell):
-                left = sum(not self._kept(one) for _, one in every[number:])
+        for number, (name, at, cell) in enumerate(every):
+            kept = self._kept(cell)
+            if not kept:
+                left = len(every) - number
                 took = (time.monotonic() - begun) / 60
                 soon = f", about {math.ceil(took / trained * left)} min left" if trained else ""
                 self._say(f"{number} of {len(every)} cells are done{soon}")
                 trained += 1
-            found[name].append(self.result(cell))
-        return found
+            places[name][at] = self.result(cell)
+            if places[name][at] is not kept:
+                look(_in_order(places))
+        return _in_order(places)
 
     def result(self, cell: Cell) -> dict[str, Any]:
         """Of a cell, from the folder or done now: `scores` by part of the test, and what it took.
@@ -168,6 +183,11 @@ class Work:
             },
         }
         return trained.read(firsts(tests)), facts
+
+
+def _in_order(places: Mapping[str, Mapping[int, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows that have something, each by sample."""
+    return {name: [one[at] for at in sorted(one)] for name, one in places.items() if one}
 
 
 _KEYS = ("arm", "seed", "user", "nats_per_token")  # of a line itself
