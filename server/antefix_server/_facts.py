@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from antefix_server._engine import Made
 from antefix_server._outer import Owner
-from antefix_server._schema import facts
+from antefix_server._schema import blob, facts
 
 _PAD = 256
 _BATCH = 500
@@ -153,6 +153,4 @@ def _padded(content: dict[str, Any]) -> bytes:
 
 def _row(row: Any) -> Fact:
     id, owner, kind, mark, hint, sealed = row
-    return Fact(
-        id, bytes(owner), Kind(kind), bytes(mark), None if hint is None else bytes(hint), bytes(sealed)
-    )
+    return Fact(id, blob(owner), Kind(kind), blob(mark), None if hint is None else blob(hint), blob(sealed))

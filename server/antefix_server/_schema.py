@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table
 
+from antefix_server.errors import VaultDamaged
+
 metadata = MetaData()
 
 _Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by INTEGER alone
@@ -45,3 +47,16 @@ facts = Table(
 
 belongs = Table("belongs", metadata, Column("tenant", LargeBinary, primary_key=True))
 """One row: the vault whose records these are."""
+
+
+def blob(value: object) -> bytes:
+    """What a column of bytes holds.
+
+    SQLite keeps whatever is written into a column, and `bytes` makes of a number so many zeros.
+
+    Raises:
+        VaultDamaged: it holds something else.
+    """
+    if not isinstance(value, bytes | memoryview):
+        raise VaultDamaged("a row of the database is damaged", "restore it from a backup")
+    return bytes(value)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, text, update
 
 from antefix_server._engine import Database, Made
-from antefix_server._schema import belongs, facts, pieces, records
+from antefix_server._schema import belongs, blob, facts, pieces, records
 from antefix_server.errors import RecordReplaced, VaultDamaged
 
 _BATCH = 500
@@ -56,7 +56,7 @@ class Shelf:
                 connection.execute(insert(belongs), {"tenant": tenant})
 
     def _compare(self, connection: Connection, tenant: bytes) -> bool:
-        found = [bytes(one) for one in connection.execute(select(belongs.c.tenant)).scalars()]
+        found = [blob(one) for one in connection.execute(select(belongs.c.tenant)).scalars()]
         if found and found != [tenant]:
             raise VaultDamaged(
                 f"{self.database.name} has the records of vault {found[0].hex()}, not of {tenant.hex()}",
@@ -159,7 +159,7 @@ class Shelf:
 
     def content(self, connection: Connection, record: int) -> list[bytes]:
         """All pieces of a record."""
-        return [bytes(one) for (one,) in _CONTENT.rows(connection, record=record)]
+        return [blob(one) for (one,) in _CONTENT.rows(connection, record=record)]
 
     def piece(self, record: int, number: int) -> bytes | None:
         """One piece, in a transaction of its own; None after the last.
@@ -178,7 +178,7 @@ class Shelf:
                 raise RecordReplaced(
                     "the record was replaced or removed while it was read", "ask for it again"
                 )
-        return None if content is None else bytes(content)
+        return None if content is None else blob(content)
 
     def rows(self) -> Iterator[list[Stored]]:
         """Every record in the order of ids, some at a time, each time in a short transaction."""
@@ -200,7 +200,7 @@ class Shelf:
             large = set(connection.execute(several, {"ids": list(ids)}).scalars())
             first = select(pieces.c.record, pieces.c.content).where(mine, pieces.c.number == 0)
             small = {"ids": [id for id in ids if id not in large]}
-            return {row.record: bytes(row.content) for row in connection.execute(first, small)}
+            return {row.record: blob(row.content) for row in connection.execute(first, small)}
 
     def require(self, tenant: bytes) -> None:
         """Refuse the database of another vault.
@@ -228,4 +228,4 @@ def _many(name: str) -> ColumnElement[object]:
 
 def _stored(row: Any) -> Stored:
     id, place, owner, head = row
-    return Stored(id, bytes(place), bytes(owner), bytes(head))
+    return Stored(id, blob(place), blob(owner), blob(head))

@@ -186,6 +186,8 @@ def test_every_stored_byte_is_authenticated(tmp_path: Path) -> None:
             "UPDATE pieces SET content = CAST(substr(content, 1, length(content) - 1) || x'00' AS BLOB)",
             "UPDATE pieces SET content = (SELECT content FROM pieces AS p WHERE p.record != pieces.record)",
             "UPDATE records SET head = (SELECT head FROM records AS r WHERE r.id != records.id)",
+            "UPDATE pieces SET content = 'text'",
+            "UPDATE records SET head = 1000000000000",  # bytes that would not fit in memory
             "DELETE FROM pieces",
         ):
             with vault.shelf.database.writing() as connection:
@@ -193,3 +195,17 @@ def test_every_stored_byte_is_authenticated(tmp_path: Path) -> None:
             for person in (ann, bob):
                 with pytest.raises(VaultDamaged, match="is damaged"):
                     person.stored(vault)
+
+
+@pytest.mark.parametrize("value", ["1000000000000", "'text'", "x'00'"])
+def test_a_row_of_any_content_does_not_stop_a_removal(value: str, tmp_path: Path) -> None:
+    with new_vault(tmp_path / "vault") as vault:
+        ann, bob = Person.enrolled(vault, "ann"), Person.enrolled(vault, "bob")
+        ann.put(vault, b"one")
+        with vault.shelf.database.writing() as connection:
+            connection.exec_driver_sql(f"UPDATE records SET head = {value}")
+        bob.put(vault, b"two")
+        verify_receipt(vault.remove(ann.user).text(), vault.log_key, user=ann.user)
+        assert bob.stored(vault) == bob.record
+        with pytest.raises(UnknownUser):
+            ann.stored(vault)
