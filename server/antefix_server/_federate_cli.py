@@ -42,7 +42,8 @@ def federate(
 
     The server must be up. A run that was cut off goes on where it was, with the same options. More options,
     as --run-config: clip, steps, learning-rate, server-learning-rate, fraction-train, sampling (fixed,
-    poisson), weights (users, examples), hostile, round-timeout-s, projection-dim, noise-multiplier, target-delta, promote-every, patience.
+    poisson), weights (users, examples), hostile, round-timeout-s, projection-dim, noise-multiplier,
+    target-delta, promote-every, patience.
     """
     from antefix.errors import InvalidArgument
     from antefix_server._admin import is_up

@@ -40,7 +40,7 @@ class PaperSettings(Settings):
     max_prompt_tokens: Count = 320
     samples: Count = 3
     factors: tuple[float, ...] = (0.3, 1.0, 3.0)
-    beyond: tuple[float, ...] = (0.03, 0.1, 10.0, 30.0)
+    beyond: tuple[float, ...] = (0.01, 0.03, 0.1, 10.0, 30.0, 100.0)
 
 
 QUICK = PaperSettings(budget=3_000, judging=8, tests=8, beams=2, new_tokens=32, samples=1, beyond=())
