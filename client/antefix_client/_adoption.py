@@ -24,6 +24,17 @@ NAME = "moving"
 _SIZE = struct.Struct(">I32s")
 
 
+def require_alone(profile: Profile, tenant: bytes) -> None:
+    """Before anybody is asked: a profile that is linked with other devices cannot take a new server's ids.
+
+    Raises:
+        JoinRefused: the other devices would not follow.
+    """
+    devices = profile.keys.devices
+    if devices.tenant != tenant and len(devices.devices) > 1:
+        raise _linked()
+
+
 def adopt(profile: Profile, tenant: bytes, user: bytes) -> None:
     """Be that user from now on, with the same keys; older versions than the one in use are dropped.
 
@@ -36,10 +47,7 @@ def adopt(profile: Profile, tenant: bytes, user: bytes) -> None:
     if (keys.devices.tenant, keys.devices.user) == (tenant, user):
         return
     if len(keys.devices.devices) > 1:
-        raise JoinRefused(
-            "other devices are linked with this profile",
-            "join with a new profile first, then link the devices",
-        )
+        raise _linked()
     newest = profile.history.newest
     if newest is not None:
         _set_aside(profile, newest, tenant, user)
@@ -74,3 +82,9 @@ def _set_aside(profile: Profile, version: Version, tenant: bytes, user: bytes) -
         shape = opened.edition.address.shape
         with Secret(bytearray(_SIZE.pack(len(head), shape) + head) + opened.payload) as whole:
             profile.sealed.write(NAME, whole.data)
+
+
+def _linked() -> JoinRefused:
+    return JoinRefused(
+        "other devices are linked with this profile", "join with a new profile first, then link the devices"
+    )

@@ -9,7 +9,7 @@ from antefix.wire import Release, Seen
 from antefix_client._member import Member
 from antefix_client._releases import Fetched, ask, fetch
 from antefix_client._remote import Remote
-from antefix_client.errors import ReleaseUnavailable
+from antefix_client.errors import NoRelease
 from antefix_client.model import PersonalModel
 
 
@@ -21,6 +21,7 @@ def follow(model: PersonalModel, member: Member, remote: Remote, progress: bool)
 
     Raises:
         ReleaseUnavailable, ReleaseDamaged: try again later; what is in use stays.
+        DeviceRefused: the server does not let this device in.
         ReleaseRefused: forged, old, or of another base; what is in use stays.
         ProfileFull, ProfileUnwritable, and what loading the base may raise.
     """
@@ -31,9 +32,10 @@ def follow(model: PersonalModel, member: Member, remote: Remote, progress: bool)
     seen = seen.model_copy(update={"base": base})
     try:
         after, release = ask(remote.http, bytes.fromhex(member.release_key), seen, kept)
-    except ReleaseUnavailable:
+    except NoRelease:
+        # No other failure: whoever went on after one would load a base of its own, which then stays pinned.
         if kept is None:
-            return member  # none was ever announced
+            return member
         raise
     if release is None:
         model.use_shared(None)

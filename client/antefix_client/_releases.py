@@ -17,11 +17,11 @@ import httpx
 from antefix._catalogue import CATALOGUE
 from antefix._progress import ProgressBar
 from antefix._release import MOST_BYTES, BaseFile, Offer, SharedPrefix
-from antefix.errors import BaseError, PrefixError, ReleaseRefused
+from antefix.errors import AntefixError, BaseError, PrefixError, ReleaseRefused
 from antefix.wire import Release, Seen
 from antefix_client._download import Patience, Source, Wanted, download
 from antefix_client._seam import files
-from antefix_client.errors import ProfileFull, ReleaseUnavailable
+from antefix_client.errors import DeviceRefused, NoRelease, ProfileFull, ReleaseUnavailable
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are there, and of how many."""
@@ -59,7 +59,9 @@ def ask(
         What is known from now on, and the release to use: None where the server has none.
 
     Raises:
-        ReleaseUnavailable: no answer, or no release yet. What is in use stays.
+        NoRelease: none yet. What is in use stays.
+        ReleaseUnavailable: no answer. What is in use stays.
+        DeviceRefused: the token is no good.
         ReleaseRefused: the answer is forged, old, or not for this device. What is in use stays.
     """
     headers = {"Accept-Encoding": "identity"}
@@ -240,11 +242,9 @@ def _ticking(
         yield tick
 
 
-def _unanswered(status: int) -> ReleaseUnavailable:
+def _unanswered(status: int) -> AntefixError:
     if status == 401:
-        return ReleaseUnavailable(
-            "the server does not know this device", "it may be revoked: ask the operator"
-        )
+        return DeviceRefused()
     if status == 404:
-        return ReleaseUnavailable("the server has announced no release", "what is in use stays in use")
+        return NoRelease()
     return ReleaseUnavailable(f"the server answers {status}", "try again later")

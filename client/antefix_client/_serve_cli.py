@@ -48,6 +48,7 @@ def serve(
     folder = folder.expanduser()
     require_service()
     with opened(folder, key_file, device, dtype) as model:
+        _take_servers_base(model)
         serve_model(model, folder, port)
 
 
@@ -87,6 +88,20 @@ def serve_model(model: PersonalModel, folder: Path, port: int | None) -> None:
         listening.close()
         if port is None:
             (folder / SOCKET).unlink(missing_ok=True)
+
+
+def _take_servers_base(model: PersonalModel) -> None:
+    """A joined profile without a base takes the server's: the first that is loaded stays pinned.
+
+    So it is where `antefix join` was cut off before the release came.
+    """
+    try:
+        from antefix_client.membership import Membership
+    except ImportError:
+        return
+    membership = Membership(model)
+    if membership.place is not None and model.status().fingerprint is None:
+        membership.follow()
 
 
 def _resident(model: PersonalModel, socket: Path | None) -> Resident | None:

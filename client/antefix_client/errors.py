@@ -24,6 +24,7 @@ MembershipError
 └── ServerRefused      the server refused, and said why
 FetchError
 ├── ReleaseUnavailable  the server or a file of its release cannot be reached now
+│   └── NoRelease       the server has announced none
 └── ReleaseDamaged      no source gives the bytes that were signed
 """
 
@@ -169,6 +170,13 @@ class FetchError(AntefixError):
 
 class ReleaseUnavailable(FetchError):
     """The server, or a file of its release, cannot be reached now."""
+
+
+class NoRelease(ReleaseUnavailable):
+    """The server has announced none; what is in use stays in use."""
+
+    def __init__(self) -> None:
+        super().__init__("the server has announced no release", "what is in use stays in use")
 
 
 class ReleaseDamaged(FetchError):

@@ -117,6 +117,8 @@ class Membership:
         self._require_free(url)
         keys = keys_of(url, code)
         with self._model.changing() as profile:
+            # An invitation is good for the keys that it was used with, and for no others afterwards.
+            _adoption.require_alone(profile, bytes.fromhex(keys.tenant))
             device = profile.keys.device
             public, proof = device.public, code.proof(device)
         asked = Enrol(

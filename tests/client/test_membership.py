@@ -1,6 +1,7 @@
 """A device and its server: the real gateway over TLS, real profiles on a tiny base."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from antefix._release import BaseNamed
-from antefix.errors import InvalidArgument, RecordError, ReleaseRefused, RoundRefused
+from antefix.errors import AntefixError, InvalidArgument, RecordError, ReleaseRefused, RoundRefused
 from antefix.wire import Release
 from antefix_client import PersonalModel, _adoption
 from antefix_client._insync import Stored
@@ -21,6 +22,7 @@ from antefix_client.errors import (
     DeviceRefused,
     JoinRefused,
     NotJoined,
+    ReleaseUnavailable,
     ServerNotTrusted,
     ServerRefused,
     ServerUnreachable,
@@ -159,8 +161,34 @@ def test_a_certificate_that_nobody_knows_is_refused(model: PersonalModel, tmp_pa
 def test_linked_devices_join_before_they_are_linked(tmp_path: Path, there: Server) -> None:
     with device(tmp_path / "phone") as phone, device(tmp_path / "laptop") as laptop:
         link(phone, laptop)
-        with pytest.raises(JoinRefused):
-            joined(phone, there, "hal")
+        code = there.invited("hal")
+        with pytest.raises(JoinRefused, match="new profile"):
+            Membership(phone).join(code, there.url)
+        with device(tmp_path / "tablet") as tablet:  # as the hint says, and with the same code
+            assert Membership(tablet).join(code, there.url).user == there.registry.find("hal").id.hex()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, None), (401, DeviceRefused), (429, ReleaseUnavailable), (500, ReleaseUnavailable)],
+)
+def test_only_a_server_without_a_release_lets_a_device_go_on(
+    model: PersonalModel,
+    there: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    error: type[AntefixError] | None,
+) -> None:
+    """Whoever went on after a passing failure pinned the default base, and every release was refused."""
+    mine = joined(model, there, f"max {status}")
+    remote = mine.remote()
+    remote.http = httpx.Client(
+        base_url=there.url, transport=httpx.MockTransport(lambda _: httpx.Response(status))
+    )
+    monkeypatch.setattr(mine, "remote", lambda: remote)
+    with nullcontext() if error is None else pytest.raises(error):
+        assert mine.follow() is None
+    assert model.status().fingerprint is None
 
 
 @pytest.mark.parametrize("cut", ["take_over", "add_version", "keep_only"])

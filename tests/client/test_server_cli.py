@@ -7,8 +7,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from antefix_client import PersonalModel
+from antefix_client import PersonalModel, _serve_cli
 from antefix_client.cli import app
+from antefix_client.membership import Membership
 from tests import tiny
 from tests.client.devices import link
 from tests.client.people import KEY
@@ -59,6 +60,22 @@ def test_leaving_keeps_the_profile(home: Path, there: Server) -> None:
     assert "on no server" in run("sync", code=1).stderr
     with PersonalModel.open(home / "profile", unlock=KEY, base=tiny.base("llama")) as model:
         assert len(model.texts()) == 1
+
+
+def test_serving_takes_the_servers_base_before_another_is_loaded(
+    home: Path, there: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`join` was cut off before the release came; the base that `serve` loads first stays pinned."""
+    done: list[str] = []
+    monkeypatch.setattr(Membership, "follow", lambda _: done.append("follow"))
+    monkeypatch.setattr(_serve_cli, "serve_model", lambda *_: done.append("serve"))
+    PersonalModel.create(home / "profile", unlock=KEY, base=tiny.base("llama")).close()
+    run("serve")
+    assert done == ["serve"]  # on no server
+    join(there, "eli")
+    done.clear()
+    run("serve")
+    assert done == ["follow", "serve"]
 
 
 def test_a_removed_device_is_let_in_no_more(home: Path, there: Server) -> None:
