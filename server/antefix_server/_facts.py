@@ -8,6 +8,7 @@ pages has no key.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -138,6 +139,11 @@ def opened(owner: Owner, row: Fact) -> dict[str, Any]:
     """
     found: dict[str, Any] = json.loads(owner.open_fact(row.kind, row.mark, row.sealed))
     return found
+
+
+def let_in(owner: Owner, users: Sequence[Fact]) -> bool:
+    """Whether a user whose rows of kind `USER` these are may come in: it is there, and not suspended."""
+    return len(users) == 1 and not opened(owner, users[0])["suspended"]
 
 
 def count(connection: Connection, kind: Kind) -> int:

@@ -72,9 +72,7 @@ class Fleet:
             if known is not None and known.key == key:
                 return known.id
             id = await run_in_threadpool(self._superlink.register, key, os.urandom(8).hex())
-            node = Node(id, session.device, key)
-            for gone in await run_in_threadpool(self._registry.keep_node, session, node):
-                await run_in_threadpool(self._superlink.unregister, gone)
+            await run_in_threadpool(self._registry.keep_node, session, Node(id, session.device, key))
         return id
 
     async def passed_on(self, call: str, session: Session, request: Request, body: bytes) -> Response:

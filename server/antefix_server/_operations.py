@@ -15,7 +15,6 @@ from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint
 from antefix.rounds import Round
 from antefix.wire import Announcement, Invitation, Release
-from antefix_server._retired import Retired
 from antefix_server.epochs import Epochs
 from antefix_server.errors import ReleaseAbsent
 from antefix_server.grants import Grants
@@ -34,7 +33,7 @@ class Operations:
 
     def __init__(self, vault: Vault, hosting: Hosting | None = None) -> None:
         """Use an open vault; its owner closes it, and the engine where there is one."""
-        self._vault, self._registry, self._retired = vault, Registry(vault), Retired(vault.folder)
+        self._vault, self._registry = vault, Registry(vault)
         self._hosting = hosting
 
     @classmethod
@@ -97,7 +96,6 @@ class Operations:
 
     def remove(self, name: str) -> Json:
         """Remove a user; the receipt. Its nodes are no use without its tokens; Flower forgets them later."""
-        self._retired.add(one.id for one in self._registry.nodes(name))
         user = self._registry.find(name).id
         receipt = self._registry.remove(name).text()
         self._recheck(user)
@@ -114,7 +112,6 @@ class Operations:
                 f"a device id of {len(device):,} characters",
                 "it has 32 hex digits: antefix-server devices list",
             )
-        self._retired.add(one.id for one in self._registry.nodes(name) if one.device.hex() == device)
         found = self._registry.revoke(name, bytes.fromhex(device))
         self._recheck(self._registry.find(name).id)
         return _device(found)

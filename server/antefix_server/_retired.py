@@ -1,4 +1,8 @@
-"""Flower nodes that must go: a file of their numbers, until Flower has taken them out."""
+"""Flower nodes that must go: a file of their numbers, until Flower has taken them out.
+
+A number is written here before the change by which its device gives it up. So one that a device has goes on:
+the change is not made yet, or failed.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,14 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from antefix._files import write_whole
 from antefix_server._seam import files
+from antefix_server.errors import VaultDamaged
 
 FOLDER = "flower"
+_NUMBERS = TypeAdapter(list[int])
 _NAME = "retired.json"
 _LOCK = threading.Lock()
 
@@ -34,16 +42,26 @@ class Retired:
                 self._write({*self.nodes(), *more})
 
     def done(self, node: int) -> None:
-        """Flower has taken it out."""
+        """It need not go any more: Flower has taken it out, or a device has it now."""
         with _LOCK:
             self._write(set(self.nodes()) - {node})
 
     def nodes(self) -> list[int]:
-        """Those that are left."""
+        """Those that are left.
+
+        Raises:
+            VaultDamaged: the file is no list of numbers.
+        """
         with files(self._path):
             if not self._path.is_file():
                 return []
-            return [int(node) for node in json.loads(self._path.read_text())]
+            content = self._path.read_bytes()
+        try:
+            return _NUMBERS.validate_json(content, strict=True)
+        except ValidationError:
+            raise VaultDamaged(
+                f"{self._path} is no list of nodes", "remove it: those on it stay registered with Flower"
+            ) from None
 
     def _write(self, nodes: set[int]) -> None:
         with files(self._path):

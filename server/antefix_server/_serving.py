@@ -78,20 +78,33 @@ def _fleet(vault: Vault, flower: str, authority: Path) -> Fleet:
     from antefix_server._superlink import SuperLink
 
     superlink = SuperLink(flower, authority)
-    threading.Thread(target=_retire, args=(Retired(vault.folder), superlink), daemon=True).start()
-    return Fleet(Registry(vault), superlink, flower, authority)
+    registry, retired = Registry(vault), Retired(vault.folder)
+    threading.Thread(target=_retire, args=(retired, registry, superlink), daemon=True).start()
+    return Fleet(registry, superlink, flower, authority)
 
 
-def _retire(retired: Retired, superlink: SuperLink) -> None:
+def _retire(retired: Retired, registry: Registry, superlink: SuperLink) -> None:
     """Take the nodes of removed users and revoked devices from Flower, as long as it takes."""
     while True:
-        for node in retired.nodes():
-            try:
-                superlink.unregister(node)
-                retired.done(node)
-            except ServerError as error:
-                _LOG.warning("node %d stays registered for now: %s", node, error.message)
+        try:
+            _retire_some(retired, registry, superlink)
+        except (
+            Exception
+        ) as error:  # a full disk, say, which has room again one day: nobody would start us anew
+            _LOG.warning("nodes stay registered for now: %s: %s", type(error).__name__, error)
         threading.Event().wait(_AGAIN_S)
+
+
+def _retire_some(retired: Retired, registry: Registry, superlink: SuperLink) -> None:
+    """Those that no device has. One that Flower does not let go of keeps no other one."""
+    for node in retired.nodes():
+        if registry.has_node(node):
+            continue
+        try:
+            superlink.unregister(node)
+            retired.done(node)
+        except ServerError as error:
+            _LOG.warning("node %d stays registered for now: %s", node, error.message)
 
 
 def _say(configuration: Configuration, listening: socket.socket) -> None:

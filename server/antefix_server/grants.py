@@ -142,7 +142,7 @@ class Grants:
     def _holding(self, connection: Connection, owner: Owner) -> list[tuple[Grant, int, Head]]:
         """Each with row and head of its record. In one transaction: what is found together holds together."""
         now, facts = self._clock(), _facts.of_kinds(connection, owner, Kind.USER, Kind.DEVICE, Kind.GRANT)
-        if len(facts[Kind.USER]) != 1 or _facts.opened(owner, facts[Kind.USER][0])["suspended"]:
+        if not _facts.let_in(owner, facts[Kind.USER]):
             return []
         kept = [one.grant for one in _granted.read(owner, facts[Kind.GRANT]) if one.until > now]
         devices = {one.id.hex() for one in _devices.read(owner, facts[Kind.DEVICE]) if not one.revoked}

@@ -33,6 +33,7 @@ from antefix_server._devices import Device, Enrolled, Session
 from antefix_server._facts import Fact, Kind
 from antefix_server._nodes import Node, Participant
 from antefix_server._outer import Owner
+from antefix_server._retired import Retired
 from antefix_server.errors import (
     DeviceUnknown,
     InvitationRefused,
@@ -40,6 +41,7 @@ from antefix_server.errors import (
     NameUnknown,
     TokenRefused,
     UnknownUser,
+    VaultDamaged,
 )
 from antefix_server.vault import Vault
 
@@ -81,7 +83,7 @@ class Registry:
 
     def __init__(self, vault: Vault) -> None:
         """Use an open vault; its owner closes it."""
-        self._vault = vault
+        self._vault, self._retired = vault, Retired(vault.folder)
         self._database = vault.shelf.database
         self._index_key = vault.identity.index_key
         self._server = server_id(vault.identity.releasing.public_key().public_bytes_raw())
@@ -180,6 +182,8 @@ class Registry:
         with self._vault.writing():
             with self._owner_of(name) as owner:
                 user = owner.user
+                with suppress(VaultDamaged), self._database.reading() as connection:  # it stops no removal
+                    self._retired.add(one.id for one in _nodes.listed(connection, owner))
             return self._vault.remove(user)
 
     def enrol(self, invitation: Invitation, device: DevicePublic, proof: bytes, name: str = "") -> Enrolled:
@@ -216,24 +220,36 @@ class Registry:
         user, secret = _devices.parts_of(token)
         try:
             with self._vault.owner(user) as owner, self._database.reading() as connection:
-                mine = _facts.of(connection, owner, Kind.USER)
-                if len(mine) != 1 or _facts.opened(owner, mine[0])["suspended"]:
+                if not _facts.let_in(owner, _facts.of(connection, owner, Kind.USER)):
                     raise TokenRefused
                 return _devices.session(connection, owner, secret)
         except UnknownUser:
             raise TokenRefused from None
 
-    def keep_node(self, session: Session, node: Node) -> list[int]:
-        """Keep by which node of Flower's a device takes part in rounds; ids of nodes that it replaces.
+    def keep_node(self, session: Session, node: Node) -> None:
+        """Keep by which node of Flower's a device takes part in rounds; the one that it replaces is retired.
 
         Raises:
-            UnknownUser: removed meanwhile.
+            UnknownUser: removed meanwhile; the node is retired.
         """
         mark = self._node_mark(node.id)
-        with self._vault.writing(), self._vault.owner(session.user) as owner:
-            hint = encrypt(self._index_key, _NODE_LABEL + mark, owner.user)
-            with self._database.writing() as connection:
-                return _nodes.keep(connection, owner, node, mark, hint)
+        with self._vault.writing():
+            self._retired.add([node.id])  # first: where it is not kept in the end, nobody would know of it
+            with self._vault.owner(session.user) as owner:
+                hint = encrypt(self._index_key, _NODE_LABEL + mark, owner.user)
+                with self._database.writing() as connection:
+                    self._retired.add(_nodes.keep(connection, owner, node, mark, hint))
+            self._retired.done(node.id)
+
+    def has_node(self, id: int) -> bool:
+        """Whether a user's device has a node. Nobody takes one or gives one up meanwhile."""
+        with self._vault.writing():
+            user, _ = self._noded(id)
+            try:
+                with self._vault.owner(user):
+                    return True
+            except UnknownUser:
+                return False
 
     def node_of(self, session: Session) -> Node | None:
         """A device's node.
@@ -277,7 +293,7 @@ class Registry:
             NameUnknown, DeviceUnknown.
         """
         with self._vault.writing(), self._owner_of(name) as owner, self._database.writing() as connection:
-            _nodes.dropped(connection, owner, device)
+            self._retired.add(_nodes.dropped(connection, owner, device))
             return _devices.revoked(connection, owner, device)
 
     def change(self, session: Session, version: int) -> bytes | None:
@@ -303,27 +319,30 @@ class Registry:
         ):
             left = _changes.added(connection, owner, content, session.device)
             if left is not None:
-                _nodes.dropped(connection, owner, left)
+                self._retired.add(_nodes.dropped(connection, owner, left))
                 with suppress(DeviceUnknown):  # it was never on this server
                     _devices.revoked(connection, owner, left)
 
     def _participant(self, id: int) -> Participant | None:
-        with self._database.reading() as connection:
-            row = _facts.by_mark(connection, Kind.NODE, self._node_mark(id))
-            user = None if row is None else _hinted(row, self._index_key, _NODE_LABEL)
-        if row is None or user is None:
+        user, row = self._noded(id)
+        if row is None:
             return None
         try:
             with self._vault.owner(user) as owner, self._database.reading() as connection:
-                mine = _facts.of(connection, owner, Kind.USER)
                 device = bytes.fromhex(_facts.opened(owner, row)["device"])
                 signing = _devices.signing_key(connection, owner, device)
-                suspended = len(mine) != 1 or _facts.opened(owner, mine[0])["suspended"]
-                if signing is None or suspended:
+                if signing is None or not _facts.let_in(owner, _facts.of(connection, owner, Kind.USER)):
                     return None
                 return Participant(id, _nodes.pseudonym(owner), signing)
         except UnknownUser:
             return None
+
+    def _noded(self, id: int) -> tuple[bytes, Fact | None]:
+        """Whose node it is, and its row; nobody's id where there is none."""
+        with self._database.reading() as connection:
+            row = _facts.by_mark(connection, Kind.NODE, self._node_mark(id))
+        user = None if row is None else _hinted(row, self._index_key, _NODE_LABEL)
+        return user or bytes(16), row
 
     def _node_mark(self, id: int) -> bytes:
         return hmac.digest(self._index_key, b"node\0" + id.to_bytes(8, "big"), "sha256")

@@ -4,7 +4,8 @@ import httpx
 import pytest
 
 from antefix.keys import DeviceChange, DeviceKeys, DeviceList, UserKey
-from antefix_server.registry import Registry
+from antefix_server._retired import Retired
+from antefix_server.registry import Node, Registry, Session
 from antefix_server.vault import Vault
 from tests.sealed import some_bytes
 from tests.server.test_gateway import LAPTOP, PHONE, asked, http, joined
@@ -49,6 +50,17 @@ def test_a_change_is_handed_on_and_ends_a_session(http: httpx.Client, vault: Vau
     assert http.get("/v1/devices/3", headers=phone).content == removed.content
     assert http.get("/v1/devices/3", headers=laptop).status_code == 401
     assert [one.revoked for one in Registry(vault).devices("ann")] == [False, True]
+
+
+def test_a_device_that_another_one_removes_leaves_flower_too(http: httpx.Client, vault: Vault) -> None:
+    person, phone = joined(http, vault)
+    enrolled(http, vault, LAPTOP)
+    Registry(vault).keep_node(Session(person.user, LAPTOP.id), Node(1, LAPTOP.id, b"a key"))
+    admitted = two(vault, person)
+    assert put(http, phone, admitted) == 200
+    assert Retired(vault.folder).nodes() == []
+    assert put(http, phone, without(admitted, LAPTOP, PHONE)) == 200
+    assert Retired(vault.folder).nodes() == [1]
 
 
 def test_a_change_by_another_than_who_sends_it_is_refused(http: httpx.Client, vault: Vault) -> None:

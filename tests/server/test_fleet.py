@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,13 +15,13 @@ from starlette.routing import Route
 
 from antefix.keys import DeviceKeys
 from antefix.wire import NodeKey
-from antefix_server import _tls
+from antefix_server import _nodes, _serving, _tls
 from antefix_server._fleet import CALLS, Fleet
 from antefix_server._operations import Operations
 from antefix_server._retired import Retired
-from antefix_server.errors import FlowerRefused
+from antefix_server.errors import FlowerRefused, UnknownUser, VaultDamaged, VaultFull
 from antefix_server.gateway import application
-from antefix_server.registry import Registry
+from antefix_server.registry import Node, Registry, Session
 from antefix_server.vault import Vault
 from tests.loopback import serving
 from tests.sealed import some_bytes
@@ -39,6 +40,7 @@ class Upstream:
     def __init__(self) -> None:
         self.keys: dict[bytes, int] = {}
         self.gone: list[int] = []
+        self.refused: list[int] = []
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
 
     def register(self, key: bytes, name: str) -> int:
@@ -48,6 +50,8 @@ class Upstream:
         return self.keys[key]
 
     def unregister(self, node: int) -> None:
+        if node in self.refused:
+            raise FlowerRefused("Flower's SuperLink refused")
         self.gone.append(node)
 
     async def answer(self, request: Request) -> Response:
@@ -82,6 +86,13 @@ def http(vault: Vault, flower: Upstream) -> Iterator[httpx.Client]:
 def device(http: httpx.Client, vault: Vault, name: str, keys: DeviceKeys) -> dict[str, str]:
     answer = http.post("/v1/enrol", json=asked(Registry(vault).add(name).invitation, keys)).json()
     return {"Authorization": f"Bearer {answer['token']}"}
+
+
+def enrolled(vault: Vault, keys: DeviceKeys) -> Session:
+    """A device of ann, who is new."""
+    registry = Registry(vault)
+    invitation = registry.add("ann").invitation
+    return registry.authenticate(registry.enrol(invitation, keys.public, invitation.proof(keys)).token)
 
 
 def node(http: httpx.Client, headers: dict[str, str], keys: DeviceKeys) -> tuple[NodeKey, dict[str, str]]:
@@ -150,8 +161,68 @@ def test_the_same_key_keeps_its_number_and_a_new_one_replaces_it(
     again = http.put("/v1/node", json=first.model_dump(), headers=headers)
     assert again.json() == {"node": str(2**63)}
     node(http, headers, PHONE)
-    assert flower.gone == [2**63]
+    assert Retired(vault.folder).nodes() == [2**63]
     assert http.put("/v1/node", json=first.model_dump(), headers=headers).status_code == 409  # burnt
+
+
+def test_a_node_that_could_not_be_kept_is_retired_and_the_one_before_is_not(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, session = Registry(vault), enrolled(vault, PHONE)
+    registry.keep_node(session, Node(1, PHONE.id, b"first"))
+    keep = _nodes.keep
+
+    def full(*given: Any) -> list[int]:
+        keep(*given)
+        raise VaultFull("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_nodes, "keep", full)
+        with pytest.raises(VaultFull):
+            registry.keep_node(session, Node(2, PHONE.id, b"second"))
+    assert Retired(vault.folder).nodes() == [2]
+    assert (registry.has_node(1), registry.has_node(2)) == (True, False)
+    registry.remove("ann")
+    with pytest.raises(UnknownUser):
+        registry.keep_node(session, Node(3, PHONE.id, b"third"))
+    assert Retired(vault.folder).nodes() == [1, 2, 3]
+
+
+def test_nodes_that_no_device_has_leave_flower_and_one_that_stays_keeps_none(
+    vault: Vault, flower: Upstream
+) -> None:
+    registry, retired = Registry(vault), Retired(vault.folder)
+    registry.keep_node(enrolled(vault, PHONE), Node(2, PHONE.id, b"a key"))
+    retired.add([1, 2, 3])  # 2: the change that gives it up was not made
+    flower.refused = [1]
+    _serving._retire_some(retired, registry, flower)  # type: ignore[arg-type]  # it runs, on no network
+    assert (flower.gone, retired.nodes()) == ([3], [1, 2])
+
+
+def test_a_full_disk_does_not_end_who_retires_nodes(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Iterator[Exception | type[BaseException]] = iter(
+        [VaultFull("no space left"), OSError(), SystemExit]
+    )
+
+    def fails(*_: object) -> None:
+        raise next(found)
+
+    monkeypatch.setattr(Retired, "nodes", fails)
+    monkeypatch.setattr(_serving, "_AGAIN_S", 0.0)
+    with pytest.raises(SystemExit):
+        _serving._retire(Retired(vault.folder), Registry(vault), None)  # type: ignore[arg-type]  # not used
+
+
+def test_a_damaged_list_of_retired_nodes_is_told_and_stops_no_removal(vault: Vault) -> None:
+    registry = Registry(vault)
+    registry.keep_node(enrolled(vault, PHONE), Node(1, PHONE.id, b"a key"))
+    for damage in (b"[1", b"{}", b'["1"]', b"\xff"):
+        (vault.folder / "flower" / "retired.json").write_bytes(damage)
+        with pytest.raises(VaultDamaged, match="no list of nodes"):
+            registry.revoke("ann", PHONE.id)
+        assert registry.nodes("ann") != []  # nothing was changed
+    registry.remove("ann")
+    assert list(registry.users()) == []
 
 
 def test_who_takes_part_is_known_by_node_and_nobody_else_is(
