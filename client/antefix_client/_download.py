@@ -7,6 +7,7 @@ end of it is asked for all of it, before the next one is.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import time
@@ -21,6 +22,7 @@ import httpx
 
 from antefix._files import sync_folder
 from antefix._stored import file_digest
+from antefix_client._regular import has_name, open_regular
 from antefix_client._seam import files
 from antefix_client.errors import ReleaseDamaged, ReleaseUnavailable
 
@@ -99,10 +101,23 @@ def download(
         patience: with each source.
 
     Raises:
-        ReleaseUnavailable: nobody gives the rest now.
+        ReleaseUnavailable: nobody gives the rest now, or another program fetches the same file.
         ReleaseDamaged: whoever gives anything gives something else.
         ProfileFull, ProfileUnwritable: the disk.
     """
+    with _alone(part, wanted):
+        if not wanted.is_at(target):  # else another program has fetched it meanwhile
+            _fetch(wanted, sources, part, target, tick, patience)
+
+
+def _fetch(
+    wanted: Wanted,
+    sources: Sequence[Source],
+    part: Path,
+    target: Path,
+    tick: Callable[[int], None],
+    patience: Patience,
+) -> None:
     refusals: list[str] = []
     damaged = True
     for source in sources:
@@ -123,6 +138,41 @@ def download(
     raise ReleaseUnavailable(f"a file cannot be fetched now, {said}; {kept}", "try again later")
 
 
+@contextmanager
+def _alone(part: Path, wanted: Wanted) -> Iterator[None]:
+    """Nobody else writes to `part`, which the profiles of an account share.
+
+    The appends of two would mix, and who is late would write into the file that the other has verified.
+
+    Raises:
+        ReleaseUnavailable: another program fetches it.
+    """
+    handle = _locked(part, wanted)
+    try:
+        yield
+    finally:
+        with files(part):
+            if has_name(handle, part) and not os.fstat(handle).st_size:
+                part.unlink()
+            os.close(handle)
+
+
+def _locked(part: Path, wanted: Wanted) -> int:
+    while True:
+        with files(part):
+            handle = open_regular(part, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise ReleaseUnavailable(
+                f"another program fetches the file {wanted.sha256[:16]}… now", "try again when it is done"
+            ) from None
+        if has_name(handle, part):
+            return handle
+        os.close(handle)  # whoever held it has finished, and moved it to its place
+
+
 def _complete(
     wanted: Wanted, source: Source, part: Path, tick: Callable[[int], None], patience: Patience
 ) -> None:
@@ -138,9 +188,6 @@ def _complete(
             begun = 0
         if begun < wanted.size:
             begun = _append(wanted, source, part, tick, patience)
-        elif not begun:
-            with files(part):
-                part.touch()
         if wanted.is_at(part):
             return
         if _size(part) < wanted.size:
@@ -222,4 +269,4 @@ def _size(path: Path) -> int:
 def _drop(part: Path, tick: Callable[[int], None]) -> None:
     tick(-_size(part))
     with files(part):
-        part.unlink(missing_ok=True)
+        os.truncate(part, 0)  # not deleted: the lock is on this very file

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from antefix_client._regular import open_regular
+from antefix_client._regular import has_name, open_regular
 from antefix_client._seam import files
 from antefix_client.errors import ProfileClosed, ProfileInUse
 
@@ -30,7 +30,7 @@ class Lock:
             with files(path):
                 self._file = open_regular(path, os.O_RDWR | os.O_CREAT)
             self._take()
-            if self._current():
+            if has_name(self._file, path):
                 break
             os.close(self._file)  # whoever held it deleted it with the profile
         if os.fstat(self._file).st_nlink == 1:  # else it is somebody's file under a second name
@@ -86,11 +86,3 @@ class Lock:
                 f"the profile {self._path.parent} is in use by process {said if said.isdigit() else '?'}",
                 "close it there, or talk to its service (antefix serve)",
             ) from None
-
-    def _current(self) -> bool:
-        """Whether the file that is locked is the one that has the name."""
-        try:
-            named = os.lstat(self._path)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(named, os.fstat(self._file))

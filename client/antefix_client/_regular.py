@@ -36,6 +36,15 @@ def open_regular(path: Path, flags: int) -> int:
     return handle
 
 
+def has_name(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that has the name; else it was deleted, moved or replaced."""
+    try:
+        named = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(handle))
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file whole; a folder that is gone is not made again: its profile was destroyed."""
     with files(path):

@@ -1,5 +1,8 @@
 """A mirror that damages, cuts, stalls, floods or lies, and what it can learn: nothing of the user."""
 
+import hashlib
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 
 from antefix import FrozenBase
 from antefix.wire import Release
+from antefix_client._download import Wanted, download
 from antefix_client._releases import fetch
 from antefix_client.errors import ReleaseDamaged, ReleaseUnavailable
 from tests.client.releasing import LONG, SHORT, Home, at_home
@@ -122,6 +126,47 @@ def test_a_server_and_a_mirror_that_both_damage_are_told_from_a_bad_line(
     home.stored(largest(release)).write_bytes(bytes(release.sizes[largest(release)]))
     with pytest.raises(ReleaseDamaged, match="nobody gives the file that was signed"):
         fetch(home.http, release, home.folder, progress=False, patience=LONG)
+
+
+def test_two_profiles_that_fetch_at_once_do_not_mix_their_bytes(
+    home: Home, base: Path, mirror: Mirror
+) -> None:
+    """They share the folder: appends would mix, and the later one write into what the other verified."""
+    release = published(home, base, mirror)
+    mirror.manner = "stalls"
+    refused: list[ReleaseUnavailable] = []
+
+    def first() -> None:
+        with pytest.raises(ReleaseUnavailable, match="bytes are kept") as caught:
+            fetch(home.http, release, home.folder, progress=False, patience=LONG)
+        refused.append(caught.value)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    part = home.folder / "parts" / f"{largest(release)}.part"
+    while not (part.exists() and mirror.asked):
+        assert thread.is_alive()
+        time.sleep(0.01)
+    asked = len(mirror.asked)
+    with pytest.raises(ReleaseUnavailable, match="another program fetches the file") as caught:
+        fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    assert "try again" in caught.value.hint
+    assert len(mirror.asked) == asked
+    mirror.stopped.set()
+    thread.join()
+    assert len(refused) == 1
+    mirror.manner = "honest"
+    found = fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
+
+
+def test_what_another_profile_fetched_meanwhile_is_there(tmp_path: Path) -> None:
+    content = b"a file"
+    wanted = Wanted(len(content), hashlib.sha256(content).hexdigest())
+    part, target = tmp_path / "part", tmp_path / "target"
+    target.write_bytes(content)
+    download(wanted, [], part, target, lambda _: None, LONG)
+    assert not part.exists()
 
 
 def test_a_mirror_learns_nothing_of_the_user(home: Home, base: Path, mirror: Mirror) -> None:
