@@ -299,6 +299,10 @@ class _Positions(threading.local):
 
     given: Tensor | None = None
 
+    def __deepcopy__(self, _: object) -> Self:
+        """A copy of the model has these hooks, too; nobody gives it positions."""
+        return self
+
     def watch(self, stack: nn.Module) -> None:
         table = getattr(stack, "embed_positions", None)
         if isinstance(table, nn.Module):  # T5 has relative positions, no table

@@ -143,10 +143,10 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
 
 
 def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:
-    from antefix_simulations.paper.pace import PaceBench, methods_of, steps_table, writing_table
+    from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
     from antefix_simulations.paper.tasks import examples_of, read_task
 
-    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples, methods_of(base))
+    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
     texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train)
     return [steps_table(bench, texts, _say), writing_table(base, settings.samples)]
 

@@ -29,16 +29,7 @@ from antefix.peft import export_peft
 
 
 def own_copy(base: FrozenBase) -> PreTrainedModel:
-    """The base's modules once more, over the same weights, all as transformers has them.
-
-    Raises:
-        InvalidArgument: an encoder-decoder, whose prefixes PEFT does not have.
-    """
-    if base.is_encoder_decoder:
-        raise InvalidArgument(
-            f"base {base.name!r} is an encoder-decoder, which PEFT cannot give the same prefixes",
-            "bench a causal base",
-        )
+    """The base's modules once more, over the same weights, all as transformers has them."""
     shared = {id(parameter): parameter for parameter in base.model.parameters()}
     model: PreTrainedModel = copy.deepcopy(base.model, shared)
     model.set_attn_implementation("sdpa")
@@ -48,13 +39,27 @@ def own_copy(base: FrozenBase) -> PreTrainedModel:
     return model
 
 
+def causal_copy(base: FrozenBase) -> PreTrainedModel:
+    """That of a base whose prefixes PEFT has.
+
+    Raises:
+        InvalidArgument: an encoder-decoder.
+    """
+    if base.is_encoder_decoder:
+        raise InvalidArgument(
+            f"base {base.name!r} is an encoder-decoder, which PEFT cannot give the same prefixes",
+            "bench a causal base",
+        )
+    return own_copy(base)
+
+
 class PeftTraining:
     """PEFT's prefix tuning on one base that is used again for each user."""
 
     def __init__(self, base: FrozenBase, length: int) -> None:
         config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
         with quiet():
-            self._model: Any = get_peft_model(own_copy(base), config).to(base.device)
+            self._model: Any = get_peft_model(causal_copy(base), config).to(base.device)
         encoder: Any = self._model.prompt_encoder["default"]
         self._weight: Tensor = encoder.embedding.weight
 
@@ -91,7 +96,7 @@ class PeftPrefixes:
     def __init__(self, base: FrozenBase, prefixes: Mapping[str, Prefix]) -> None:
         self._names = _adapter_names(prefixes)
         self._device = base.device
-        model: Any = own_copy(base)
+        model: Any = causal_copy(base)
         with tempfile.TemporaryDirectory() as work, quiet():
             for user, name in self._names.items():
                 folder = export_peft(prefixes[user], base, Path(work) / name)
@@ -121,10 +126,10 @@ class PeftLora:
         self._device = base.device
         first, *others = self._names.values()
         with quiet():
-            per_rank: int = get_peft_model(own_copy(base), _lora(1)).get_nb_trainable_parameters()[0]
+            per_rank: int = get_peft_model(causal_copy(base), _lora(1)).get_nb_trainable_parameters()[0]
             self.rank = max(1, round(numbers / per_rank))
             self.numbers = self.rank * per_rank
-            self._model: Any = get_peft_model(own_copy(base), _lora(self.rank), adapter_name=first)
+            self._model: Any = get_peft_model(causal_copy(base), _lora(self.rank), adapter_name=first)
         for name in others:
             self._model.add_adapter(name, _lora(self.rank))
         self._model.to(base.device).eval()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
+from transformers.pytorch_utils import Conv1D
 
 from antefix import FrozenBase
 from antefix._examples import Row
-from antefix._request import banned_tokens
-from antefix_simulations._peers import batches
+from antefix._request import Prepared, banned_tokens
+from antefix_simulations._peers import batches, own_copy, quiet
 
-__all__ = ["Pace", "Weights"]
+__all__ = ["Pace", "Weights", "all_weights", "lora"]
 
 _READ_AT_ONCE = 8
 
@@ -46,10 +50,9 @@ class Weights:
     """
 
     def __init__(self, base: FrozenBase, model: Any) -> None:
-        """Train those parameters that require a gradient; remember how they begin."""
+        """Train those parameters that require a gradient."""
         self._base, self.model = base, model
         self._trained = [one for one in model.parameters() if one.requires_grad]
-        self._start = self.keep()
         self._computed = partial(
             torch.autocast, base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32
         )
@@ -58,10 +61,6 @@ class Weights:
     def numbers(self) -> int:
         """That are trained."""
         return sum(one.numel() for one in self._trained)
-
-    def reset(self) -> None:
-        """Begin again."""
-        self.restore(self._start)
 
     def train(self, rows: Sequence[Row], pace: Pace, after: Callable[[int], None] = lambda step: None) -> int:
         """Go on from where it is; `after` is called with the number of each step that is done.
@@ -79,7 +78,7 @@ class Weights:
             if len(order) < min(pace.batch_size, len(rows)):
                 order += torch.randperm(len(rows), generator=dice).tolist()
             chosen, order = order[: pace.batch_size], order[pace.batch_size :]
-            (batch,) = batches([rows[at] for at in chosen], pace.batch_size, self._base.device)
+            (batch,) = _batches(self._base, [rows[at] for at in chosen], pace.batch_size)
             with self._computed():
                 loss = self.model(**batch).loss
             loss.backward()
@@ -107,7 +106,7 @@ class Weights:
         """Nats per token of what the rows are to predict."""
         self.model.eval()
         total, tokens = 0.0, 0
-        for batch in batches(rows, _READ_AT_ONCE, self._base.device):
+        for batch in _batches(self._base, rows, _READ_AT_ONCE):
             count = int((batch["labels"] != -100).sum())
             with self._computed():
                 total += float(self.model(**batch).loss) * count
@@ -115,30 +114,71 @@ class Weights:
         return total / tokens
 
     @torch.no_grad()
-    def write(
-        self, prompts: Sequence[Sequence[int]], ends: Sequence[int], *, beams: int, new_tokens: int
-    ) -> list[list[int]]:
-        """The best of a beam search after each prompt, all at once; up to the first token of `ends`."""
+    def write(self, asked: Sequence[Prepared]) -> list[list[int]]:
+        """The best of a beam search for each request, all at once, up to the first token that ends a text.
+
+        Args:
+            asked: alike in all but their prompts, without a prefix.
+        """
         self.model.eval()
-        longest = max(map(len, prompts))
-        ids = [[0] * (longest - len(one)) + list(one) for one in prompts]
-        mask = [[0] * (longest - len(one)) + [1] * len(one) for one in prompts]
+        request, ends, first = asked[0].request, sorted(asked[0].ends), asked[0].inputs[0]
+        read = [one.source or one.inputs for one in asked]
+        longest = max(map(len, read))
+        seq2seq = self._base.is_encoder_decoder
+        ids, mask = torch.zeros(2, len(read), longest, dtype=torch.long, device=self._base.device)
+        for row, tokens in enumerate(read):  # a decoder goes on at the end of what it read
+            place = slice(0, len(tokens)) if seq2seq else slice(longest - len(tokens), longest)
+            ids[row, place], mask[row, place] = torch.tensor(tokens, device=ids.device), 1
         settings = GenerationConfig(
-            max_new_tokens=new_tokens,
-            num_beams=beams,
+            max_new_tokens=request.max_new_tokens,
+            num_beams=request.num_beams,
             do_sample=False,
-            eos_token_id=list(ends),
+            eos_token_id=ends,
             pad_token_id=0,
             suppress_tokens=banned_tokens(self._base) or None,
+            decoder_start_token_id=first if seq2seq else None,
         )
-        device = self._base.device
         with self._computed():
-            found = self.model.generate(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                generation_config=settings,
-            )
-        return [_until(tokens, ends) for tokens in found[:, longest:].tolist()]
+            found = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        return [_until(tokens, ends) for tokens in found[:, 1 if seq2seq else longest :].tolist()]
+
+
+def all_weights(base: FrozenBase) -> Weights:
+    """Every parameter, in fp32."""
+    model: Any = copy.deepcopy(own_copy(base)).float()
+    return Weights(base, model.requires_grad_(True))
+
+
+def lora(base: FrozenBase, rank: int, seed: int) -> Weights:
+    """PEFT's, on the layers that it chooses."""
+    torch.manual_seed(seed)
+    model: Any = own_copy(base)
+    turned = any(isinstance(one, Conv1D) for one in model.modules())  # GPT-2's weights lie the other way
+    kind = "SEQ_2_SEQ_LM" if base.is_encoder_decoder else "CAUSAL_LM"
+    config = LoraConfig(task_type=kind, r=rank, lora_alpha=2 * rank, fan_in_fan_out=turned)
+    with quiet():
+        return Weights(base, get_peft_model(model, config).to(base.device))
+
+
+def _batches(base: FrozenBase, rows: Sequence[Row], size: int) -> Iterator[dict[str, Tensor]]:
+    """As transformers takes them: a causal model shifts labels itself, an encoder-decoder does not."""
+    if not base.is_encoder_decoder:
+        yield from batches(rows, size, base.device)
+        return
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        sources, inputs = [row.source for row in part], [row.inputs for row in part]
+        yield {
+            "input_ids": _padded(base, sources, 0),
+            "attention_mask": _padded(base, [[1] * len(one) for one in sources], 0),
+            "decoder_input_ids": _padded(base, inputs, 0),
+            "decoder_attention_mask": _padded(base, [[1] * len(one) for one in inputs], 0),
+            "labels": _padded(base, [row.targets for row in part], -100),
+        }
+
+
+def _padded(base: FrozenBase, rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], True, filler).to(base.device)
 
 
 def _until(tokens: list[int], ends: Sequence[int]) -> list[int]:

@@ -67,7 +67,7 @@ def test_no_room_for_the_smallest_is_an_error_and_no_user_is_blamed(tmp_path: Pa
 def test_an_arm_without_room_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
     base, split = holding(60), Split(TEXTS, TEXTS)
     with pytest.raises(WeightsTooLarge, match="no memory left to train"):
-        Finetuning.of("full", base, RunSettings.read({})).losses({0: split})
+        Finetuning("full", base, RunSettings.read({})).losses({0: split})
 
 
 def test_training_scoring_and_generating_say_what_to_lower() -> None:

@@ -185,14 +185,33 @@ def test_extrapolation_needs_unseen_inputs(
 
 def test_an_encoder_decoder_has_prefixes_of_all_kinds_and_of_each(data: Path, tmp_path: Path) -> None:
     bart = FrozenBase.from_model(tiny.model("bart"), tiny.tokenizer(), name="tiny")
-    for study in STUDIES.values():
-        cells = [cell for some in study.cells(bart, SETTINGS).values() for cell in some]
-        assert all(cell.method == "nothing" or cell.method.startswith("prefix") for cell in cells)
+    cells = [
+        cell for study in STUDIES.values() for some in study.cells(bart, SETTINGS).values() for cell in some
+    ]
+    assert not {cell.method for cell in cells} & {"in context", "embedding-only", "infix"}
+    assert {"fine-tuning", "top 2 layers", "adapters 3 %", "LoRA", "prefix"} <= {
+        cell.method for cell in cells
+    }
     found = {
         name: work_of(bart, data, tmp_path).result(cell_of(name))["numbers"]
         for name in ("prefix", "prefix, encoder alone", "prefix, decoder alone", "prefix, cross alone")
     }
     assert found["prefix"] == sum(number for name, number in found.items() if name.endswith("alone"))
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_an_encoder_decoder_has_the_baselines_that_train_weights(
+    family: str, data: Path, tmp_path: Path
+) -> None:
+    base = FrozenBase.from_model(tiny.model(family), tiny.tokenizer(), name="tiny")
+    work = work_of(base, data, tmp_path)
+    before = work.result(cell_of("nothing"))["judged"]
+    for name in ("fine-tuning", "top 2 layers", "adapters 3 %", "LoRA"):
+        found = work.result(cell_of(name))
+        assert found["judged"] <= before
+        assert math.isfinite(found["nats_per_token"])
+    rows = {row[0]: row[1] for row in storage(base).rows}
+    assert rows["adapters 3 %"] == f"{work.result(cell_of('adapters 3 %'))['numbers']:,}"
 
 
 def test_the_papers_prefix_of_gpt2_medium_has_its_245_760_numbers(base: FrozenBase) -> None:

@@ -8,8 +8,8 @@ import torch
 from antefix import Example, FrozenBase, GenerationRequest, generate, score
 from antefix._examples import encode
 from antefix._request import prepare
-from antefix_simulations._weights import Pace, Weights
-from antefix_simulations.paper.weights import KINDS, adapters, all_weights, top_layers
+from antefix_simulations._weights import Pace, all_weights
+from antefix_simulations.paper.weights import KINDS, adapters, top_layers
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -21,18 +21,19 @@ def base_of(family: str) -> FrozenBase:
     return FrozenBase.from_model(tiny.model(family), tiny.tokenizer())
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma", "bart", "t5"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_begins_as_the_base_learns_and_leaves_the_base_alone(kind: str, family: str) -> None:
     base = base_of(family)
     before = score(base, TEXTS)
     weights, rows = KINDS[kind](base, 0), [encode(base, text, None) for text in TEXTS]
     assert weights.read(rows) == pytest.approx(before, rel=1e-4)
+    start = weights.keep()
     weights.train(rows, Pace(30, 2, 3e-3, 0))
     after = weights.read(rows)
     assert after < before - 0.01
     assert score(base, TEXTS) == before
-    weights.reset()
+    weights.restore(start)
     assert weights.read(rows) == pytest.approx(before, rel=1e-4)
 
 
@@ -48,13 +49,7 @@ def test_what_is_trained_is_what_the_name_says() -> None:
         assert abs(adapters(base, share).numbers - share * whole) <= step
 
 
-def tokens_of(base: FrozenBase, weights: Weights, prompt: str, beams: int) -> list[int]:
-    prepared = prepare(base, GenerationRequest(prompt=prompt))
-    (found,) = weights.write([prepared.inputs], sorted(prepared.ends), beams=beams, new_tokens=8)
-    return found
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bart", "t5"])
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", ["fine-tuning", "LoRA"])
 def test_writing_together_is_writing_alone_and_what_the_base_writes(
@@ -64,12 +59,10 @@ def test_writing_together_is_writing_alone_and_what_the_base_writes(
     # As some bases bring; no method may use it.
     vars(base.model.generation_config)["repetition_penalty"] = 1.5
     weights = KINDS[kind](base, 0)
-    prepared = [prepare(base, GenerationRequest(prompt=prompt)) for prompt in prompts]
-    together = weights.write(
-        [one.inputs for one in prepared], sorted(prepared[0].ends), beams=beams, new_tokens=8
-    )
-    assert together == [tokens_of(base, weights, prompt, beams) for prompt in prompts]
     asked = [GenerationRequest(prompt=prompt, max_new_tokens=8, num_beams=beams) for prompt in prompts]
+    prepared = [prepare(base, one) for one in asked]
+    together = weights.write(prepared)
+    assert together == [weights.write([one])[0] for one in prepared]
     assert together == [list(one.tokens) for one in generate(base, asked)]
 
 

@@ -362,7 +362,7 @@ def test_finetuning_is_plain_training() -> None:
     base = tiny.base("llama")
     split = Split([Example("abc def", "go\n")] * 4, [Example("abc deg", "go\n"), Example("hello", "go\n")])
     settings = RunSettings.read({"full-learning-rate": 1e-12})
-    losses = Finetuning.of("full", base, settings).losses({0: split, 1: split})
+    losses = Finetuning("full", base, settings).losses({0: split, 1: split})
     assert losses[0] == losses[1] == pytest.approx(score(base, split.held_out), rel=1e-4)
 
 
@@ -372,7 +372,7 @@ def test_finetuning_leaves_the_base_as_it_is() -> None:
     before = score(base, split.held_out)
     for kind in ("lora", "full"):
         settings = RunSettings.read({"full-learning-rate": 0.1, "lora-learning-rate": 0.1})
-        Finetuning.of(kind, base, settings).losses({0: split})
+        Finetuning(kind, base, settings).losses({0: split})
         assert score(base, split.held_out) == before
 
 
@@ -382,7 +382,7 @@ def test_weights_are_trained_in_full_precision_on_a_bf16_base(kind: Any) -> None
     base = FrozenBase.from_model(model, tiny.tokenizer())
     split = Split([Example("abc def", "go\n")] * 4, [Example("abc def", "go\n")])
     settings = RunSettings.read({"full-learning-rate": 1e-4, "lora-learning-rate": 0.02, "private-passes": 8})
-    method = Finetuning.of(kind, base, settings)
+    method = Finetuning(kind, base, settings)
     assert {one.dtype for one in method._weights._trained} == {torch.float32}
     assert method.losses({0: split})[0] < score(base, split.held_out) - 0.01
 

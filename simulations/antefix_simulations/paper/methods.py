@@ -123,17 +123,11 @@ class _OwnWeights:
     def write(self, prompts: Sequence[str]) -> list[str]:
         """In batches of prompts of like length."""
         asked = [prepare(self.base, _request(self.settings, prompt, None, False)) for prompt in prompts]
-        order = sorted(range(len(asked)), key=lambda at: len(asked[at].inputs))
+        order = sorted(range(len(asked)), key=lambda at: len(asked[at].source or asked[at].inputs))
         each, found = max(1, _ROWS // self.settings.beams), dict[int, list[int]]()
         for at in range(0, len(order), each):
             some = order[at : at + each]
-            written = self.weights.write(
-                [asked[one].inputs for one in some],
-                sorted(asked[0].ends),
-                beams=self.settings.beams,
-                new_tokens=self.settings.new_tokens,
-            )
-            found |= dict(zip(some, written, strict=True))
+            found |= dict(zip(some, self.weights.write([asked[one] for one in some]), strict=True))
         tokenizer: Any = self.base.tokenizer
         return [str(tokenizer.decode(found[at], skip_special_tokens=True)) for at in range(len(asked))]
 

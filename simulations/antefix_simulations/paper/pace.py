@@ -31,7 +31,7 @@ from antefix_simulations._weights import Pace
 from antefix_simulations.paper.table import Table
 from antefix_simulations.paper.weights import KINDS
 
-__all__ = ["PaceBench", "methods_of", "steps_table", "writing_table"]
+__all__ = ["PaceBench", "steps_table", "writing_table"]
 
 _FEW, _MORE = 3, 9
 _LENGTH = 10
@@ -59,11 +59,6 @@ class PaceBench:
     batch_size: int = 5
     repetitions: int = 3
     methods: tuple[str, ...] = (*_PREFIXES, *KINDS)
-
-
-def methods_of(base: FrozenBase) -> tuple[str, ...]:
-    """Those whose steps a base can be measured with: an encoder-decoder is given prefixes alone."""
-    return tuple(_PREFIXES) if base.is_encoder_decoder else PaceBench.methods
 
 
 def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str], None]) -> Table:

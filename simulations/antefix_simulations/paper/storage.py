@@ -16,8 +16,7 @@ def storage(base: FrozenBase) -> Table:
     """Section 4.1's promise: a base once, and little for each task."""
     whole = sum(one.numel() for one in base.model.parameters())
     kept = {f"prefix of {length}": base.layout.size(length) for length in _LENGTHS}
-    kinds = {} if base.is_encoder_decoder else {name: kind(base, 0).numbers for name, kind in KINDS.items()}
-    kinds.pop("fine-tuning", None)  # the last row, for any base
+    kinds = {name: kind(base, 0).numbers for name, kind in KINDS.items() if name != "fine-tuning"}
     table = Table(
         f"What is kept for each task, {base.name}", ["", "numbers", "MiB in fp32", "of the base", "a copy is"]
     )

@@ -22,6 +22,7 @@ _LENGTH = 10  # the best in table to text (figure 4)
 _FEW_LENGTH = 6  # section 6.3
 _FEW = (50, 100, 200, 500)
 _START = '"table-to-text:"'
+_CAUSAL = ("in context", "embedding-only", "infix")
 _METHODS = ("nothing", "in context", "fine-tuning", "top 2 layers", "adapters 3 %", "adapters 0.1 %", "LoRA")
 
 
@@ -47,8 +48,8 @@ def _prefix(task: str, method: str = "prefix", **more: Any) -> Cell:
 
 
 def _usable(base: FrozenBase, methods: Sequence[str]) -> list[str]:
-    """Without those that an encoder-decoder is not given here."""
-    return [name for name in methods if name == "nothing" or not base.is_encoder_decoder]
+    """Without what an encoder-decoder has no place for: its decoder reads nothing but its own text."""
+    return [name for name in methods if name not in _CAUSAL or not base.is_encoder_decoder]
 
 
 def _methods(task: str) -> Callable[[FrozenBase, PaperSettings], Cells]:

@@ -1,4 +1,4 @@
-"""The paper's baselines that train weights: all, the top layers, bottleneck adapters, LoRA."""
+"""The paper's baselines that train weights: the top layers, bottleneck adapters, and by name all of them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from antefix import FrozenBase
 from antefix.errors import InvalidArgument
-from antefix_simulations._peers import own_copy, quiet
-from antefix_simulations._weights import Weights
+from antefix_simulations._peers import own_copy
+from antefix_simulations._weights import Weights, all_weights, lora
 
-__all__ = ["KINDS", "adapters", "all_weights", "lora", "top_layers"]
+__all__ = ["KINDS", "adapters", "top_layers"]
 
-
-def all_weights(base: FrozenBase) -> Weights:
-    """Every parameter, in fp32."""
-    model: Any = copy.deepcopy(own_copy(base)).float()
-    return Weights(base, model.requires_grad_(True))
+_RANK = 8
 
 
 def top_layers(base: FrozenBase, count: int = 2) -> Weights:
     """The last layers alone (FT-TOP2 of section 5.2)."""
-    model: Any = copy.deepcopy(own_copy(base)).float().requires_grad_(False)
-    layers = _layers(model)
+    model: Any = own_copy(base).requires_grad_(False)
+    layers = _layers(model.get_decoder())
     if len(layers) < count:
         raise InvalidArgument(f"base {base.name!r} has {len(layers)} layers", f"{count} are to be trained")
-    for layer in layers[-count:]:
-        layer.requires_grad_(True)
+    for at in range(len(layers) - count, len(layers)):
+        layers[at] = copy.deepcopy(layers[at]).float().requires_grad_(True)
     return Weights(base, model)
 
 
@@ -45,7 +39,8 @@ def adapters(base: FrozenBase, share: float, seed: int = 0) -> Weights:
         seed: of the start.
     """
     model: Any = own_copy(base).requires_grad_(False)
-    layers, hidden = _layers(model), base.head.weight.shape[1]
+    sides = [model.get_decoder(), *([model.get_encoder()] if base.is_encoder_decoder else [])]
+    layers, hidden = [layer for side in sides for layer in _layers(side)], base.head.weight.shape[1]
     whole = sum(one.numel() for one in model.parameters())
     width = max(1, round((share * whole / len(layers) - 3 * hidden) / (2 * hidden + 1)))
     torch.manual_seed(seed)
@@ -54,16 +49,6 @@ def adapters(base: FrozenBase, share: float, seed: int = 0) -> Weights:
         layer.register_forward_hook(_behind(bottleneck))
     model.antefix_adapters = nn.ModuleList(bottlenecks)  # so that they are among its parameters
     return Weights(base, model)
-
-
-def lora(base: FrozenBase, rank: int = 8, seed: int = 0) -> Weights:
-    """PEFT's, on the layers that it chooses."""
-    torch.manual_seed(seed)
-    model: Any = own_copy(base)
-    turned = any(isinstance(one, Conv1D) for one in model.modules())  # GPT-2's weights lie the other way
-    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, fan_in_fan_out=turned)
-    with quiet():
-        return Weights(base, get_peft_model(model, config).to(base.device))
 
 
 class Bottleneck(nn.Module):
@@ -88,7 +73,7 @@ KINDS: dict[str, Callable[[FrozenBase, int], Weights]] = {
     "top 2 layers": lambda base, seed: top_layers(base),
     "adapters 3 %": lambda base, seed: adapters(base, 0.03, seed),
     "adapters 0.1 %": lambda base, seed: adapters(base, 0.001, seed),
-    "LoRA": lambda base, seed: lora(base, seed=seed),
+    "LoRA": lambda base, seed: lora(base, _RANK, seed),
 }
 """As tables name them; each takes a base and a seed."""
 
@@ -102,6 +87,6 @@ def _behind(bottleneck: Bottleneck) -> Callable[[nn.Module, Any, Any], Any]:
     return hook
 
 
-def _layers(model: Any) -> nn.ModuleList:
-    """A decoder's layers: the one list of modules that it has."""
-    return next(one for one in model.get_decoder().modules() if isinstance(one, nn.ModuleList))
+def _layers(side: Any) -> nn.ModuleList:
+    """Of a decoder or an encoder: the one list of modules that it has."""
+    return next(one for one in side.modules() if isinstance(one, nn.ModuleList))

@@ -310,7 +310,7 @@ class Cohort:
         from antefix_simulations.run.finetuning import Finetuning
 
         if self._tuned is None or self._tuned[0] != kind:
-            self._tuned = kind, Finetuning.of(kind, self._base, self._settings)
+            self._tuned = kind, Finetuning(kind, self._base, self._settings)
         return self._tuned[1]
 
     def _matrix(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
-from peft import LoraConfig, get_peft_model
 
 from antefix import Example, FrozenBase
 from antefix._examples import Row, encode
 from antefix.errors import AntefixError
-from antefix_simulations._peers import own_copy, quiet
-from antefix_simulations._weights import Pace, Weights
+from antefix_simulations._weights import Pace, all_weights, lora
 from antefix_simulations.population.store import Split
 from antefix_simulations.run.settings import RunSettings
 
@@ -27,30 +24,17 @@ class WeightsTooLarge(AntefixError):
 class Finetuning:
     """A model of its own; every user begins with the same weights."""
 
-    def __init__(self, base: FrozenBase, model: Any, settings: RunSettings, rate: float) -> None:
-        """Train it as private prefixes are: the same passes over the same texts, in steps of one size."""
-        self._base, self._weights, self._settings, self._rate = base, Weights(base, model), settings, rate
-
-    @classmethod
-    def of(cls, kind: Literal["lora", "full"], base: FrozenBase, settings: RunSettings) -> Self:
-        """LoRA on the layers that PEFT chooses, or all weights.
-
-        Raises:
-            InvalidArgument: an encoder-decoder.
-        """
-        rate = settings.lora_learning_rate if kind == "lora" else settings.full_learning_rate
-        model: Any = own_copy(base)
+    def __init__(self, kind: Literal["lora", "full"], base: FrozenBase, settings: RunSettings) -> None:
+        """LoRA on the layers that PEFT chooses, or all weights: the same passes as private prefixes."""
+        self._base, self._settings = base, settings
         if kind == "lora":
-            torch.manual_seed(settings.seed)
-            config = LoraConfig(
-                task_type="CAUSAL_LM", r=settings.lora_rank, lora_alpha=2 * settings.lora_rank
+            self._rate, self._weights = (
+                settings.lora_learning_rate,
+                lora(base, settings.lora_rank, settings.seed),
             )
-            with quiet():
-                model = get_peft_model(model, config).to(base.device)
         else:
-            # The base's own weights stay as they are; in bf16 small steps would be rounded away.
-            model = copy.deepcopy(model).float().requires_grad_(True)
-        return cls(base, model, settings, rate)
+            self._rate, self._weights = settings.full_learning_rate, all_weights(base)
+        self._start = self._weights.keep()
 
     @property
     def numbers(self) -> int:
@@ -69,7 +53,7 @@ class Finetuning:
         """
         found = {}
         for user, split in users.items():
-            self._weights.reset()
+            self._weights.restore(self._start)
             try:
                 self._weights.train(self._rows(split.training), self._pace(len(split.training), rate))
                 found[user] = self._weights.read(self._rows(split.held_out))
