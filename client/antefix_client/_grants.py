@@ -24,12 +24,11 @@ from antefix_client._conflict import open_conflicts
 from antefix_client._history import Version
 from antefix_client._member import Keeping, Member
 from antefix_client._profile import Profile
-from antefix_client._remote import Remote
+from antefix_client._remote import Remote, not_understood
 from antefix_client.errors import ServerRefused
 from antefix_client.model import PersonalModel
 
 REVOKED = "grants were taken back since this device last granted, so it grants no more by itself"
-_ODD = "is there a proxy that changes it?"
 _GRANTING = threading.Lock()  # a profile is open in one process
 
 
@@ -43,6 +42,12 @@ class Shown(BaseModel):
     device: str
     since: int
     until: int
+
+
+class _Revoked(BaseModel):
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    revoked: int
 
 
 class _Counted(BaseModel):
@@ -106,7 +111,7 @@ def fetched(remote: Remote) -> list[Shown]:
     try:
         return _MANY.validate_json(answer.content)
     except ValidationError:
-        raise _not_understood() from None
+        raise not_understood() from None
 
 
 def revocations(remote: Remote) -> int:
@@ -117,7 +122,16 @@ def revocations(remote: Remote) -> int:
     try:
         return _Counted.model_validate_json(answer.content).revocations
     except ValidationError:
-        raise _not_understood() from None
+        raise not_understood() from None
+
+
+def all_revoked(remote: Remote) -> int:
+    """Take all back; so many there were, by the server's word."""
+    answer = remote.request("DELETE", "/v1/grants")
+    try:
+        return _Revoked.model_validate_json(answer.content).revoked
+    except ValidationError:
+        raise not_understood() from None
 
 
 def keep(model: PersonalModel, keeping: Keeping | None) -> None:
@@ -219,12 +233,8 @@ def _hosts_nothing() -> ServerRefused:
     return ServerRefused("this server generates for nobody", "ask its operator for hosted inference")
 
 
-def _not_understood() -> ServerRefused:
-    return ServerRefused("the server answers what is not understood", _ODD)
-
-
 def _read(content: bytes) -> Shown:
     try:
         return Shown.model_validate_json(content)
     except ValidationError:
-        raise _not_understood() from None
+        raise not_understood() from None

@@ -12,7 +12,7 @@ from antefix_client import _changes
 from antefix_client._conflict import open_conflicts
 from antefix_client._history import FARTHEST, Version, now
 from antefix_client._profile import Profile
-from antefix_client._remote import Remote
+from antefix_client._remote import Remote, not_understood
 from antefix_client.errors import ServerRefused
 from antefix_client.model import PersonalModel
 
@@ -47,7 +47,7 @@ class Stored:
             return cls(int(found[1]), int(found[2]), found[3])
         if tag is None:
             return cls()
-        raise ServerRefused("the server answers what is not understood", "is there a proxy that changes it?")
+        raise not_understood()
 
 
 def devices_in_step(model: PersonalModel, remote: Remote) -> None:

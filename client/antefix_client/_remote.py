@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antefix.wire import Enrol, Enrolled, Invitation, NodeKey, ServerKeys
 from antefix_client.errors import DeviceRefused, ServerNotTrusted, ServerRefused, ServerUnreachable
@@ -22,6 +22,12 @@ _LONGEST_KEYS = 2**16
 _LONGEST_ANSWER = 2**20
 _LONGEST_RECORD = 2**28
 _LEAST_RATE = 1024.0  # bytes per second, on average
+
+
+class _Numbered(BaseModel):
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    node: int
 
 
 class Remote:
@@ -52,7 +58,7 @@ class Remote:
         try:
             return Enrolled.model_validate_json(answer.content)
         except ValidationError:
-            raise ServerRefused(f"{self._url} answers what is not understood", "update antefix") from None
+            raise not_understood() from None
 
     def record(self, prefix: bytes, known: str | None) -> tuple[bytes | None, str | None]:
         """The stored record and its tag; the tag alone where it is known, neither where none is stored.
@@ -103,7 +109,12 @@ class Remote:
         """
         answer = self.request("PUT", "/v1/node", json=key.model_dump(), also=(409,))
         _require_clock(answer)
-        return None if answer.status_code == 409 else int(answer.json()["node"])
+        if answer.status_code == 409:
+            return None
+        try:
+            return _Numbered.model_validate_json(answer.content).node
+        except ValidationError:
+            raise not_understood() from None
 
     def request(
         self,
@@ -174,8 +185,10 @@ def _require_clock(answer: httpx.Response) -> None:
     """Flower's signatures are of a time, and good for five minutes."""
     try:
         there = parsedate_to_datetime(answer.headers["Date"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         return
+    if there.tzinfo is None:  # the zone -0000: universal time, of a clock whose own zone is not told
+        there = there.replace(tzinfo=UTC)
     minutes = round((datetime.now(UTC) - there).total_seconds() / 60)
     if abs(minutes) >= _CLOCK_MIN:
         ahead = "ahead of" if minutes > 0 else "behind"
@@ -193,15 +206,14 @@ def keys_of(url: str, invitation: Invitation) -> ServerKeys:
         ServerNotTrusted: another server, or somebody in between.
         ServerUnreachable.
     """
-    if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
-        raise ServerUnreachable(f"{url!r:.200} is no address of a server", "it begins with https://")
+    host = _host_of(url)
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     try:
         with httpx.Client(base_url=url, verify=unverified, timeout=_WAIT_S, trust_env=False) as asking:
             answer = _heard(asking, "GET", "/v1/server", _LONGEST_KEYS)
             found = ServerKeys.model_validate_json(answer.content)
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, UnicodeError) as error:
         raise _translated(url, error) from None
     except ValidationError:
         raise ServerNotTrusted(f"{url} is no server of Antefix", "check the address") from None
@@ -210,7 +222,6 @@ def keys_of(url: str, invitation: Invitation) -> ServerKeys:
             f"{url} is not the server that gave this invitation",
             "ask who sent it to you for the right address",
         )
-    host = urlsplit(url).hostname or ""
     if not found.are_for(host):
         known = ", ".join(found.names)[:200] or "nothing"
         raise ServerNotTrusted(
@@ -220,10 +231,26 @@ def keys_of(url: str, invitation: Invitation) -> ServerKeys:
     return found
 
 
+def _host_of(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname
+    except ValueError:  # half of an address in brackets, say
+        scheme, host = "", None
+    if scheme != "https" or not host:
+        raise ServerUnreachable(f"{url!r:.200} is no address of a server", "it begins with https://")
+    return host
+
+
+def not_understood() -> ServerRefused:
+    """An answer that no server of Antefix gives."""
+    return ServerRefused("the server answers what is not understood", "is there a proxy that changes it?")
+
+
 def _context(authority: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cadata=authority or None)
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError, TypeError):  # a TypeError where it is not ASCII
         raise ServerNotTrusted("the server's authority is no certificate", "ask the operator") from None
 
 
@@ -254,7 +281,7 @@ def _certificate_reason(error: BaseException | None) -> str | None:
 def _refusal(answer: httpx.Response) -> ServerRefused:
     try:
         said = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, Mapping) or not isinstance(said.get("message"), str):
         return ServerRefused(f"status {answer.status_code}", "try again later", answer.status_code)

@@ -19,7 +19,6 @@ from antefix.errors import GrantRefused, InvalidArgument
 from antefix_client import _grants
 from antefix_client._grants import REVOKED, Shown
 from antefix_client._history import Version
-from antefix_client._remote import Remote
 from antefix_client.membership import Membership
 from antefix_client.model import PersonalModel
 
@@ -147,7 +146,7 @@ class Granting:
         with self._membership.remote() as remote:
             found = [one.id for one in _grants.fetched(remote)]
             if id is None:
-                return _all_revoked(remote)
+                return _grants.all_revoked(remote)
             if id not in found:
                 raise InvalidArgument(f"there is no grant {id!r:.40}", "antefix grants")
             remote.request("DELETE", f"/v1/grants/{id}", also=(404,))
@@ -159,9 +158,3 @@ class Granting:
         if newest is None:
             raise InvalidArgument("nothing was learned yet, so there is nothing to grant", "antefix learn")
         return newest
-
-
-def _all_revoked(remote: Remote) -> int:
-    answer = remote.request("DELETE", "/v1/grants").json()
-    count = answer.get("revoked") if isinstance(answer, dict) else None
-    return count if isinstance(count, int) else 0
