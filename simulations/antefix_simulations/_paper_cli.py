@@ -64,7 +64,7 @@ def paper(
         typer.Option(
             min=1,
             max=2**31,
-            help="Of training texts, where a table has several; 3, quick 1.",
+            help="Of training texts, where a table has several; of `speed` repetitions; 3, quick 1.",
             show_default=False,
         ),
     ] = None,
@@ -101,7 +101,7 @@ def paper(
 def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
     from antefix.errors import InvalidArgument
     from antefix_simulations.paper.sample import write_sample
-    from antefix_simulations.run.place import room
+    from antefix_simulations.run.place import held, room
 
     if data is not None:
         return data
@@ -109,8 +109,7 @@ def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
         raise InvalidArgument(
             f"the table {table} needs a task", "--data FILE, see docs/paper.md; or --quick, on a made-up one"
         )
-    with room(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with held(out), room(out):
         return write_sample(out / "sample.jsonl")
 
 
@@ -119,14 +118,16 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
     from antefix_simulations.paper.source import Source
     from antefix_simulations.paper.studies import STUDIES
     from antefix_simulations.paper.tables import Rows
-    from antefix_simulations.paper.work import Work
+    from antefix_simulations.paper.work import Work, trial_of
     from antefix_simulations.run.place import going_on, held, room
 
     _say(f"reading {data}")
     study, source = STUDIES[table], Source(data, base, settings)
     cells = study.cells(base, settings)
     for cell in (cell for some in cells.values() for cell in some):
-        source.check(cell, unseen=table is Name.EXTRAPOLATE)
+        for one in (cell, trial_of(cell, source, settings)):
+            if one is not None:
+                source.check(one, unseen=table is Name.EXTRAPOLATE)
     every = sum(map(len, cells.values()))
 
     def look(found: dict[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from antefix.errors import InvalidArgument, TextTooLong
 from antefix_simulations._data import DataRefused
 from antefix_simulations._in_context import packed
 from antefix_simulations.cli import app
+from antefix_simulations.paper import pace
 from antefix_simulations.paper.cell import QUICK, Cell
 from antefix_simulations.paper.methods import METHODS
 from antefix_simulations.paper.pace import PaceBench, steps_table, writing_table
@@ -273,3 +275,27 @@ def test_steps_are_timed_in_processes_of_their_own(tmp_path: Path) -> None:
     assert all(float(row[1].replace(",", "")) >= 0 for row in steps.rows)
     written = writing_table(FrozenBase.load(str(folder), progress=False), 1)
     assert written.rows[0][3] == "1.00"
+
+
+def gone(*_: object) -> None:
+    """As a process that the system ends for want of memory."""
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_speed_is_a_command_and_a_method_without_memory_is_a_dash(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = PaceBench.__init__.__defaults__ or ()
+    monkeypatch.setattr(PaceBench.__init__, "__defaults__", (*defaults[:-1], ("prefix",)))
+    words = ["paper", "speed", "--base", str(saved(tmp_path / "base")), "--data", str(data), "--samples", "1"]
+    told = CliRunner().invoke(app, [*words, "--json"])
+    assert told.exit_code == 0, told.output
+    steps, written = json.loads(told.stdout)
+    assert [row[0] for row in steps["rows"]] == ["prefix"]
+    assert [row[0] for row in written["rows"]] == ["0", "1", "10", "50", "100", "200", "300"]
+    monkeypatch.setattr(pace, "_measured", gone)
+    told = CliRunner().invoke(app, [*words, "--json"])
+    steps, _ = json.loads(told.stdout)
+    assert steps["rows"] == [["prefix", "-", "-", "-"]]
+    assert "prefix: no memory for it here." in steps["notes"]

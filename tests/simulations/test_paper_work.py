@@ -1,5 +1,6 @@
 """A folder of the paper's cells: what is done stays done, gaps are filled, rates are chosen once."""
 
+import gzip
 import json
 import math
 import shutil
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from antefix import FrozenBase
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, OutOfMemory
 from antefix_simulations.cli import app
 from antefix_simulations.paper import scores as scores_module
 from antefix_simulations.paper.cell import Cell
@@ -172,6 +174,10 @@ def test_another_file_of_a_task_is_another_cell(base: FrozenBase, data: Path, tm
     other = tmp_path / "other.jsonl"
     other.write_text(data.read_text().replace("red", "pink"))
     work_of(base, other, tmp_path / "out").result(cell_of("nothing"))
+    same = tmp_path / "same.jsonl.gz"
+    rows = [{"id": number, **json.loads(line)} for number, line in enumerate(data.read_text().splitlines())]
+    same.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    work_of(base, same, tmp_path / "out").result(cell_of("nothing"))
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3
     assert len(list((tmp_path / "out" / "written").iterdir())) == 2
@@ -213,10 +219,38 @@ def test_the_page_of_a_table_is_there_after_each_cell(
     assert "the same command goes on" in stopped.stderr
     assert pages[0] == ""
     assert "1 of 36 cells are done" in pages[1]
-    assert "over fine-tuning, n = 1: " in pages[3]
+    assert "Prefix over fine-tuning: +" in pages[3]
+    assert "on average of 1; 50 texts" in pages[3]
     assert "| LoRA, 100 texts |" not in pages[4]
     assert (out / "low-data.svg").exists()
     monkeypatch.setattr(Work, "_done", fake_cell)
     assert CliRunner().invoke(app, words).exit_code == 0
     assert "cells are done" not in (out / "low-data.md").read_text()
-    assert "n = 12: " in (out / "low-data.md").read_text()
+    assert "on average of 12; " in (out / "low-data.md").read_text()
+
+
+def test_a_method_without_room_is_left_out_and_the_others_go_on(
+    base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Work._done
+
+    def tight(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+        if cell.method == "LoRA":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return done(work, cell, source, rate)
+
+    monkeypatch.setattr(Work, "_done", tight)
+    work = work_of(base, data, tmp_path)
+    found = work.results({name: [cell_of(name)] for name in ("LoRA", "nothing")})
+    assert list(found) == ["nothing"]
+    with pytest.raises(OutOfMemory, match=r"cpu has no memory left for LoRA.*larger device"):
+        work.results({"LoRA": [cell_of("LoRA")]})
+
+
+def test_a_file_in_place_of_the_folder_is_two_lines(data: Path, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "base")
+    for words in (["--quick"], ["--data", str(data)]):
+        told = CliRunner().invoke(app, ["paper", "length", "--base", str(folder), "--out", str(data), *words])
+        assert told.exit_code == 1
+        assert "is not a folder" in told.stderr
+        assert "Traceback" not in told.stderr

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -25,6 +26,7 @@ from antefix import (
     train,
 )
 from antefix._examples import encode
+from antefix.errors import OutOfMemory
 from antefix_simulations._machine import wait
 from antefix_simulations._memory import watched
 from antefix_simulations._weights import Pace
@@ -72,8 +74,13 @@ def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str],
     for name in bench.methods:
         say(f"steps: {name}")
         spawning = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawning) as alone:
-            times, memory = alone.submit(_measured, bench, name, list(texts)).result()
+        try:
+            with ProcessPoolExecutor(1, mp_context=spawning) as alone:
+                times, memory = alone.submit(_measured, bench, name, list(texts)).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError, OutOfMemory):
+            table.rows.append([name, "-", "-", "-"])
+            table.notes.append(f"{name}: no memory for it here.")
+            continue
         between = f"{1000 * min(times):,.0f} … {1000 * max(times):,.0f}"
         table.rows.append([name, f"{1000 * median(times):,.0f}", between, f"{memory:,.0f}"])
     table.notes.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ class Source:
 
     Attributes:
         task: with inputs cut to `max_prompt_tokens`, line end included.
-        digest: of the file.
+        digest: of what the file says, however it is written or packed.
         tests: the same for every cell; half of them unseen, where there are such.
     """
 
@@ -52,8 +53,9 @@ class Source:
             DataRefused: it cannot be used.
         """
         self._path, self._base, self._settings = path, base, settings
-        self.task = _cut(read_task(path), base, settings.max_prompt_tokens)
-        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        task = read_task(path)
+        self.task = _cut(task, base, settings.max_prompt_tokens)
+        self.digest = _digest(task)
         self.tests = _tests(self.task, settings.tests)
         self._longest: dict[tuple[int, int], tuple[int, Item]] = {}
 
@@ -135,6 +137,11 @@ def _cut(task: Task, base: FrozenBase, most: int) -> Task:
         return tuple(replace(item, source=one) for item, one in zip(items, prompts, strict=True))
 
     return Task(cut(task.train), cut(task.dev), cut(task.test))
+
+
+def _digest(task: Task) -> str:
+    whole = [[(one.source, one.references, one.seen) for one in items] for items in vars(task).values()]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 
 
 def _tests(task: Task, most: int) -> list[Item]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from antefix import FrozenBase
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, OutOfMemory
 from antefix_simulations._ledger import Ledger
 from antefix_simulations._output import METRICS
 from antefix_simulations.paper.cell import Cell, PaperSettings
@@ -19,10 +22,18 @@ from antefix_simulations.paper.source import Source, firsts
 from antefix_simulations.paper.tasks import Item, pairs, prompt_of
 from antefix_simulations.paper.written import Written
 
-__all__ = ["Work"]
+__all__ = ["Work", "trial_of"]
 
 _TUNED_ON = 200
 _TUNED_SHARE = 4
+
+
+def trial_of(cell: Cell, source: Source, settings: PaperSettings) -> Cell | None:
+    """The cell that each rate of its method is tried on; None where there is nothing to choose."""
+    if not METHODS[cell.method].rate or len(settings.factors) == 1:
+        return None
+    prefix: dict[str, Any] = {"length": 10, "start": '"summarize"'} if cell.length else {}
+    return Cell(cell.task, cell.method, min(_TUNED_ON, pairs(source.task.train)), 0, **prefix)
 
 
 class Work:
@@ -70,11 +81,14 @@ class Work:
         Args:
             cells: of each row.
             look: given what is found by now, in the order of `cells`, after each cell that was done now.
+
+        Raises:
+            OutOfMemory: the device has room for none of them; those alone that it has none for are left out.
         """
         every = [(name, at, cell) for name, some in cells.items() for at, cell in enumerate(some)]
         every.sort(key=lambda one: (self._kept(one[2]) is None, one[1]))
         places: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in cells}
-        begun, trained = time.monotonic(), 0
+        begun, trained, failed = time.monotonic(), 0, None
         for number, (name, at, cell) in enumerate(every):
             kept = self._kept(cell)
             if not kept:
@@ -83,9 +97,16 @@ class Work:
                 soon = f", about {math.ceil(took / trained * left)} min left" if trained else ""
                 self._say(f"{number} of {len(every)} cells are done{soon}")
                 trained += 1
-            places[name][at] = self.result(cell)
+            try:
+                places[name][at] = self.result(cell)
+            except OutOfMemory as error:
+                failed = error
+                self._say(f"left out: {error}")
+                continue
             if places[name][at] is not kept:
                 look(_in_order(places))
+        if failed and not any(places.values()):
+            raise failed
         return _in_order(places)
 
     def result(self, cell: Cell) -> dict[str, Any]:
@@ -102,7 +123,8 @@ class Work:
         rate = self._rate(cell, source)
         if kept is None or not math.isclose(kept.get("rate", rate), rate):  # of a folder with a smaller grid
             self._say(cell.name)
-            loss, facts = self._done(cell, source, rate)
+            with _room(self._base, cell):
+                loss, facts = self._done(cell, source, rate)
             self._ledger.add(cell.name, None, source.digest, loss, **facts)
         else:
             self._again(cell, source, kept)
@@ -140,10 +162,9 @@ class Work:
     def _rate(self, cell: Cell, source: Source) -> float:
         """The best of the grid, on dev texts: some judge cells too, none tests. One for all its cells."""
         middle = METHODS[cell.method].rate
-        if not middle or len(self._settings.factors) == 1:
+        tried = trial_of(cell, source, self._settings)
+        if tried is None:
             return middle * self._settings.factors[0]
-        known: dict[str, Any] = {"length": 10, "start": '"summarize"'} if cell.length else {}
-        tried = Cell(cell.task, cell.method, min(_TUNED_ON, pairs(source.task.train)), 0, **known)
         losses = {factor: self._tried(tried, source, middle * factor) for factor in self._settings.factors}
         for side, outward in ((max, 1), (min, -1)):
             for factor in sorted(self._settings.beyond)[::outward]:
@@ -158,7 +179,8 @@ class Work:
         if key not in self._ledger.lines:
             self._say(f"{name}: trying {rate:g}")
             texts = source.texts(tried, max(1, self._settings.budget // _TUNED_SHARE))
-            found = METHODS[tried.method].train(self._base, tried, self._settings, texts, rate)
+            with _room(self._base, tried):
+                found = METHODS[tried.method].train(self._base, tried, self._settings, texts, rate)
             self._ledger.add(*key, found.judged, rate=rate)
         loss = float(self._ledger.lines[key]["nats_per_token"])
         return math.inf if math.isnan(loss) else loss
@@ -183,6 +205,17 @@ class Work:
             },
         }
         return trained.read(firsts(tests)), facts
+
+
+@contextmanager
+def _room(base: FrozenBase, cell: Cell) -> Iterator[None]:
+    """Say which method has no memory. No smaller step would be the same cell."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemory(
+            f"{base.device} has no memory left for {cell.method}", "use a larger device, or a smaller base"
+        ) from None
 
 
 def _in_order(places: Mapping[str, Mapping[int, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
