@@ -295,7 +295,6 @@ def test_speed_is_a_command_and_a_method_without_memory_is_a_dash(
     assert [row[0] for row in steps["rows"]] == ["prefix"]
     assert [row[0] for row in written["rows"]] == ["0", "1", "10", "50", "100", "200", "300"]
     monkeypatch.setattr(pace, "_measured", gone)
-    told = CliRunner().invoke(app, [*words, "--json"])
-    steps, _ = json.loads(told.stdout)
-    assert steps["rows"] == [["prefix", "-", "-", "-"]]
-    assert "prefix: no memory for it here." in steps["notes"]
+    table = steps_table(PaceBench(str(tmp_path / "base")), [], lambda line: None)
+    assert table.rows == [["prefix", "-", "-", "-"]]
+    assert "prefix: no memory for it here." in table.notes
