@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from antefix_client.membership import Membership
 
 _LONGEST_MESSAGE = 2**18
-_LONGEST_RECORD = 2**27
 _LONGEST_CHANGES = 2**23
 
 Compared = Annotated[
@@ -152,8 +151,10 @@ def receive(
     key_file: KeyFile = None,
 ) -> None:
     """Keep a version of another device of yours; if both have made one, this device's stays in use."""
+    from antefix._record import RECORD_LIMIT
+
     with opened(folder, key_file) as model:
-        received = model.receive(_content(record, _LONGEST_RECORD))
+        received = model.receive(_content(record, RECORD_LIMIT))
         in_use = model.status().version
     if not received.beside:
         typer.echo(f"received version {received.number}; version {in_use} is in use")

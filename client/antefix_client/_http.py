@@ -86,7 +86,7 @@ def answer_of(status: int, message: str, hint: str = "", kind: str = "refused") 
     return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)
 
 
-async def content_of(request: Request, most: int = LARGEST_BODY) -> bytes:
+async def content_of(request: Request, most: int = LARGEST_BODY, hint: str = "send less at a time") -> bytes:
     """A body of no more than so many bytes.
 
     Raises:
@@ -96,7 +96,7 @@ async def content_of(request: Request, most: int = LARGEST_BODY) -> bytes:
     async for chunk in request.stream():
         content += chunk
         if len(content) > most:
-            raise BodyRefused(413, f"the body has more than {most:,} bytes; send less at a time")
+            raise BodyRefused(413, f"the body has more than {most:,} bytes; {hint}")
     return bytes(content)
 
 

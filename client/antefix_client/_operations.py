@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from antefix._example import Example
+from antefix._record import RECORD_LIMIT
 from antefix_client._budget import Budget
 from antefix_client._history import Version
 from antefix_client._http import body_of, content_of
@@ -126,7 +127,7 @@ class Operations:
 
     async def receive(self, request: Request) -> Response:
         """Keep a version of another device; the body is its sealed record."""
-        record = await content_of(request)
+        record = await content_of(request, RECORD_LIMIT, "no record is as large")
         return JSONResponse(_facts(await run_in_threadpool(self._model.receive, record)))
 
     async def forget(self, request: Request) -> Response:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from antefix._record import RECORD_LIMIT
 from antefix.wire import Enrol, Enrolled, Invitation, NodeKey, ServerKeys
 from antefix_client.errors import DeviceRefused, ServerNotTrusted, ServerRefused, ServerUnreachable
 
@@ -20,7 +21,6 @@ _WAIT_S = 30.0
 _CLOCK_MIN = 4
 _LONGEST_KEYS = 2**16
 _LONGEST_ANSWER = 2**20
-_LONGEST_RECORD = 2**28
 _LEAST_RATE = 1024.0  # bytes per second, on average
 
 
@@ -68,7 +68,7 @@ class Remote:
         """
         headers = {} if known is None else {"If-None-Match": known}
         path = f"/v1/records/{prefix.hex()}"
-        answer = self.request("GET", path, also=(304, 404), most=_LONGEST_RECORD, headers=headers)
+        answer = self.request("GET", path, also=(304, 404), most=RECORD_LIMIT, headers=headers)
         if answer.status_code == 404:
             return None, None
         return (answer.content if answer.status_code == 200 else None), answer.headers.get("ETag")

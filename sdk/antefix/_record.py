@@ -20,6 +20,7 @@ _WRAP = struct.Struct(f">I{_ID}s{_WRAPPED}s")
 _PLACE = struct.Struct(f">H{_ID}s{_ID}s{_ID}sQ{_DIGEST}s{_DIGEST}s{_DIGEST}s")
 HEADER_BYTES = _CORE.size + _WRAP.size
 BODY_AT = HEADER_BYTES + SIGNATURE_BYTES
+RECORD_LIMIT = BODY_AT + BODY_LIMIT
 _STORED = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 FIRST = bytes(_DIGEST)
 """`previous` of version 1."""

@@ -9,7 +9,18 @@ from typing import NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix._record import BODY_AT, BODY_LIMIT, BUCKET, MAGIC, SUITE, Address, Edition, Parts, signed
+from antefix._record import (
+    BODY_AT,
+    BODY_LIMIT,
+    BUCKET,
+    MAGIC,
+    RECORD_LIMIT,
+    SUITE,
+    Address,
+    Edition,
+    Parts,
+    signed,
+)
 from antefix._sealing import Sealer, Secret, decrypt
 from antefix.errors import RecordMismatch, RecordRefused
 
@@ -31,7 +42,7 @@ class Known:
 
 def taken_apart(record: bytes, whole: bool = True) -> Parts:
     if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:  # 1
-        _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {BODY_AT + BODY_LIMIT:,}")
+        _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {RECORD_LIMIT:,}")
     parts = Parts.of(bytes(record))
     if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
         _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")

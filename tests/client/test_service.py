@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from antefix._record import RECORD_LIMIT
 from antefix_client import PersonalModel
 from antefix_client._http import LARGEST_BODY
 from antefix_client._serve_cli import _socket
@@ -157,6 +158,15 @@ def test_what_cannot_be_answered_is_refused(body: object, said: str, http: httpx
 def test_a_large_body_is_refused(http: httpx.Client) -> None:
     found = http.post("/v1/completions", content=b" " * (LARGEST_BODY + 1))
     assert found.status_code == 413
+    assert "send less at a time" in found.text
+
+
+def test_a_record_may_be_as_large_as_the_format_allows(http: httpx.Client) -> None:
+    large = http.post("/antefix/v1/receive", content=bytes(LARGEST_BODY + 1))
+    assert (large.status_code, large.json()["error"]["type"]) == (400, "RecordMismatch")  # read, and judged
+    larger = http.post("/antefix/v1/receive", content=bytes(RECORD_LIMIT + 1))
+    assert larger.status_code == 413
+    assert "send less" not in larger.text
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer other"}, {"Authorization": TOKEN}])
