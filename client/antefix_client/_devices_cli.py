@@ -62,8 +62,10 @@ def admit(
     key_file: KeyFile = None,
 ) -> None:
     """On the old device: let the new one in. It will read every version, and write new ones."""
+    from antefix._files import require_new
+
     with opened(folder, key_file) as model:
-        _require_new(welcome)
+        require_new(welcome)  # before the new device is let in
         _write(welcome, model.admit(_content(request, _LONGEST_MESSAGE), device=device))
         typer.echo(f"wrote {welcome}; this device is {model.device}")
 
@@ -178,29 +180,17 @@ def _membership(model: PersonalModel) -> Membership | None:
 
 
 def _content(path: Path, most: int) -> bytes:
+    from antefix._files import readable
     from antefix.errors import InvalidArgument
 
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read: {error.strerror}", "check the path") from None
+    with readable(path), path.open("rb") as file:
+        content = file.read(most + 1)
     if len(content) > most:
         raise InvalidArgument(f"{path} has more than {most:,} bytes", "check the path")
     return content
 
 
 def _write(path: Path, content: bytes) -> None:
-    from antefix._files import write_whole
-    from antefix_client._seam import files
+    from antefix_client._seam import write_new
 
-    _require_new(path)
-    with files(path):
-        write_whole(path, content)
-
-
-def _require_new(path: Path) -> None:
-    from antefix.errors import InvalidArgument
-
-    if path.exists():
-        raise InvalidArgument(f"{path} is there already", "choose a new path")
+    write_new(path, content)

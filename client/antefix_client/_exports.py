@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antefix._example import Example
-from antefix._files import write_whole
+from antefix._files import require_new
 from antefix.errors import InvalidArgument
 from antefix_client._holding import Holding
-from antefix_client._seam import files
+from antefix_client._seam import files, write_new
 
 if TYPE_CHECKING:
     from antefix import Prefix
@@ -26,9 +26,7 @@ def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
     Raises:
         InvalidArgument: another kind, a path that is taken, or nothing learned yet.
     """
-    with files(path):
-        if path.exists():
-            raise InvalidArgument(f"{path} is there already", "choose a new path")
+    require_new(path)
     if what == "peft":
         from antefix.peft import export_peft
 
@@ -36,9 +34,7 @@ def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
         with files(path):
             path.mkdir(parents=True, mode=0o700)
             return export_peft(prefix, base, path)
-    content = content_of(held, wielder, what)
-    with files(path):
-        write_whole(path, content)
+    write_new(path, content_of(held, wielder, what))
     return path
 
 

@@ -85,7 +85,7 @@ def revoke(
 
 def token(
     authority: Annotated[
-        Path | None, typer.Option(help="Write the server's authority to this file, for curl and openai.")
+        Path | None, typer.Option(help="Write the server's authority to this new file, for curl and openai.")
     ] = None,
     folder: Folder = HOME,
     key_file: KeyFile = None,
@@ -109,17 +109,13 @@ def token(
 
 def _write(path: Path, authority: str) -> None:
     from antefix.errors import InvalidArgument
+    from antefix_client._seam import write_new
 
     if not authority:
         raise InvalidArgument(
             "the server's certificate is one that every machine knows", "leave --authority out"
         )
-    try:
-        path.expanduser().write_text(authority)
-    except OSError as error:
-        raise InvalidArgument(
-            f"{path} cannot be written: {error.strerror}", "give another --authority"
-        ) from None
+    write_new(path.expanduser(), authority.encode(), "give a new --authority")
 
 
 def _granting(model: PersonalModel) -> Granting:

@@ -205,18 +205,15 @@ def rescue(
     key_file: KeyFile = None,
 ) -> None:
     """Save the texts of a profile that does not open any more, in the clear, as JSON lines."""
-    from antefix.errors import InvalidArgument
+    from antefix._files import require_new
     from antefix_client import PersonalModel
     from antefix_client._exports import as_lines
-    from antefix_client._seam import files
+    from antefix_client._seam import write_new
 
-    if path.exists():
-        raise InvalidArgument(f"{path} is there already", "choose a new path")
+    require_new(path)
     folder = folder.expanduser()
     texts = PersonalModel.rescue(folder, unlock=unlock_of(folder, key_file))
-    with files(path):
-        path.touch(mode=0o600)
-        path.write_bytes(as_lines(texts))
+    write_new(path, as_lines(texts))
     typer.echo(f"{len(texts):,} texts in {path}")
 
 

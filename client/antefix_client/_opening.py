@@ -95,13 +95,10 @@ def check_base(name: str) -> None:
 
 def key_in(path: Path) -> bytes:
     """The key in a file."""
-    from antefix.errors import InvalidArgument
+    from antefix._files import readable
 
-    try:
-        with path.open("rb") as file:
-            return file.read(1024)
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read: {error.strerror}", "check the path") from None
+    with readable(path), path.open("rb") as file:
+        return file.read(1024)
 
 
 def require_outside(folder: Path, key_file: Path) -> None:
@@ -120,13 +117,8 @@ def require_outside(folder: Path, key_file: Path) -> None:
 
 def new_key(path: Path) -> bytes:
     """A fresh key, written to a new file that its owner alone can read."""
-    from antefix._files import write_whole
-    from antefix.errors import InvalidArgument
-    from antefix_client._seam import files
+    from antefix_client._seam import write_new
 
-    if path.exists():
-        raise InvalidArgument(f"{path} is there already", "choose a new path for the key")
     key = os.urandom(32)
-    with files(path):
-        write_whole(path, key)
+    write_new(path, key, "choose a new path for the key")
     return key

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 from antefix._example import Example
+from antefix._files import readable
 from antefix.errors import ExampleError, InvalidArgument
 from antefix_client._profile import require_usable
 from antefix_client.errors import TextRefused
@@ -69,11 +70,8 @@ def _opened(file: str) -> Iterator[BinaryIO]:
     if file == "-":
         yield sys.stdin.buffer
         return
-    try:
-        with Path(file).open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise InvalidArgument(f"{file} cannot be read: {error.strerror}", "check the path") from None
+    with readable(file), Path(file).open("rb") as stream:
+        yield stream
 
 
 def _lines(stream: BinaryIO, file: str) -> Iterator[_Line]:

@@ -69,15 +69,14 @@ def _said(found: Receipt, witnesses: int) -> str:
 
 
 def _text(path: Path) -> str:
-    from antefix.errors import InvalidArgument, ReceiptRefused
+    from antefix._files import readable
+    from antefix.errors import ReceiptRefused
 
     try:
-        with path.open("rb") as file:
+        with readable(path), path.open("rb") as file:
             return file.read(2**20).decode("utf-8")
     except UnicodeDecodeError:
         raise ReceiptRefused("it is no text") from None
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read: {error.strerror}", "check the path") from None
 
 
 def _line(given: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from antefix._files import require_new, write_whole
 from antefix_client.errors import ProfileFull, ProfileUnwritable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -28,3 +29,15 @@ def files(path: Path) -> Iterator[None]:
         raise ProfileUnwritable(
             f"{path} cannot be read or written: {error.strerror}", "check the folder and its rights"
         ) from None
+
+
+def write_new(path: Path, content: bytes, hint: str = "choose a new path") -> None:
+    """Write a file that a user named, whole or not at all, for its owner alone.
+
+    Raises:
+        InvalidArgument: it is there already.
+        ProfileFull, ProfileUnwritable.
+    """
+    require_new(path, hint)
+    with files(path):
+        write_whole(path, content)

@@ -1,11 +1,15 @@
-"""Writes files whole or not at all."""
+"""Writes files whole or not at all, and says what is wrong with one that a user named."""
 
 from __future__ import annotations
 
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from antefix.errors import InvalidArgument
 
 
 def write_whole(target: Path, content: bytes) -> None:
@@ -40,3 +44,26 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def require_new(path: Path, hint: str = "choose a new path") -> None:
+    """Refuse to write over what somebody has there.
+
+    Raises:
+        InvalidArgument: there is something, be it a link that leads nowhere.
+    """
+    if os.path.lexists(path):
+        raise InvalidArgument(f"{path} is there already", hint)
+
+
+@contextmanager
+def readable(path: Path | str) -> Iterator[None]:
+    """While a file is read that a user named: what the system says against it is the user's to mend.
+
+    Raises:
+        InvalidArgument: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror}", "check the path") from None

@@ -13,8 +13,8 @@ from antefix_client import PersonalModel, _profile
 from antefix_client._regular import shred
 from antefix_client.errors import ProfileAbsent, ProfileClosed, ProfileFull, ProfileUnwritable, UnlockRefused
 from tests import tiny
-from tests.attacks.test_profile_trouble import full_disk
 from tests.client.people import KEY, NOTES, opened
+from tests.disks import full_disk
 from tests.sealed import some_bytes
 
 OTHER = some_bytes("another key", 32)

@@ -11,6 +11,7 @@ from antefix._command import harmless
 from antefix_client import PersonalModel
 from antefix_client.cli import app
 from tests.client.people import KEY, NOTES, tiny_folder
+from tests.disks import full_disk
 
 pytestmark = pytest.mark.slow
 
@@ -233,6 +234,9 @@ def test_texts_are_saved_from_a_profile_without_keys(home: Path) -> None:
     rows = [json.loads(line) for line in (home / "saved.jsonl").read_text("utf-8").splitlines()]
     assert [row["completion"] for row in rows] == NOTES
     refused("rescue", home / "saved.jsonl", said="is there already")
+    with full_disk(1000):  # half of them would look like all of them
+        refused("rescue", home / "saved-2.jsonl", said="no space left")
+    assert not (home / "saved-2.jsonl").exists()
 
 
 def test_a_key_is_not_kept_in_the_profile(home: Path) -> None:

@@ -12,9 +12,9 @@ from antefix.errors import InvalidArgument
 from antefix_client import PersonalModel
 from antefix_client.errors import BaseChanged, LinkRefused, ProfileFull, VersionRefused
 from tests import tiny
-from tests.attacks.test_profile_trouble import full_disk
 from tests.client.devices import device, learned, link, record, snapshot, value
 from tests.client.people import KEY, NOTES, opened, reopened
+from tests.disks import full_disk
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_what_is_refused_is_two_lines(devices: Path) -> None:
     refused("receive", "welcome", *in_laptop, said="of the record is")
     with (devices / "large").open("wb") as file:
         file.truncate(2**28)
-    refused("receive", "large", *in_laptop, said="has more than 134,217,728 bytes")
+    refused("receive", "large", *in_laptop, said="has more than 67,109,218 bytes")
     refused("roll-back", "no version\n" * 9, *in_laptop, said="there is no version of that name")
     assert not (devices / "other").exists()
 

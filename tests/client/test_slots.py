@@ -12,8 +12,8 @@ from antefix_client._card import Card
 from antefix_client._slots import dismiss, new_slot, root_of
 from antefix_client.errors import ProfileFull, UnlockRefused
 from tests import tiny
-from tests.attacks.test_profile_trouble import full_disk
 from tests.client.people import KEY
+from tests.disks import full_disk
 from tests.sealed import some_bytes
 
 CHEAP = Cost(memory_kib=19 * 1024, iterations=2, lanes=1)
