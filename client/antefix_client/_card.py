@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 from typing import Literal, Self
@@ -22,7 +23,7 @@ class Card(BaseModel):
     """Public facts of a profile.
 
     Attributes:
-        format: of the folder; `antefix_client._migration` brings older ones up.
+        format: of the folder.
         profile: random id.
         tenant, user, prefix: the place of its records; tenant is zeros until a server knows it.
         base: name, folder or hub id.
@@ -68,12 +69,13 @@ class Card(BaseModel):
 
         Raises:
             ProfileAbsent: there is none.
-            ProfileDamaged: it cannot be understood.
+            ProfileDamaged: it was written by a newer version, or cannot be understood.
         """
         cls.require(folder)
         path = folder / NAME
         with files(path):
             content = path.read_bytes()
+        _require_format(folder, content)
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -86,3 +88,17 @@ class Card(BaseModel):
     def write(self, folder: Path) -> None:
         """Keep it."""
         replace(folder / NAME, self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _require_format(folder: Path, content: bytes) -> None:
+    """Before the rest is read: what a newer version writes is not damaged."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # its reader says how it is damaged
+    said = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
+    if isinstance(said, int) and said != FORMAT:
+        raise ProfileDamaged(
+            f"the profile {folder} is of format {said}, this version writes {FORMAT}",
+            "install the newest antefix",
+        )

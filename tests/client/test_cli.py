@@ -225,6 +225,13 @@ def test_a_terminal_is_not_made_to_obey() -> None:
     assert "\x9b" not in harmless("\x9b31m\r\x08")
 
 
+def test_a_profile_of_a_newer_version_is_not_called_damaged(home: Path) -> None:
+    made(home)
+    card = json.loads((home / "profile" / "profile.json").read_text())
+    (home / "profile" / "profile.json").write_text(json.dumps({**card, "format": 2, "slots": {}}))
+    refused("status", said="is of format 2, this version writes 1")
+
+
 def test_texts_are_saved_from_a_profile_without_keys(home: Path) -> None:
     made(home)
     run("remember", home / "notes.txt")
