@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from antefix._folder import weight_files
+from antefix._release import ENDINGS
 from antefix.errors import BaseError, BaseNotFound, BaseUnavailable
 
 # Neither code nor pickles are ever fetched.
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "*.jinja"]
+_WANTED = [f"*.{ending}" for ending in ENDINGS]
 # Other formats lie in folders, and some publishers store the weights a second time.
 _UNWANTED = ["*/*", "consolidated*", "model.fp16*", "model.bf16*"]
 

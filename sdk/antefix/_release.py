@@ -21,11 +21,12 @@ from antefix.errors import ReleaseRefused
 MOST_BYTES = 2**20
 """Of the body of a release or an announcement."""
 _MOST_FILES = 1000
+ENDINGS = ("json", "safetensors", "txt", "model", "spm", "jinja", "bpe")
+"""Of the files of a base: neither code nor pickles."""
 _KNOWN = 1000
 _LARGEST = 2**53 - 1  # every JSON reader can hold it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PRINTABLE = r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$"  # else a note could write to a terminal what it likes
-_ENDINGS = ("json", "safetensors", "txt", "model", "spm", "jinja", "bpe")
 _Model = TypeVar("_Model", bound=BaseModel)
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(10))}
 
@@ -74,7 +75,7 @@ class BaseFile(_Plain):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         """A device writes a file of that name."""
-        if _NAME.fullmatch(name) is None or not name.endswith(tuple(f".{one}" for one in _ENDINGS)):
+        if _NAME.fullmatch(name) is None or not name.endswith(tuple(f".{one}" for one in ENDINGS)):
             raise ValueError("not the plain name of a base's file")
         if name.split(".")[0].lower() in _DEVICES:
             raise ValueError("the name of a device on some systems")

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from antefix._catalogue import CATALOGUE
 from antefix._files import sync_folder, write_whole
 from antefix._names import origin_of
-from antefix._release import BaseFile, BaseNamed, SharedPrefix
+from antefix._release import ENDINGS, BaseFile, BaseNamed, SharedPrefix
 from antefix._stored import file_digest
 from antefix.wire import Release
 from antefix_server._seam import files
 from antefix_server.errors import ReleaseUnsuitable
 
-_WANTED = (".json", ".safetensors", ".txt", ".model", ".spm", ".jinja", ".bpe")
+_WANTED = tuple(f".{ending}" for ending in ENDINGS)
 _ODD = re.compile("[^A-Za-z0-9_./-]+")
 _FICLONE = 0x40049409
 

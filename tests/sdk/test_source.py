@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from antefix._folder import _VOCABULARIES
 from antefix._source import resolve
 from antefix.errors import BaseNotFound, BaseUnavailable
 from tests.sdk.saved import save_base
@@ -136,6 +137,21 @@ def test_what_goes_wrong_at_the_hub_is_translated(
     hub(answer)
     with pytest.raises(error, match=message):
         resolve("some/base")
+
+
+def test_every_file_that_a_fingerprint_counts_is_fetched_from_the_hub(hub: Callable[[Hub], None]) -> None:
+    """`vocab.bpe` was not, though releases have it: the same base had another fingerprint from the hub."""
+    asked: list[str] = []
+
+    def answer(name: str, *, allow_patterns: list[str], **_: object) -> str:
+        asked.extend(allow_patterns)
+        raise LocalEntryNotFoundError("not cached")
+
+    hub(answer)
+    with pytest.raises(BaseUnavailable):
+        resolve("some/base")
+    names = [*_VOCABULARIES, "config.json", "model.safetensors", "tokenizer.json"]
+    assert [name for name in names if not any(fnmatch(name, one) for one in asked)] == []
 
 
 def test_without_a_network_an_unknown_id_is_unavailable(
