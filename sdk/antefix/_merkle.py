@@ -8,7 +8,7 @@ that a proof needs is that of a range of leaves, folded from a few of those.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 Range = tuple[int, int]
 """Leaves from, up to and without."""
@@ -26,14 +26,6 @@ def leaf_hash(leaf: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Hash of two subtrees, 32 bytes; not a leaf's first byte, so that no leaf can pose as a node."""
     return hashlib.sha256(b"\1" + left + right).digest()
-
-
-def completed(index: int) -> Iterator[Node]:
-    """Subtrees that leaf `index` completes, without the leaf itself, from below."""
-    level = 0
-    while index & 1:
-        level, index = level + 1, index >> 1
-        yield level, index
 
 
 def cover(leaves: Range) -> list[Node]:

@@ -16,15 +16,15 @@ import datetime
 import hashlib
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from antefix._merkle import includes, leaf_hash
+from antefix._merkle import extends, includes, leaf_hash
 from antefix._note import Checkpoint, LogKey, _decoded, number
 from antefix.errors import InvalidArgument, ReceiptRefused
 
-__all__ = ["Checkpoint", "LogKey", "Receipt", "Removal", "heads_digest", "verify_receipt"]
+__all__ = ["Checkpoint", "LogKey", "Receipt", "Removal", "heads_digest", "verify_growth", "verify_receipt"]
 
 _FIRST_LINE = "c2sp.org/tlog-proof@v1"
 _LARGEST = 64 * 1024
@@ -158,6 +158,25 @@ def verify_receipt(
     if not includes(receipt.removal.leaf, receipt.index, tree.size, receipt.proof, tree.root):
         raise ReceiptRefused(f"its statement is not leaf {receipt.index} of the {tree.size} that are signed")
     return receipt
+
+
+def verify_growth(before: Checkpoint, after: Checkpoint, proof: Sequence[bytes]) -> None:
+    """Check that a log only grew: every leaf of a checkpoint that somebody kept is where it was.
+
+    Args:
+        before, after: of the same log; each was verified with its key.
+        proof: hashes that a server gives for the size of `before`, while `after` is its newest checkpoint:
+            GET /v1/log/consistency?first=SIZE.
+
+    Raises:
+        ReceiptRefused: of two logs, or not shown to have grown: something may have been taken out.
+    """
+    if before.origin != after.origin:
+        raise ReceiptRefused(f"its log is {after.origin}, the one before was {before.origin}")
+    if not extends(before.size, before.root, after.size, after.root, proof):
+        raise ReceiptRefused(
+            f"the log of {after.size} leaves is not shown to begin with the {before.size} that it had"
+        )
 
 
 def heads_digest(heads: Iterable[tuple[bytes, int, bytes]]) -> bytes:

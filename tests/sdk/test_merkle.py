@@ -1,12 +1,14 @@
 """Merkle hashing and proofs against the published tree, and against RFC 9162's definition written naively."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antefix._merkle import (
     EMPTY_ROOT,
-    completed,
     consistency,
     cover,
     extends,
@@ -16,6 +18,8 @@ from antefix._merkle import (
     leaf_hash,
     node_hash,
 )
+from antefix.errors import ReceiptRefused
+from antefix.receipts import Checkpoint, verify_growth
 
 # The tree of eight leaves that certificate transparency implementations have been tested with since 2013.
 LEAVES = [bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")]
@@ -46,6 +50,14 @@ def naive(hashes: list[bytes]) -> bytes:
 
 def leaves(count: int) -> list[bytes]:
     return [leaf_hash(str(number).encode()) for number in range(count)]
+
+
+def completed(index: int) -> Iterator[tuple[int, int]]:
+    """Subtrees that leaf `index` completes, without the leaf itself, from below."""
+    level = 0
+    while index & 1:
+        level, index = level + 1, index >> 1
+        yield level, index
 
 
 def proof(hashes: list[bytes], ranges: list[tuple[int, int]]) -> list[bytes]:
@@ -82,6 +94,12 @@ def test_honest_proofs_pass_and_others_do_not(size: int, data: st.DataObject) ->
     first = data.draw(st.integers(1, size))
     growth = proof(hashes, consistency(first, size))
     assert extends(first, naive(hashes[:first]), size, root, growth)
+    before, after = Checkpoint("log", first, naive(hashes[:first])), Checkpoint("log", size, root)
+    verify_growth(before, after, growth)
+    with pytest.raises(ReceiptRefused, match="the one before was other"):
+        verify_growth(replace(before, origin="other"), after, growth)
+    with pytest.raises(ReceiptRefused, match=f"not shown to begin with the {first}"):
+        verify_growth(replace(before, root=leaf_hash(b"other")), after, growth)
     assert not extends(first, leaf_hash(b"other"), size, root, growth)
     changed = leaves(size)
     changed[data.draw(st.integers(0, first - 1))] = leaf_hash(b"rewritten")
