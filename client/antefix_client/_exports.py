@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from antefix import Prefix
     from antefix_client._wielder import Wielder
 
+KINDS = ("prefix", "peft", "record", "texts")
 FILES = ("prefix", "record", "texts")
 
 
@@ -27,6 +28,7 @@ def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
         InvalidArgument: another kind, a path that is taken, or nothing learned yet.
     """
     require_new(path)
+    _require_kind(what, KINDS)
     if what == "peft":
         from antefix.peft import export_peft
 
@@ -44,8 +46,7 @@ def content_of(held: Holding, wielder: Wielder, what: str) -> bytes:
     Raises:
         InvalidArgument: another kind, or nothing learned yet.
     """
-    if what not in FILES:
-        raise InvalidArgument(f"what is {what!r}", "use one of prefix, peft, record, texts")
+    _require_kind(what, FILES)
     with held.changing() as profile:
         if what == "texts":
             return as_lines(profile.texts.values())
@@ -55,6 +56,11 @@ def content_of(held: Holding, wielder: Wielder, what: str) -> bytes:
         if what == "record":
             return profile.history.record(newest)
     return _required(wielder).to_bytes()
+
+
+def _require_kind(what: str, kinds: tuple[str, ...]) -> None:
+    if what not in kinds:
+        raise InvalidArgument(f"what is {what!r:.40}", f"use one of {', '.join(kinds)}")
 
 
 def as_lines(texts: Iterable[Example]) -> bytes:

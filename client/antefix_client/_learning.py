@@ -19,11 +19,10 @@ from antefix_client._history import Version, now
 from antefix_client._holding import Holding
 from antefix_client._profile import Profile
 from antefix_client._report import LearnReport
-from antefix_client._rule import LENGTH, MAX_PROMPT_TOKENS, judging_share, rule_for
+from antefix_client._rule import LEAST_TEXTS, LENGTH, MAX_PROMPT_TOKENS, judging_share, rule_for
 from antefix_client._wielder import Wielder
 from antefix_client.errors import BaseChanged, TooFewTexts
 
-LEAST_TEXTS = 4
 _FEW = 8
 _USER = "me"
 Progress = bool | Callable[[int, int], None]

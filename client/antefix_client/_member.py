@@ -104,13 +104,22 @@ class Member(BaseModel):
         Raises:
             ValueError: there is none.
         """
-        found = load_pem_private_key(self.node_key.encode(), None)
-        if not isinstance(found, ec.EllipticCurvePrivateKey):
-            raise ValueError("the node's key is of another kind")
-        return found
+        return node_key_of(self.node_key)
 
     def with_fresh_node(self) -> Self:
         """With a key that was never used: Flower takes none a second time."""
         key = ec.generate_private_key(ec.SECP384R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         return self.model_copy(update={"node_key": pem})
+
+
+def node_key_of(pem: str) -> ec.EllipticCurvePrivateKey:
+    """Key of a node, as it is kept.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = load_pem_private_key(pem.encode(), None)
+    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        raise ValueError("the node's key is of another kind")
+    return found

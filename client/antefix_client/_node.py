@@ -17,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import Context, Message, RecordDict
 from flwr.app.error import Error
 from flwr.common.constant import ErrorCode
@@ -27,6 +25,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from antefix._bundle import DIGEST
 from antefix.errors import AntefixError
 from antefix_client._fleetlink import BEAT_S, FleetLink
+from antefix_client._member import node_key_of
 from antefix_client._resident import BURNT
 from antefix_client.errors import DeviceRefused, MembershipError, ServerRefused
 
@@ -69,7 +68,8 @@ def run(passport: Passport, app: App, stop: threading.Event, poll_s: float = _PO
     """
     wait = poll_s
     while not stop.is_set():
-        link = FleetLink(passport.server, passport.authority, passport.token, _key(passport))
+        key = node_key_of(passport.key)
+        link = FleetLink(passport.server, passport.authority, passport.token, key)
         try:
             number = _activated(link)
             _LOG.info("node %d is there", number)
@@ -140,13 +140,6 @@ def _beat(link: FleetLink, gone: threading.Event) -> None:
             link.beat()
         except MembershipError as error:
             _LOG.warning("no heartbeat: %s", error.message)
-
-
-def _key(passport: Passport) -> ec.EllipticCurvePrivateKey:
-    found = load_pem_private_key(passport.key.encode(), None)
-    if not isinstance(found, ec.EllipticCurvePrivateKey):
-        raise TypeError("the node's key is of another kind")
-    return found
 
 
 def _passport(socket: str) -> Passport:

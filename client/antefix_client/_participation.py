@@ -19,9 +19,8 @@ from antefix.errors import RoundRefused
 from antefix.keys import DeviceKeys
 from antefix.rounds import Projection, Round, Update, clipped
 from antefix_client._roundasked import RoundAsked
-from antefix_client._rule import MAX_PROMPT_TOKENS
+from antefix_client._rule import LEAST_TEXTS, MAX_PROMPT_TOKENS
 
-LEAST_TEXTS = 4
 _LONGEST_S = 7 * 86_400
 _SKEW_S = 300
 _ME = "me"
@@ -36,7 +35,7 @@ class Checked:
     prefix: bytes
 
 
-def checked(asked: RoundAsked, key: bytes, seen: Seen, last: int, now: float | None = None) -> Checked:
+def checked(asked: RoundAsked, key: bytes, seen: Seen, last: int) -> Checked:
     """Believe a round.
 
     Args:
@@ -44,14 +43,13 @@ def checked(asked: RoundAsked, key: bytes, seen: Seen, last: int, now: float | N
         key: the server's release key, 32 bytes, pinned with the invitation.
         seen: what this device knows of the server's releases, its base among it.
         last: version of the release that the last round improved.
-        now: seconds since 1970.
 
     Raises:
         RoundRefused, ReleaseRefused: says why.
     """
     release = Release.verified(Signed.parse(asked.release), key)
     seen.require_usable(release)
-    round, now = Round.verified(Signed.parse(asked.round), key), time.time() if now is None else now
+    round, now = Round.verified(Signed.parse(asked.round), key), time.time()
     if (round.tenant, round.release) != (release.tenant, release.digest):
         raise RoundRefused("it is about another release than the one that came along")
     if release.version < last:

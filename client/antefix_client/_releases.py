@@ -95,7 +95,6 @@ def fetch(
     folder: Path,
     *,
     progress: bool | Progress = True,
-    mirrors: httpx.Client | None = None,
     patience: Patience | None = None,
 ) -> Fetched:
     """Have the files of a verified release in a folder; what is there already is not fetched again.
@@ -105,7 +104,6 @@ def fetch(
         release: from `ask`.
         folder: for the files of all releases; made if it is not there.
         progress: a bar on stderr, none, or a function.
-        mirrors: asks the release's other sources; must not carry the token. None for one of its own.
         patience: with each source.
 
     Raises:
@@ -114,7 +112,7 @@ def fetch(
         ProfileFull, ProfileUnwritable: the disk.
     """
     with ExitStack() as opened:
-        others = mirrors or opened.enter_context(httpx.Client(max_redirects=5))
+        others = opened.enter_context(httpx.Client(max_redirects=5))  # a mirror must not see the token
         fetching = _Fetching(http, others, folder, patience or Patience())
         missing = fetching.missing(release)
         _require_space(folder, sum(one.wanted.size - one.kept for one in missing))

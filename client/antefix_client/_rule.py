@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from antefix._spec import PrefixSpec, TrainingPlan
 
+LEAST_TEXTS = 4
 MAX_PROMPT_TOKENS = 256
 LENGTH = 16
 

@@ -81,12 +81,6 @@ class TextLog:
             write_whole(self.path, _header(self._identity))
         return self._identity
 
-    @property
-    def size(self) -> int:
-        """Bytes on the disk."""
-        with files(self.path):
-            return self.path.stat().st_size
-
     def read(self, known: Iterable[bytes] = ()) -> Contents:
         """Everything that can be read.
 

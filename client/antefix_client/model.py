@@ -341,7 +341,7 @@ class PersonalModel(Linking):
 
     def change_unlock(self, unlock: Unlock, *, cost: Cost | None = None) -> None:
         """Unlock with something else from now on."""
-        self._open_profile()
+        _ = self._held.profile  # or says that it is closed
         given = settled(unlock)  # asks somebody, perhaps: nobody else waits for the answer
         with self.changing() as profile:
             profile.change_unlock(given, cost)
@@ -366,9 +366,6 @@ class PersonalModel(Linking):
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
-
-    def _open_profile(self) -> Profile:
-        return self._held.profile
 
     def changing(self) -> AbstractContextManager[Profile]:
         """For this package: the profile, which nobody else changes meanwhile."""

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from antefix import _kem
 from antefix._devices import DeviceKeys, DevicePublic
-from antefix._record import Address
+from antefix._record import Address, Parts
 from antefix._release import Digest, Id, Number, Signed, Size, Statement
 from antefix._sealing import KEY_BYTES, Sealer, Secret
 from antefix._verifying import Known, compared, content_of, data_key_of, require_epoch, verify
@@ -200,11 +200,8 @@ def granted(
     require_epoch(parts, key.epoch)
     verify(parts, writers)
     terms = {
+        **_named(parts, address),
         "id": os.urandom(_ID).hex(),
-        **{name: getattr(address, name).hex() for name in ("tenant", "user", "prefix", "base", "shape")},
-        "version": parts.core.version,
-        "record": parts.digest.hex(),
-        "writer": parts.wrap.writer.hex(),
         "writer_key": writers[parts.wrap.writer].public_bytes_raw().hex(),
         "device": device.id.hex(),
         "epoch": epoch.id,
@@ -218,6 +215,16 @@ def granted(
     grant = Grant.model_validate({**terms, "sealed": sealed.hex()})
     body = grant.to_bytes()
     return Signed(body=body.decode(), signature=device.sign(Grant.label + body).hex())
+
+
+def _named(parts: Parts, address: Address) -> dict[str, str | int]:
+    """Which record a grant is of."""
+    return {
+        **{name: getattr(address, name).hex() for name in ("tenant", "user", "prefix", "base", "shape")},
+        "version": parts.core.version,
+        "record": parts.digest.hex(),
+        "writer": parts.wrap.writer.hex(),
+    }
 
 
 def _sealed(data_key: Secret, epoch: Epoch, bound: bytes) -> bytes:

@@ -97,7 +97,7 @@ def test_a_closed_profile_is_not_written_to(
 
 
 def test_every_writer_of_a_closed_profile_says_so(model: PersonalModel) -> None:
-    profile = model._open_profile()
+    profile = model._held.profile
     keys = profile.keys
     model.close()
     for call in (
@@ -150,14 +150,14 @@ def test_a_change_that_was_refused_does_not_come_later(model: PersonalModel, tmp
     changes: list[Callable[[], object]] = [
         lambda: model.change_unlock(OTHER),
         lambda: model.change_base("another"),
-        lambda: model._open_profile().pin_base("00" * 32),
+        lambda: model._held.profile.pin_base("00" * 32),
     ]
     with full_disk(16):
         for call in changes:
             with pytest.raises(ProfileFull):
                 call()
     assert (model.status().base, model.status().fingerprint) == ("some name", None)
-    model._open_profile().pin_base("11" * 32)
+    model._held.profile.pin_base("11" * 32)
     model.close()
     opened(tmp_path / "profile").close()
 

@@ -48,7 +48,7 @@ def test_the_next_learn_knows_nothing_of_them(model: PersonalModel, tmp_path: Pa
         assert [one.number for one in again.versions()] == [2]
         assert [path.name for path in (tmp_path / "profile/versions").iterdir()] == ["00000002.record"]
         assert not again.status().learn_due
-        prefix, split = again._wielder.prefix, _learning.split_texts(again._open_profile())
+        prefix, split = again._wielder.prefix, _learning.split_texts(again._held.profile)
         texts = {text.completion for text in (*split.training, *split.judging)}
         assert texts == set(NOTES[3:])
         assert not again.learn(progress=False).fresh
@@ -155,7 +155,7 @@ def test_a_version_that_is_far_ahead_uses_no_numbers_up(tmp_path: Path) -> None:
         link(phone, laptop)
         learned(phone, 1.0)
         laptop.receive(record(phone))
-        profile, place = phone._open_profile(), cover_of(record(phone)).edition.address
+        profile, place = phone._held.profile, cover_of(record(phone)).edition.address
         with profile.open_version(phone.versions()[0]) as opened:
             payload = bytes(opened.payload)
         for number in (2**64 - 1, 2**20 + 3):

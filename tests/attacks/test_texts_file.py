@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_read_is_not_written_over(folder: Path) -> None:
     with opened(folder) as model:
         assert texts(model) == []
         assert model.status().damaged
-        for call in (lambda: model.remember(["new"]), lambda: model._open_profile()._rewrite({})):
+        for call in (lambda: model.remember(["new"]), lambda: model._held.profile._rewrite({})):
             with pytest.raises(ProfileDamaged, match="nothing is written to it"):
                 call()
     assert (folder / "texts").read_bytes() == content
@@ -87,7 +87,7 @@ def test_a_profile_of_before_learns_its_identity(folder: Path) -> None:
 
 def test_remembering_above_the_limit_is_all_or_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(folder) as model:
-        profile = model._open_profile()
+        profile = model._held.profile
         profile.card = profile.card.model_copy(update={"max_texts": 4})
         monkeypatch.setattr(_textlog, "write_whole", failing(errno.ENOSPC))
         with pytest.raises(ProfileFull):

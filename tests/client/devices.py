@@ -26,12 +26,12 @@ def learned(model: PersonalModel, value: float) -> Version:
     base = model._wielder.base
     prefix = Prefix(torch.full((base.layout.size(2),), value), base.layout, base.fingerprint)
     made = Version(number=0, made=now(), how="learned", base="", digest="")
-    return model._wielder.keep(model._open_profile(), prefix, made)
+    return model._wielder.keep(model._held.profile, prefix, made)
 
 
 def record(model: PersonalModel) -> bytes:
     """That of the version in use."""
-    history = model._open_profile().history
+    history = model._held.profile.history
     assert history.newest is not None
     return history.record(history.newest)
 
@@ -57,7 +57,7 @@ def removed(by: PersonalModel, other: PersonalModel) -> bytes:
 
 def made_by(model: PersonalModel) -> list[bytes]:
     """Its changes of the list."""
-    return _changes.made_here(model._open_profile())
+    return _changes.made_here(model._held.profile)
 
 
 def follow(model: PersonalModel, *changes: bytes) -> None:

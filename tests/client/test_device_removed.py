@@ -50,7 +50,7 @@ def three(tmp_path: Path) -> Iterator[list[PersonalModel]]:
 
 
 def all_open(model: PersonalModel) -> bool:
-    profile = model._open_profile()
+    profile = model._held.profile
     for version in model.versions():
         profile.open_version(version).wipe()
         assert cover_of(profile.history.record(version)).epoch == profile.keys.user_key.epoch
@@ -60,11 +60,11 @@ def all_open(model: PersonalModel) -> bool:
 def test_the_others_go_on_and_the_removed_one_does_not(three: list[PersonalModel]) -> None:
     phone, laptop, tablet = three
     before = phone.versions()
-    bodies = [phone._open_profile().history.record(one)[354:] for one in before]
+    bodies = [phone._held.profile.history.record(one)[354:] for one in before]
     change = removed(phone, laptop)
     assert phone.devices() == [phone.device, tablet.device]
     assert phone.versions() == before
-    assert [phone._open_profile().history.record(one)[354:] for one in before] == bodies
+    assert [phone._held.profile.history.record(one)[354:] for one in before] == bodies
     assert all_open(phone)
     follow(tablet, change)
     assert all_open(tablet)
@@ -195,7 +195,7 @@ def test_the_server_carries_the_list(trio: list[PersonalModel], there: Server) -
     assert Membership(tablet).sync().sent == 2
     assert Membership(phone).sync().received is not None
     assert (value(phone), value(tablet)) == (2.0, 2.0)
-    profile = phone._open_profile()
+    profile = phone._held.profile
     stored = there.vault.get(profile.keys.devices.user, profile.keys.prefix)
     with pytest.raises(RecordMismatch, match="epoch of the record is 2, expected 1"):
         laptop.receive(stored)

@@ -201,7 +201,7 @@ def test_a_crash_while_ids_change_loses_nothing(
         model.load_base()
         learned(model, 4.0)
         code = there.invited(f"ida {cut}")
-        owner = {"take_over": Profile, "add_version": Profile}.get(cut) or type(model._open_profile().history)
+        owner = {"take_over": Profile, "add_version": Profile}.get(cut) or type(model._held.profile.history)
         with monkeypatch.context() as broken:
             broken.setattr(owner, cut, _killed)
             with pytest.raises(KeyboardInterrupt):

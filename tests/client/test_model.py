@@ -79,7 +79,7 @@ def test_judging_texts_never_train(model: PersonalModel) -> None:
     trained: set[str] = set()
     for count in range(4, len(NOTES) + 1, 4):
         model.remember(NOTES[:count])
-        split = _learning.split_texts(model._open_profile())
+        split = _learning.split_texts(model._held.profile)
         judging = {text.completion for text in split.judging}
         training = {text.completion for text in split.training}
         assert judging
@@ -108,10 +108,10 @@ def test_a_text_is_kept_once(model: PersonalModel) -> None:
 def test_no_text_that_trained_judges_after_a_removal(model: PersonalModel) -> None:
     """33 texts have fewer that judge than 32 would: the share is of all that were ever remembered."""
     model.remember([f"A text of number {number}." for number in range(33)])
-    before = _learning.split_texts(model._open_profile())
+    before = _learning.split_texts(model._held.profile)
     model.remove_texts(list(model.texts())[:1])
     with reopened(model) as again:
-        after = _learning.split_texts(again._open_profile())
+        after = _learning.split_texts(again._held.profile)
     assert not {*after.judging} & {*before.training}
     assert {*after.judging} == {*before.judging} - {Example(completion="A text of number 0.")}
 
@@ -145,7 +145,7 @@ def test_an_empty_text_is_refused(model: PersonalModel) -> None:
 
 
 def test_the_oldest_are_dropped_above_the_limit(model: PersonalModel) -> None:
-    profile = model._open_profile()
+    profile = model._held.profile
     profile.card = profile.card.model_copy(update={"max_texts": 20})
     model.remember([f"text {number}" for number in range(30)])
     kept = [text.completion for text in model.texts().values()]

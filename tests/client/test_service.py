@@ -214,6 +214,8 @@ def check_what_goes_in_and_out(http: httpx.Client, model: PersonalModel) -> None
     assert http.post("/receive", content=record).json()["number"] == 1
     assert http.post("/receive", content=b"no record").status_code == 400
     assert http.get("/export", params={"what": "keys"}).status_code == 400
+    folder = http.get("/export", params={"what": "peft"})
+    assert (folder.status_code, "use one of prefix, record, texts" in folder.text) == (400, True)
     assert http.get("/export").content[-500:] == model.exported("prefix")[-500:]  # metadata has no order
     assert http.get("/export", params={"what": "texts"}).content == model.exported("texts")
     assert http.get("/forget").status_code == 405

@@ -34,7 +34,7 @@ def log(tmp_path: Path) -> TextLog:
 def test_what_was_appended_is_read(log: TextLog) -> None:
     found = log.read()
     assert found.texts == TEXTS
-    assert (found.damaged, found.end) == (0, log.size)
+    assert (found.damaged, found.end) == (0, log.path.stat().st_size)
     log.append([(9, Example("more"))], found.end)
     assert list(log.read().texts) == [*TEXTS, 9]
 
@@ -56,7 +56,7 @@ def test_a_cut_costs_the_last_text_alone(log: TextLog) -> None:
         end = log.append([(99, Example("after"))], found.end)
         again = log.read()
         assert list(again.texts) == [*kept, 99]
-        assert again.end == end == log.size
+        assert again.end == end == log.path.stat().st_size
 
 
 def test_a_flipped_bit_costs_one_text_and_is_counted(log: TextLog) -> None:

@@ -23,7 +23,7 @@ def main() -> None:
         model.remember(["one", "two", "three"])
         prefix = Prefix(torch.full((base.layout.size(2),), 0.5), base.layout, base.fingerprint)
         model._wielder.keep(
-            model._open_profile(), prefix, Version(number=0, made=now(), how="learned", base="", digest="")
+            model._held.profile, prefix, Version(number=0, made=now(), how="learned", base="", digest="")
         )
 
 
