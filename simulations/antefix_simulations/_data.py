@@ -12,7 +12,7 @@ from typing import IO, Any
 from transformers import PreTrainedTokenizerBase
 
 from antefix import Example
-from antefix.errors import ExampleError, InvalidArgument, NoExamples
+from antefix.errors import ExampleError, NoExamples
 
 SAMPLE = Path(__file__).parent / "sample" / "writers.jsonl"
 _USERS = 32
@@ -22,12 +22,7 @@ class DataRefused(ExampleError):
     """A data file that cannot be read, or a line in it; the message has the line's number, never its text."""
 
 
-def read_users(
-    path: str | Path,
-    *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    max_prompt_tokens: int | None = None,
-) -> dict[str, list[Example]]:
+def read_users(path: str | Path) -> dict[str, list[Example]]:
     """Each user's examples, in the order of the file.
 
     A line is an object with `user`, `completion` (or `text`), and if there is one `prompt` (or `input`).
@@ -36,25 +31,19 @@ def read_users(
 
     Args:
         path: `.jsonl` or `.jsonl.gz`.
-        tokenizer: of the base, to cut prompts by.
-        max_prompt_tokens: keep the first tokens of longer prompts, and their line end.
 
     Raises:
         DataRefused: no such file, or a line that cannot be used.
         NoExamples: a file without users.
     """
     source = Path(path)
-    if (tokenizer is None) != (max_prompt_tokens is None):
-        raise InvalidArgument("tokenizer and max_prompt_tokens go together", "give both or neither")
     users: dict[str, list[Example]] = {}
     for number, line in numbered_lines(source):
         user, example, _ = parsed(f"line {number} of {source}", line)
         users.setdefault(user, []).append(example)
     if not users:
         raise NoExamples(f"{source} has no users", "give a file with one JSON object a line")
-    if tokenizer is None or max_prompt_tokens is None:
-        return users
-    return {user: cut_prompts(texts, tokenizer, max_prompt_tokens) for user, texts in users.items()}
+    return users
 
 
 def cut_prompts(
@@ -116,11 +105,11 @@ def require_utf8(where: str, line: str) -> None:
         raise DataRefused(f"{where} is not UTF-8 text", "save it as UTF-8, or leave it out") from None
 
 
-def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
-    """User, example and the whole object of a line.
+def object_of(where: str, line: str) -> dict[str, Any]:
+    """The JSON object of a line.
 
     Raises:
-        DataRefused: it cannot be used; the message has `where`, never the text.
+        DataRefused: it is none; the message has `where`, never the text.
     """
     require_utf8(where, line)
     try:
@@ -129,6 +118,16 @@ def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
         raise DataRefused(f"{where} is not JSON", "write one JSON object a line") from None
     if not isinstance(row, dict):
         raise DataRefused(f"{where} is not a JSON object", "write one JSON object a line")
+    return row
+
+
+def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
+    """User, example and the whole object of a line.
+
+    Raises:
+        DataRefused: it cannot be used; the message has `where`, never the text.
+    """
+    row = object_of(where, line)
     user = _text(where, row, "user")
     completion = _text(where, row, "completion", "text")
     if not user or not completion:

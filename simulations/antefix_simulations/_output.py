@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 METRICS = "metrics.jsonl"
-_PLAIN = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 
 
 def json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:

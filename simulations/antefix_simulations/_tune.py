@@ -19,6 +19,8 @@ from antefix._spec import Settings
 from antefix_simulations._ledger import Ledger
 from antefix_simulations._terminal import aligned
 
+_BEST = 5  # settings of each number of texts that the table shows
+
 
 class Grid(Settings):
     """What is tried.
@@ -75,12 +77,12 @@ def run_tuning(
     return [row for count in grid.texts for row in _rows(ledger, users, grid, count)]
 
 
-def tuning_table(rows: Sequence[Mapping[str, Any]], best: int = 5) -> str:
+def tuning_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """For each number of texts the best settings and the worst one."""
     lines = [["texts", "length", "rate", "passes", "nats per token", "behind the best"]]
     for _, group in itertools.groupby(rows, key=lambda row: row["texts"]):
         ordered = sorted(group, key=lambda row: row["nats_per_token"])
-        for row in [*ordered[:best], ordered[-1]]:
+        for row in [*ordered[:_BEST], ordered[-1]]:
             behind = row["nats_per_token"] - ordered[0]["nats_per_token"]
             cells = [row["texts"], row["length"], f"{row['rate']:g}", f"{row['passes']:g}"]
             lines.append([*map(str, cells), f"{row['nats_per_token']:.3f}", f"{behind:.3f}"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from antefix import Example
-from antefix.errors import ExampleError, InvalidArgument, NoExamples
+from antefix.errors import ExampleError, NoExamples
 from antefix_simulations._data import SAMPLE, DataRefused, choose_users, cut_prompts, read_users
 from antefix_simulations.population.lines import read_lines
 from tests import tiny
@@ -138,14 +138,6 @@ def test_long_prompts_are_cut_to_whole_tokens_and_end_their_line(limit: int) -> 
         assert after.prompt in ("", "\n") or before.startswith(after.prompt[:-1])
         assert after.prompt.endswith("\n") or before == ""
         assert after.completion == "c"
-
-
-def test_a_cut_needs_a_tokenizer(tmp_path: Path) -> None:
-    path = written(tmp_path, {"user": "al", "text": "a", "prompt": "long " * 50})
-    with pytest.raises(InvalidArgument, match="go together"):
-        read_users(path, max_prompt_tokens=8)
-    cut = read_users(path, tokenizer=tiny.tokenizer(), max_prompt_tokens=8)
-    assert len(tiny.tokenizer()(cut["al"][0].prompt)["input_ids"]) <= 8
 
 
 def test_the_sample_has_eight_writers_with_forty_texts() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from antefix import Example
-from antefix_simulations._data import DataRefused, characters, numbered_lines, require_utf8
+from antefix_simulations._data import DataRefused, characters, numbered_lines, object_of
 
 __all__ = ["Item", "Task", "examples_of", "pairs", "prompt_of", "read_task"]
 
@@ -103,13 +102,7 @@ def read_task(path: Path) -> Task:
 
 
 def _item(where: str, line: str) -> tuple[str, Item]:
-    require_utf8(where, line)
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):  # the error keeps the whole line, so it is not chained
-        raise DataRefused(f"{where} is not JSON", "write one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise DataRefused(f"{where} is not a JSON object", "write one JSON object a line")
+    row = object_of(where, line)
     split, seen = row.get("split"), row.get("seen", True)
     if split not in _SPLITS:
         raise DataRefused(f"'split' in {where} is {split!r:.40}", f"use {', '.join(_SPLITS)}")

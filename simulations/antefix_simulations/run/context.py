@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from antefix import Example, FrozenBase, score
+from antefix import Example, FrozenBase, Prefix, score
 from antefix._examples import encode
 from antefix_simulations._in_context import InContext, examples_that_fit
 from antefix_simulations.population.store import Split
@@ -26,10 +26,7 @@ def in_context(base: FrozenBase, users: Mapping[int, Split], tokens: int) -> dic
         found = examples_that_fit(base, split.training, split.held_out, tokens).prefix(base)
         if found is not None:
             prefixes[str(user)] = found
-    losses = score(base, {user: texts[user] for user in prefixes}, prefixes)
-    without = {user: one for user, one in texts.items() if user not in prefixes}
-    losses |= score(base, without) if without else {}
-    return {int(user): loss for user, loss in losses.items()}
+    return {int(user): loss for user, loss in _scored(base, texts, prefixes).items()}
 
 
 def retrieved(base: FrozenBase, users: Mapping[int, Split], tokens: int, count: int) -> dict[int, float]:
@@ -45,10 +42,17 @@ def _retrieved(base: FrozenBase, split: Split, tokens: int, count: int) -> float
         texts[str(at)], weights[str(at)] = [text], len(encode(base, text, None).targets)
         if found is not None:
             prefixes[str(at)] = found
+    losses = _scored(base, texts, prefixes)
+    return sum(losses[name] * weights[name] for name in texts) / sum(weights.values())
+
+
+def _scored(
+    base: FrozenBase, texts: Mapping[str, Sequence[Example]], prefixes: Mapping[str, Prefix]
+) -> dict[str, float]:
+    """Nats per token of each one's texts; some have nothing in front."""
     losses = score(base, {name: texts[name] for name in prefixes}, prefixes)
     without = {name: one for name, one in texts.items() if name not in prefixes}
-    losses |= score(base, without) if without else {}
-    return sum(losses[name] * weights[name] for name in texts) / sum(weights.values())
+    return losses | (score(base, without) if without else {})
 
 
 def _as_many_as_fit(base: FrozenBase, near: Sequence[Example], text: Example, tokens: int) -> InContext:
