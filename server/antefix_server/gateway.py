@@ -211,7 +211,7 @@ class Gateway:
         """Store the next version (compare-and-swap): the body is the sealed record."""
         await self._session(bearer)
         record = await _body(request)
-        session = await self._session(bearer)  # the device may have been revoked while it was sending
+        session = await self._known(bearer)  # the device may have been revoked while it was sending
         address = cover_of(record).edition.address
         if (address.user, address.prefix) != (session.user, bytes.fromhex(prefix)):
             raise RecordMismatch(
@@ -219,9 +219,14 @@ class Gateway:
                 f"the token is of user {session.user.hex()}, the path of prefix {prefix}",
                 "put it under the token and the path that belong to it",
             )
-        await run_in_threadpool(self._require_room, session.user, address.prefix, len(record))
-        head = await run_in_threadpool(lambda: self._vault.put(record, replaces=replaces))
+        head = await run_in_threadpool(self._put, session.user, address.prefix, record, replaces)
         return {"version": head.version}
+
+    def _put(self, user: bytes, prefix: bytes, record: bytes, replaces: int) -> Head:
+        # The lock: several records that come at once would all find the room of one.
+        with self._vault.writing():
+            self._require_room(user, prefix, len(record))
+            return self._vault.put(record, replaces=replaces)
 
     def _require_room(self, user: bytes, prefix: bytes, size: int) -> None:
         """Replacing counts the new size alone, so that a user who is at a limit can go on."""
@@ -268,11 +273,15 @@ class Gateway:
         return self._fleet
 
     async def _session(self, bearer: Credentials) -> Session:
-        if bearer is None:
-            raise TokenRefused
-        session = await run_in_threadpool(self._registry.authenticate, bearer.credentials)
+        """Once for each request: it is counted."""
+        session = await self._known(bearer)
         _require_patience(self._devices, session.device)
         return session
+
+    async def _known(self, bearer: Credentials) -> Session:
+        if bearer is None:
+            raise TokenRefused
+        return await run_in_threadpool(self._registry.authenticate, bearer.credentials)
 
     def _most(self, path: str) -> int:
         if path.startswith(RECORDS):

@@ -1,6 +1,9 @@
 """The gateway, as a device's HTTP client sees it."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx
@@ -13,7 +16,7 @@ from antefix.wire import Invitation, ServerKeys, server_id
 from antefix_server.errors import VaultDamaged
 from antefix_server.gateway import Limits, application
 from antefix_server.registry import Registry
-from antefix_server.vault import Vault
+from antefix_server.vault import Head, Vault
 from tests.loopback import serving
 from tests.sealed import some_bytes
 from tests.vaults import Person
@@ -181,6 +184,15 @@ def test_who_asks_too_often_waits(vault: Vault) -> None:
         assert http.get("/health").json() == {"status": "ok"}
 
 
+def test_a_record_that_is_put_counts_as_one_request(vault: Vault) -> None:
+    app = application(vault, Limits(requests_per_minute=1))
+    with serving(app) as address, httpx.Client(base_url=address) as http:
+        person, headers = joined(http, vault)
+        answer = http.put(path(person), content=person.next(b"one"), headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert http.get(path(person), headers=headers).status_code == 429
+
+
 def test_the_server_speaks_of_no_path_when_it_is_in_trouble(
     http: httpx.Client, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,3 +226,29 @@ def test_a_user_stores_so_much_and_no_more(vault: Vault) -> None:
         assert put(3, 100).json()["message"] == "a user has 2 records, and 2 at most"
         assert put(2, 30_000, replaces=1).status_code == 413
         assert put(2, 100, replaces=1).status_code == 200  # who is at a limit can go on
+
+
+def test_records_that_come_at_once_have_no_more_room_together(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each found the room that was there before the other was stored."""
+    limits, heads, both = Limits(user_records=1), vault.heads, threading.Barrier(2)
+
+    def looked(user: bytes) -> list[Head]:
+        found = heads(user)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(1)  # until the other has looked too, unless it has to wait
+        return found
+
+    with serving(application(vault, limits)) as address, httpx.Client(base_url=address) as client:
+        person, headers = joined(client, vault)
+        address_of, records = person.owner.address, dict[str, bytes]()
+        for number in (1, 2):
+            person.owner.address = replace(address_of, prefix=bytes([number]) * 16)
+            records[path(person)] = person.owner.seal(b"text", 1, bytes(32))
+        monkeypatch.setattr(vault, "heads", looked)
+        with ThreadPoolExecutor(2) as pool:
+            answers = pool.map(
+                lambda one: client.put(one[0], content=one[1], headers=headers), records.items()
+            )
+            assert sorted(one.status_code for one in answers) == [200, 413]
