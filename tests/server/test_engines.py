@@ -1,12 +1,14 @@
 """Engines in processes of their own: the same answers, each user at its own, and none without its gateway."""
 
+import errno
 import os
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ import pytest
 from antefix import FrozenBase, GenerationRequest, Prefix, generate
 from antefix.errors import BaseNotFound, GrantRefused, InvalidArgument, TextTooLong
 from antefix.records import OpenedRecord
+from antefix_server.engine import messages, remote
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.line import Line
-from antefix_server.engine.remote import Plan, RemoteEngine
+from antefix_server.engine.remote import Plan, RemoteEngine, _Row
 from antefix_server.engine.sticky import Engines, order
 from antefix_server.engine.stream import Stream
-from antefix_server.errors import EngineBusy, EngineLost, NoGrant
+from antefix_server.errors import EngineBusy, EngineLost, NoGrant, ServerUnfit, VaultUnavailable
 from tests.client.people import tiny_folder
 from tests.hosting import Host, Member
 from tests.processes import wait_for
@@ -230,6 +233,110 @@ def test_an_engine_ends_with_its_gateway(host: Host, plan: Plan) -> None:
     engine._closing.set()  # nobody starts another
     line.hang_up()  # what the system does when a process is killed
     wait_for(lambda: not psutil.pid_exists(engine.process), 20)
+
+
+@pytest.fixture
+def idle(host: Host, monkeypatch: pytest.MonkeyPatch) -> RemoteEngine:
+    """An engine that has no process, and nobody who starts one."""
+    monkeypatch.setattr(RemoteEngine, "_keep", lambda _: None)
+    return RemoteEngine(Plan("no base"), host.grants)
+
+
+class _Unread:
+    """A line to an engine that refuses, as soon as it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.refuses = threading.Event(), threading.Event()
+
+    def call(self, *_: object) -> None:
+        self.asked.set()
+        self.refuses.wait()
+        raise EngineLost
+
+
+@pytest.mark.parametrize("how", ["ended", "refused"])
+def test_a_request_that_goes_while_grants_are_opened_disturbs_no_other(how: str, idle: RemoteEngine) -> None:
+    """`_open` goes through all requests; one that left meanwhile made the others fail with a 503."""
+    line, going = _Unread(), list[threading.Thread]()
+
+    def leave() -> None:
+        if how == "ended":
+            idle._end({"row": 102, "error": messages.of_error(EngineLost()), "words": {}, "logprobs": []})
+        else:
+            with pytest.raises(EngineLost):
+                idle.ask(bytes(16), ASKED)
+
+    class Looked(bytes):
+        __hash__ = bytes.__hash__
+
+        def __eq__(self, _: object) -> bool:
+            line.refuses.set()
+            if how == "ended":
+                going[0].start()
+            going[0].join(0.3)  # it may wait for us
+            return False
+
+    idle._rows.update(
+        {101: _Row(Looked(16), Stream(0, lambda: None)), 102: _Row(bytes(16), Stream(0, lambda: None))}
+    )
+    going.append(threading.Thread(target=leave, daemon=True))
+    if how == "refused":
+        idle._line = line  # type: ignore[assignment]  # it need not send
+        going[0].start()
+        assert line.asked.wait(10)
+    with pytest.raises(GrantRefused, match="nobody asks"):
+        idle._open({"user": "11" * 16, "grant": "", "base": ""}, lambda *_: None)
+    going[0].join(10)
+    assert len(idle._rows) == (1 if how == "ended" else 2)
+
+
+def test_a_key_that_cannot_be_overwritten_ends_no_engine(
+    idle: RemoteEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stuck() -> int:
+        raise VaultUnavailable("epochs/00.key: input/output error")
+
+    monkeypatch.setattr(idle._grants, "tidy", stuck)
+    ours, theirs = socket.socketpair()
+    line, end = (
+        Line(ours, {"tidy": idle._tidy}, {"alive": lambda _, answer: answer({})}),
+        Line(theirs, {}, {}),
+    )
+    for one in (line, end):
+        threading.Thread(target=one.run, daemon=True).start()
+    end.tell("tidy", {})
+    end.call("alive", {}, 10)
+    end.hang_up()
+    assert "epochs/00.key" in caplog.text
+
+
+def _no_process(started: list[int]) -> Callable[..., None]:
+    def fails(*_: object, **__: object) -> None:
+        started.append(1)
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    return fails
+
+
+def test_an_engine_that_gets_no_process_at_the_start_says_so(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", _no_process([]))
+    with pytest.raises(ServerUnfit, match=r"cannot be started.*Cannot allocate memory"):
+        Engines([RemoteEngine(Plan("no base"), host.grants)])
+
+
+def test_an_engine_that_gets_no_process_later_is_tried_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    keep = RemoteEngine._keep
+    monkeypatch.setattr(subprocess, "Popen", _no_process(started))
+    monkeypatch.setattr(remote, "_AGAIN_S", (0.01, 0.01))
+    monkeypatch.setattr(RemoteEngine, "_keep", lambda engine: (engine._started.set(), keep(engine)))
+    engine = RemoteEngine(Plan("no base"), host.grants)
+    wait_for(lambda: len(started) > 2, 10)
+    engine.close()
 
 
 def test_users_move_only_when_their_engine_goes() -> None:

@@ -20,13 +20,14 @@ from antefix_server.engine.granting import Granting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.line import Answer, Line
 from antefix_server.engine.stream import Stream
-from antefix_server.errors import EngineClosed, EngineLost
+from antefix_server.errors import EngineClosed, EngineLost, ServerUnfit
 
 __all__ = ["Plan", "RemoteEngine"]
 
 _LOG = logging.getLogger("antefix.server")
 _ASK_S, _MEASURE_S, _LAST_S = 60.0, 2.0, 5.0
 _OURS = ("ANTEFIX_", "PG")  # settings of the server, a database's password among them
+_MORE = "leave it more memory, or let it have more processes and open files: ulimit -a"
 _AGAIN_S = (1.0, 30.0)  # before a new process is started: the first time, and at most
 Said = dict[str, Any]
 
@@ -83,6 +84,7 @@ class RemoteEngine:
         Raises:
             BaseError, InvalidArgument, OutOfMemory: about the base; nothing runs then.
             EngineLost: the process died.
+            ServerUnfit: the system gave none.
         """
         self._started.wait()
         if self._failed is not None:
@@ -117,7 +119,8 @@ class RemoteEngine:
         try:
             stream.prompt_tokens = line.call("ask", said, _ASK_S)[0]["prompt_tokens"]
         except BaseException:
-            self._rows.pop(row, None)
+            with self._lock:
+                self._rows.pop(row, None)
             raise
         return stream
 
@@ -165,33 +168,52 @@ class RemoteEngine:
 
     def _live(self) -> None:
         """One process, from its start to its end."""
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "antefix_server.engine.worker", str(theirs.fileno())]
-        with theirs:
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
-            )
-        told = {"pieces": self._pieces, "end": self._end, "tidy": self._tidy}
-        line = Line(ours, told, {"of": self._of, "open": self._open})
-        reader = threading.Thread(target=line.run, name="antefix-engine-reader", daemon=True)
-        reader.start()
+        try:
+            process, line, reader = self._begun()
+        except (OSError, RuntimeError) as error:  # no memory, or no process, thread or open file more
+            _LOG.error("engine %d: %s", self._index, error)
+            self._begin_failed(ServerUnfit(f"an engine's process cannot be started: {error}", _MORE))
+            return
         try:
             line.call("start", {**asdict(self._plan), "index": self._index})
             with self._lock:
                 self._line = line
             if self._closing.is_set():  # meanwhile
                 line.tell("close", {})
+            self._started.set()
         except AntefixError as error:
-            self._failed = None if self._started.is_set() else error
+            self._begin_failed(error)
             line.hang_up()
-        self._started.set()
         reader.join()
         self._lost()
-        self._process.wait()
+        process.wait()
+
+    def _begun(self) -> tuple[subprocess.Popen[bytes], Line, threading.Thread]:
+        """A process, the line to it, and the thread that reads from it."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "antefix_server.engine.worker", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
+                )
+            told = {"pieces": self._pieces, "end": self._end, "tidy": self._tidy}
+            line = Line(ours, told, {"of": self._of, "open": self._open})
+            reader = threading.Thread(target=line.run, name="antefix-engine-reader", daemon=True)
+            reader.start()
+        except BaseException:
+            ours.close()  # a process that is there ends with it
+            raise
+        return self._process, line, reader
+
+    def _begin_failed(self, error: AntefixError) -> None:
+        """The first start's failure is told to who waits in `ready`; after a later one there is another."""
+        if not self._started.is_set():
+            self._failed = error
+            self._started.set()
 
     def _lost(self) -> None:
         with self._lock:
@@ -212,7 +234,8 @@ class RemoteEngine:
         self._deliver(self._rows.get(said["row"]), said)
 
     def _end(self, said: Said) -> None:
-        row = self._rows.pop(said["row"], None)
+        with self._lock:  # `_open` goes through them
+            row = self._rows.pop(said["row"], None)
         self._deliver(row, {"texts": [""], **said})
         if row is not None:
             failed = "error" in said
@@ -229,7 +252,10 @@ class RemoteEngine:
             found = ()
 
     def _tidy(self, _: Said) -> None:
-        self._grants.tidy()
+        try:
+            self._grants.tidy()
+        except AntefixError as error:  # raised on, it would end the line, and every request with it
+            _LOG.warning("keys of epochs that are over stay for now: %s", error.message)
 
     def _of(self, said: Said, answer: Answer) -> None:
         found = self._grants.of(bytes.fromhex(said["user"]))
