@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from antefix._files import sync_folder
@@ -20,12 +21,13 @@ from antefix_server.settings import KEYS, LOG, RECORDS, Settings
 _WAIT_S = 5.0
 
 
-def create(folder: Path, operator: DevicePublic, settings: Settings) -> None:
-    """Make the files of a vault; `vault.json` last, without which there is none.
+@contextmanager
+def created(folder: Path, operator: DevicePublic, settings: Settings) -> Iterator[None]:
+    """Make the files of a vault for a block that opens it first; where either fails there are none again.
 
     Raises:
         VaultUnavailable: the folder has something in it, or the mirror is there already.
-        InvalidArgument: no log can have that name.
+        InvalidArgument: no log can have that name, or no database that URL.
     """
     LogKey(settings.origin, bytes(32))
     with files(folder):
@@ -34,6 +36,18 @@ def create(folder: Path, operator: DevicePublic, settings: Settings) -> None:
             raise VaultUnavailable(f"{folder} is not empty", "give a new folder")
     if settings.mirror is not None and settings.mirror.exists():
         raise VaultUnavailable(f"{settings.mirror} exists", "restore from it, or give another path")
+    with files(folder):  # of two who begin at once one is refused here, and clears nothing
+        (folder / KEYS).touch(mode=0o600, exist_ok=False)
+    try:
+        _make(folder, operator, settings)
+        yield
+    except BaseException:  # else the next try, with a better URL, would find a folder that is not empty
+        _clear(folder, settings.mirror)
+        raise
+
+
+def _make(folder: Path, operator: DevicePublic, settings: Settings) -> None:
+    """The files; `vault.json` last, without which there is no vault."""
     KeyFile.create(folder / KEYS, Identity.fresh(os.urandom(16), operator))
     if settings.url is None:
         database = Database.of_file(folder / RECORDS, wait_s=_WAIT_S, create=True)
@@ -48,3 +62,15 @@ def create(folder: Path, operator: DevicePublic, settings: Settings) -> None:
     settings.write(folder)
     with files(folder):
         sync_folder(folder.parent)
+
+
+def _clear(folder: Path, mirror: Path | None) -> None:
+    """Delete what was made. All of it is ours: the folder was empty, and there was no mirror."""
+    made = [] if mirror is None or not (folder / LOG).exists() else _database_files(mirror)
+    for path in [*made, *folder.iterdir()]:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _database_files(path: Path) -> list[Path]:
+    return [path, *(path.with_name(f"{path.name}-{one}") for one in ("wal", "shm", "journal"))]

@@ -73,9 +73,10 @@ class Vault:
 
         Raises:
             VaultUnavailable: the folder has something in it, or cannot be made.
+            InvalidArgument: what no log or no database can be called; nothing is left behind.
         """
-        _create.create(folder, operator, settings or Settings())
-        return cls(folder)
+        with _create.created(folder, operator, settings or Settings()):
+            return cls(folder)
 
     @classmethod
     def open(cls, folder: Path, *, wait_s: float = 5.0, read_only: bool = False) -> Self:
@@ -110,7 +111,8 @@ class Vault:
     @property
     def log_key(self) -> LogKey:
         """What receipts are verified with; publish it where users trust it."""
-        return self._log.key
+        signing = self._keys.identity.signing  # of the log itself a reader knows nothing
+        return LogKey(self.settings.origin, signing.public_key().public_bytes_raw())
 
     def enrol(self) -> bytes:
         """Id of a new user, 16 random bytes."""

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from antefix.errors import InvalidArgument, RecordMismatch
 from antefix.records import Known, digest_of
+from antefix_server._shelf import Shelf
 from antefix_server.errors import (
     RecordAbsent,
     RecordReplaced,
     UnknownUser,
     VaultBusy,
     VaultDamaged,
+    VaultUnavailable,
     VersionConflict,
 )
 from antefix_server.vault import Head, Vault
@@ -234,6 +236,33 @@ def test_a_reader_beside_the_writer_sees_what_is_committed(vault: Vault) -> None
 def test_there_is_one_writer(vault: Vault) -> None:
     with pytest.raises(VaultBusy, match="another process writes to the vault"):
         Vault.open(vault.folder)
+
+
+def test_a_reader_knows_what_receipts_are_verified_with(vault: Vault) -> None:
+    with Vault.open(vault.folder, read_only=True) as reader:
+        assert reader.log_key == vault.log_key
+
+
+@pytest.mark.parametrize("wrong", ["url", "mirror", "opening"])
+def test_a_vault_that_could_not_be_made_leaves_nothing_in_the_way(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mirror = tmp_path / "vault", tmp_path / "mirror.db"
+    kept = tmp_path / "mirror.db.kept"
+    kept.write_text("of somebody else")
+    url = "no url" if wrong == "url" else None
+    with monkeypatch.context() as patched:
+        if wrong == "opening":
+            patched.setattr(Shelf, "claim", _of_another)
+        with pytest.raises((InvalidArgument, VaultUnavailable, VaultDamaged)):
+            new_vault(folder, url, kept / "a file is no folder" if wrong == "mirror" else mirror)
+    assert list(folder.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["mirror.db.kept"]
+    new_vault(folder, None, mirror).close()
+
+
+def _of_another(*_: object) -> None:
+    raise VaultDamaged("it has the records of another vault")
 
 
 def test_a_database_of_another_vault_is_refused(tmp_path: Path) -> None:
