@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from antefix_server._seam import files
 from antefix_server.errors import ServerUnfit
@@ -82,21 +82,24 @@ class Configuration(BaseSettings):
             options = {name: value for name, value in given.items() if value is not None}
             found = cls(**{**below, **options})  # what is given here counts more than the environment
         except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            if first["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(where, cls.model_fields, n=1)
-                hint = (
-                    f"did you mean {near[0]!r}?"
-                    if near
-                    else f"they are {', '.join(sorted(cls.model_fields))}"
-                )
-                raise ServerUnfit(f"there is no setting {where!r:.60} in {path}", hint) from None
+            raise _unfit(error, path, list(cls.model_fields)) from None
+        except SettingsError as error:  # of a list in the environment, before anything is validated
+            name = next((one for one in cls.model_fields if f'"{one}"' in str(error)), "")
             raise ServerUnfit(
-                f"setting {where!r}: {first['msg'].lower()}", f"mend {path} or the environment"
+                f"{_PREFIX}{name.upper()} is no list in JSON", f'write {_PREFIX}{name.upper()}=["one", "two"]'
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ServerUnfit(f"{path} is no TOML: {error}", "mend it by hand") from None
         if (found.certificate is None) != (found.key is None):
             raise ServerUnfit("a certificate without its key, or a key without its certificate", "give both")
         return found
+
+
+def _unfit(error: ValidationError, path: Path, names: list[str]) -> ServerUnfit:
+    first = error.errors(include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return ServerUnfit(f"setting {where!r}: {first['msg'].lower()}", f"mend {path} or the environment")
+    near = difflib.get_close_matches(where, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(sorted(names))}"
+    return ServerUnfit(f"there is no setting {where!r:.60} in {path}", hint)

@@ -48,6 +48,16 @@ def test_what_cannot_be_understood_is_told(text: str, said: str, tmp_path: Path)
         Configuration.read(tmp_path)
 
 
+@pytest.mark.parametrize("said", ["localhost", "a.example,b.example", "[", ""])
+def test_a_list_in_the_environment_that_is_no_json_is_told(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTEFIX_SERVER_NAMES", said)
+    with pytest.raises(ServerUnfit, match="ANTEFIX_SERVER_NAMES is no list") as refused:
+        Configuration.read(tmp_path)
+    assert refused.value.hint == 'write ANTEFIX_SERVER_NAMES=["one", "two"]'
+
+
 def test_a_setting_in_the_environment_that_is_none_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
