@@ -103,10 +103,14 @@ def ask(folder: Path, name: str, arguments: dict[str, Any]) -> Any:
             f"the server in {folder} went away ({type(error).__name__})",
             "see its log, then look whether it was done",
         ) from None
-    said = answer.json()
-    if answer.status_code != 200:
-        raise ServerRefused(said["message"], said["hint"])
-    return said["result"]
+    try:
+        said = answer.json()
+        if answer.status_code == 200:
+            return said["result"]
+        refused = ServerRefused(said["message"], said["hint"])
+    except (ValueError, KeyError, TypeError):  # an error that nobody thought of is told as plain text
+        refused = ServerRefused(f"the server failed at {name!r} (status {answer.status_code})", "see its log")
+    raise refused
 
 
 def done(folder: Path, name: str, arguments: dict[str, Any]) -> Any:

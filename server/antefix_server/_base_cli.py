@@ -12,6 +12,24 @@ from antefix_server._opening import AsJson, day, do, say, table
 
 Version = Annotated[int, typer.Argument(min=1, help="Version of a release.", show_default=False)]
 
+Shared = Annotated[
+    Path | None, typer.Option(help="Shared prefix, the start of everybody's own.", show_default="none")
+]
+FreshShared = Annotated[
+    int | None,
+    typer.Option(
+        min=2, max=512, help="Make a first shared prefix of that length, for rounds.", show_default="none"
+    ),
+]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where devices find the files, too: https://example.com/base/ and a file's name. "
+        "Up to four times.",
+        show_default="this server alone",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the group to a command line."""
@@ -26,23 +44,9 @@ def publish(
     base: Annotated[
         str, typer.Argument(help="Name of the catalogue, folder, or hub id.", show_default=False)
     ],
-    shared: Annotated[
-        Path | None, typer.Option(help="Shared prefix, the start of everybody's own.", show_default="none")
-    ] = None,
-    fresh_shared: Annotated[
-        int | None,
-        typer.Option(
-            min=2, max=512, help="Make a first shared prefix of that length, for rounds.", show_default="none"
-        ),
-    ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where devices find the files, too: https://example.com/base/ and a file's name. "
-            "Up to four times.",
-            show_default="this server alone",
-        ),
-    ] = None,
+    shared: Shared = None,
+    fresh_shared: FreshShared = None,
+    source: Sources = None,
     note: Annotated[str, typer.Option(help="For people.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +97,7 @@ def _say_announced(as_json: bool, made: dict[str, Any]) -> None:
 
 
 def _fresh(base: str, length: int) -> str:
-    """Made here: the server's own process does not load bases."""
+    """Made here; the server loads the base too, to see that its first shared prefix fits."""
     import base64
 
     from antefix import FrozenBase

@@ -2,7 +2,7 @@
 
 grants = Grants(vault, epochs)
 grants.put(session, signed)                    # from a device
-with grants.open(user, prefix, base) as opened:
+with grants.open(user, id, base) as opened:    # the id of a grant
     prefix = opened.prefix()
 grants.revoke(user, id)                        # by device or operator
 """

@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from antefix._release import Current, Offer, Privacy
+from pydantic import ValidationError
+
+from antefix._release import Current, Offer, Privacy, SharedPrefix
 from antefix.errors import InvalidArgument
 from antefix.wire import Announcement, Release, Signed
 from antefix_server import _assembly
@@ -28,7 +30,13 @@ from antefix_server._scratch import scratch
 from antefix_server._seam import files
 from antefix_server._statement import Kind
 from antefix_server._store import Store
-from antefix_server.errors import ReleaseAbsent, ReleaseWithdrawn, VaultBusy, VaultDamaged
+from antefix_server.errors import (
+    ReleaseAbsent,
+    ReleaseUnsuitable,
+    ReleaseWithdrawn,
+    VaultBusy,
+    VaultDamaged,
+)
 from antefix_server.vault import Vault
 
 __all__ = ["Published", "Releases"]
@@ -97,25 +105,14 @@ class Releases:
             found = self._base(base, work, sources)
             prefix = None
             if content is not None:
-                known = self._layouts(found.named.fingerprint)
-                prefix = _assembly.shared_prefix(content, found, known)
+                prefix = _assembly.shared_prefix(content, found, self._layouts(found.named.fingerprint))
             with self._changing() as log:
+                release = self._next(log, found, prefix, privacy, note)
+                signed = release.signed(self._signing)
                 _assembly.keep(work, found, self._store.files)
                 if content is not None and prefix is not None:
                     _assembly.keep_bytes(content, prefix.sha256, self._store.files)
-                before = self._newest()
-                release = Release(
-                    tenant=self._vault.tenant.hex(),
-                    version=log.next_number(Kind.RELEASE),
-                    created=int(time.time()),
-                    base=found.named,
-                    files=found.files,
-                    shared=prefix,
-                    previous=None if before is None else before.digest,
-                    privacy=privacy,
-                    note=note,
-                )
-                self._store.add_release(log, release, release.signed(self._signing))
+                self._store.add_release(log, release, signed)
                 return release
 
     def promote(self, version: int) -> Announcement:
@@ -236,6 +233,30 @@ class Releases:
         if newest is None:
             raise ReleaseAbsent("there is no release to take the base from", "name a base")
         return _assembly.again(newest, work, self._store.files)
+
+    def _next(
+        self, log: RemovalLog, base: Base, shared: SharedPrefix | None, privacy: Privacy | None, note: str
+    ) -> Release:
+        before = self._newest()
+        try:
+            return Release(
+                tenant=self._vault.tenant.hex(),
+                version=log.next_number(Kind.RELEASE),
+                created=int(time.time()),
+                base=base.named,
+                files=base.files,
+                shared=shared,
+                previous=None if before is None else before.digest,
+                privacy=privacy,
+                note=note,
+            )
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ReleaseUnsuitable(
+                f"no device would take {where} of the release: {first['msg'].lower()}",
+                "1,000 files at most, whose names do not differ in case alone",
+            ) from None
 
     def _layouts(self, fingerprint: str) -> set[str]:
         same = (one for one in self._store.releases() if one.base.fingerprint == fingerprint)

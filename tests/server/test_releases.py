@@ -149,6 +149,12 @@ def test_what_cannot_be_published_is_said(vault: Vault, folder: Path, tmp_path: 
     (odd / "tokenizer (1).json").write_text("{}")
     with pytest.raises(ReleaseUnsuitable, match="name is not what devices take"):
         releases.publish(odd)
+    (odd / "tokenizer (1).json").unlink()
+    (odd / "A.json").write_text("{}")
+    (odd / "a.json").write_text("{}")
+    with pytest.raises(ReleaseUnsuitable, match=r"take files of the release: .*two files of one name"):
+        releases.publish(odd)
+    assert stored(vault) == set()
     for note in ("x" * 2001, "\x1b[2J"):
         with pytest.raises(InvalidArgument):
             releases.publish(folder, note=note)
