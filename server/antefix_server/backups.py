@@ -126,7 +126,8 @@ def restore(folder: Path, sources: Sources, code: RecoveryCode, settings: Settin
         KeyRefused: another recovery code.
     """
     settings = (settings or Settings()).model_copy(update={"mirror": sources.mirror})
-    building = folder.with_name(f"{folder.name}.restoring")
+    folder = folder.absolute()  # a name to build beside: "." has none
+    building = folder.parent / f"{folder.name}.restoring"
     with files(folder):
         if folder.exists() and any(folder.iterdir()):
             raise RestoreRefused(f"{folder} is not empty", "give a new folder")

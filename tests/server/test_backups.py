@@ -208,6 +208,19 @@ def test_a_folder_with_something_in_it_is_not_overwritten(vault: Vault) -> None:
     vault.close()
 
 
+def test_a_vault_is_restored_into_the_folder_one_is_in(
+    vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources, folder = backed_up(vault), tmp_path / "new"
+    settings = lose(vault)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    restore(Path(), sources, CODE, settings)
+    Vault.open(folder).close()
+    with pytest.raises(RestoreRefused, match="is not empty"):
+        restore(Path("/"), sources, CODE)
+
+
 def test_who_was_known_is_known_again_and_who_was_removed_is_not(vault: Vault) -> None:
     registry = Registry(vault)
     tokens = []
