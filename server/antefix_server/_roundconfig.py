@@ -14,6 +14,11 @@ from antefix_server._roundplan import RoundPlan
 from antefix_server._rule import RULES
 from antefix_server.privacy import Privacy, noise_for
 
+_USED_BY = {
+    "server_learning_rate": ("fedavgm", "fedadagrad", "fedadam", "fedyogi"),
+    "hostile": ("krum", "multikrum", "bulyan"),
+}
+
 
 def _kebab(name: str) -> str:
     return name.replace("_", "-")
@@ -25,7 +30,7 @@ class RoundConfig(BaseModel):
     Attributes:
         num_server_rounds: so many.
         strategy: rule of Flower, in small letters.
-        server_learning_rate: `eta` of adaptive rules, the rate of fedavgm.
+        server_learning_rate: `eta` of adaptive rules, the rate of fedavgm; 0 for Flower's own.
         hostile: users that `krum`, `multikrum` and `bulyan` must bear.
         min_users: below it nothing is released.
         fraction_train: of the users that are there.
@@ -86,21 +91,32 @@ class RoundConfig(BaseModel):
         """The rule of Flower.
 
         Raises:
-            InvalidArgument: there is none of that name.
+            InvalidArgument: there is none of that name, or it does not look at a value that was given.
         """
         kind = RULES.get(self.strategy.lower())
         if kind is None:
             raise InvalidArgument(f"there is no strategy {self.strategy!r:.40}", f"one of {', '.join(RULES)}")
-        if kind.__name__ in ("Krum", "MultiKrum", "Bulyan"):
+        self._require_used()
+        if self.strategy.lower() in _USED_BY["hostile"]:
             return kind(num_malicious_nodes=self.hostile)  # type: ignore[call-arg]
         rate = self.server_learning_rate
         if kind.__name__ == "FedAvgM":
             return kind(server_learning_rate=rate or 1.0, server_momentum=0.9)  # type: ignore[call-arg]
-        if rate and hasattr(kind(), "eta"):
+        if rate:
             return kind(eta=rate)  # type: ignore[call-arg]
         if kind.__name__ == "FedProx":
             return kind(proximal_mu=0.0)  # type: ignore[call-arg]
         return kind()
+
+    def _require_used(self) -> None:
+        """Flower hands on every name, so what has its default was not given."""
+        for name, rules in _USED_BY.items():
+            value = getattr(self, name)
+            if self.strategy.lower() not in rules and value != type(self).model_fields[name].default:
+                raise InvalidArgument(
+                    f"strategy {self.strategy!r} does not look at {_kebab(name)}={value:g}",
+                    f"leave it out, or use one of {', '.join(rules)}",
+                )
 
     @property
     def plan(self) -> RoundPlan:

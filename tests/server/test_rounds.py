@@ -12,12 +12,14 @@ from antefix.errors import InvalidArgument
 from antefix.rounds import Round, Update
 from antefix_server._roundconfig import RoundConfig
 from antefix_server._roundplan import RoundPlan
-from antefix_server._rule import MEANS, ROBUST, Rule, _OneNode
+from antefix_server._rule import MEANS, ROBUST, RULES, Rule, _OneNode
 from antefix_server._sharedvector import SharedVector
 from antefix_server.errors import TooFewUsers, VaultBusy, VaultDamaged
 from antefix_server.privacy import Privacy
 from antefix_server.strategy import PrefixRounds
 from tests.rounding import Device, base, replied, rig, sealed_in, signed, texts
+
+ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
 
 pytestmark = pytest.mark.slow
 
@@ -256,11 +258,29 @@ def test_a_run_config_is_read_and_checked() -> None:
 
 
 def test_every_rule_by_its_name_can_be_made() -> None:
-    for name in ("fedavg", "fedavgm", "fedprox", "fedadam", "fedyogi", "fedadagrad", "fedmedian", "krum"):
-        rule = Rule(RoundConfig.read({"strategy": name, "server-learning-rate": 0.1}).rule)
-        assert rule.name.lower() == name
+    for name in RULES:
+        assert Rule(RoundConfig.read({"strategy": name}).rule).name.lower() == name
     assert list(_OneNode().get_node_ids()) == [0]
     assert ConfigRecord() is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "used"),
+    [
+        ("server-learning-rate", 0.25, {**dict.fromkeys(ADAPTIVE, "eta"), "fedavgm": "server_learning_rate"}),
+        ("hostile", 3, dict.fromkeys(("krum", "multikrum", "bulyan"), "num_malicious_nodes")),
+    ],
+)
+def test_a_setting_is_used_by_the_rule_or_refused(setting: str, value: float, used: dict[str, str]) -> None:
+    for name in RULES:
+        config = RoundConfig.read({"strategy": name, setting: value})
+        if name in used:
+            assert getattr(config.rule, used[name]) == value
+        else:
+            with pytest.raises(InvalidArgument, match=f"{name!r} does not look at {setting}={value}"):
+                _ = config.rule
+        said = RoundConfig(strategy=name).model_dump(by_alias=True)  # Flower hands on every name
+        assert Rule(RoundConfig.read(said).rule).name.lower() == name
 
 
 def test_rounds_without_noise_are_not_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
