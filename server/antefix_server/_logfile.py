@@ -109,12 +109,9 @@ class LogFile:
     def reload(self) -> None:
         """Read what is stored: of a commit that failed nobody knows whether it did."""
         with self.database.reading() as connection:
-            self.removals = int(connection.execute(select(func.count()).select_from(_removals)).scalar_one())
-            self.size = self.removals
+            self.size = self.removals = _count(connection, _removals)
             if inspect(connection).has_table("statements"):  # a reader cannot make it
-                self.size += int(
-                    connection.execute(select(func.count()).select_from(_statements)).scalar_one()
-                )
+                self.size += _count(connection, _statements)
         self._peaks = list(zip(cover((0, self.size)), self._cover_hashes((0, self.size)), strict=True))
 
     def append(self, entries: Sequence[Entry | Statement]) -> None:

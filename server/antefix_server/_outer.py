@@ -22,7 +22,6 @@ from antefix_server.errors import VaultDamaged
 
 PIECE = 2**20
 _HEAD = struct.Struct(">16sQIQ32s")
-_PLACE = struct.Struct(">16s16s16s")
 _VERSION = struct.Struct(">QI")
 
 

@@ -63,10 +63,6 @@ class SuperLink:
             if any(one.node_id == node and one.status != "unregistered" for one in self._nodes()):
                 raise
 
-    def close(self) -> None:
-        """Let go of its connections."""
-        self._client.close()
-
     def _nodes(self) -> list[Any]:
         return list(_called(self._client.ListNodes, ListNodesRequest()).nodes_info)
 

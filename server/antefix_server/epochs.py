@@ -17,10 +17,10 @@ from antefix.grants import EpochKey
 from antefix_server._seam import files
 from antefix_server.errors import VaultDamaged
 
-__all__ = ["FOLDER", "HOURS", "Epochs"]
+__all__ = ["Epochs"]
 
-FOLDER = "epochs"
-HOURS = 24
+_FOLDER = "epochs"
+_HOURS = 24
 _FORM = struct.Struct(">8s16sQ32s")
 _MAGIC = b"ANTEFIXE"
 _ENDING, _UNFINISHED = ".key", ".new"
@@ -29,9 +29,9 @@ _ENDING, _UNFINISHED = ".key", ".new"
 class Epochs:
     """The living epoch keys of one vault. One process opens them; any of its threads may call anything."""
 
-    def __init__(self, folder: Path, *, seconds: int = HOURS * 3600) -> None:
+    def __init__(self, folder: Path, *, seconds: int = _HOURS * 3600) -> None:
         """Keys in the vault's folder; an epoch lasts so long, and a grant at least half of it."""
-        self._folder, self._seconds = folder / FOLDER, seconds
+        self._folder, self._seconds = folder / _FOLDER, seconds
         self._lock, self._keys = threading.Lock(), dict[bytes, EpochKey]()
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)

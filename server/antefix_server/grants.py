@@ -21,14 +21,13 @@ from antefix.records import OpenedRecord
 from antefix.wire import Signed
 from antefix_server import _devices, _facts, _granted, _reading
 from antefix_server._facts import Kind
-from antefix_server._granted import Kept
 from antefix_server._outer import Head, Owner
 from antefix_server.epochs import Epochs
 from antefix_server.errors import GrantsRevoked
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
 
-__all__ = ["Grants", "Kept"]
+__all__ = ["Grants"]
 
 
 class Grants:

@@ -46,8 +46,7 @@ class Stream:
 
     Attributes:
         prompt_tokens: that were read.
-        asked_at, first_at: seconds of a monotonic clock: when it was asked, when the first piece came; 0.0
-            before.
+        asked_at: seconds of a monotonic clock: when it was asked.
     """
 
     def __init__(self, prompt_tokens: int, wake: Callable[[], None]) -> None:
@@ -58,20 +57,18 @@ class Stream:
         self._cancelled = threading.Event()
         self._listener: Callable[[], None] = _nobody
         self.prompt_tokens, self._wake = prompt_tokens, wake
-        self.asked_at, self.first_at = time.monotonic(), 0.0
+        self.asked_at = time.monotonic()
         self.result: Generated | None = None
 
     def put(self, text: str, logprobs: Iterable[TokenLogprob] = ()) -> None:
         """A piece, and how likely its tokens were, if that was asked."""
         self._logprobs.extend(logprobs)
-        self.first_at = self.first_at or time.monotonic()
         if text:
             self._pieces.put(text)
             self._listener()
 
     def end(self, result: Generated | AntefixError) -> None:
         """Nothing comes after this."""
-        self.first_at = self.first_at or time.monotonic()
         self._pieces.put(result)
         self._listener()
 
