@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from antefix.keys import DeviceKeys
-from antefix.wire import Invitation
-from antefix_server import _federate_cli, _supervisor
+from antefix.wire import Invitation, NodeKey
+from antefix_server import _federate_cli, _flower, _supervisor
+from antefix_server._retired import Retired
 from antefix_server._roundconfig import RoundConfig
 from antefix_server.errors import FlowerUnreachable
 from tests.client.people import tiny_folder
@@ -109,6 +111,25 @@ def test_flower_is_out_of_reach_but_for_devices(data: Path) -> None:
     assert not [
         one for one in psutil.process_iter(["cmdline"]) if str(data) in " ".join(one.info["cmdline"] or [])
     ]
+
+
+def test_the_node_of_a_removed_user_leaves_flower(data: Path) -> None:
+    def states() -> list[str]:
+        listed = _federate_cli._flwr(data, "supernode", "list", _flower.CONNECTION, "--format", "json")
+        return [one["status"] for one in json.loads(listed)["nodes"]]
+
+    with up(data) as (url, _):
+        code = Invitation.parse(json.loads(command(data, "users", "add", "gone", "--json"))["invitation"])
+        headers = {"Authorization": f"Bearer {enrolled(url, code, PHONE).token}"}
+        key = NodeKey.proved(ec.generate_private_key(ec.SECP384R1()), PHONE.id)
+        said = key.model_dump()
+        # Flower's SuperLink comes up later than the gateway.
+        wait_for(lambda: httpx.put(f"{url}/v1/node", json=said, headers=headers, verify=False).is_success, 60)
+        assert states() == ["registered"]
+        assert Retired(data).nodes() == []
+        command(data, "users", "remove", "gone")
+        wait_for(lambda: Retired(data).nodes() == [], 30)
+        assert states() == ["unregistered"]
 
 
 @pytest.mark.alone
