@@ -151,9 +151,11 @@ def _alone(part: Path, wanted: Wanted) -> Iterator[None]:
     try:
         yield
     finally:
-        with files(part):
-            if has_name(handle, part) and not os.fstat(handle).st_size:
-                part.unlink()
+        try:
+            with files(part):
+                if has_name(handle, part) and not os.fstat(handle).st_size:
+                    part.unlink()
+        finally:
             os.close(handle)
 
 
@@ -163,11 +165,14 @@ def _locked(part: Path, wanted: Wanted) -> int:
             handle = open_regular(part, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(handle)
-            raise ReleaseUnavailable(
-                f"another program fetches the file {wanted.sha256[:16]}… now", "try again when it is done"
-            ) from None
+            if isinstance(error, BlockingIOError):
+                raise ReleaseUnavailable(
+                    f"another program fetches the file {wanted.sha256[:16]}… now", "try again when it is done"
+                ) from None
+            with files(part):
+                raise
         if has_name(handle, part):
             return handle
         os.close(handle)  # whoever held it has finished, and moved it to its place

@@ -100,7 +100,7 @@ def _take_servers_base(model: PersonalModel) -> None:
     except ImportError:
         return
     membership = Membership(model)
-    if membership.place is not None and model.status().fingerprint is None:
+    if model.status().fingerprint is None and membership.place is not None:
         membership.follow()
 
 

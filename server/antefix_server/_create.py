@@ -25,6 +25,8 @@ _WAIT_S = 5.0
 def created(folder: Path, operator: DevicePublic, settings: Settings) -> Iterator[None]:
     """Make the files of a vault for a block that opens it first; where either fails there are none again.
 
+    Those of a database of its own stay, where only the opening failed: it may belong to them by then.
+
     Raises:
         VaultUnavailable: the folder has something in it, or the mirror is there already.
         InvalidArgument: no log can have that name, or no database that URL.
@@ -38,11 +40,14 @@ def created(folder: Path, operator: DevicePublic, settings: Settings) -> Iterato
         raise VaultUnavailable(f"{settings.mirror} exists", "restore from it, or give another path")
     with files(folder):  # of two who begin at once one is refused here, and clears nothing
         (folder / KEYS).touch(mode=0o600, exist_ok=False)
+    claimed = False
     try:
         _make(folder, operator, settings)
+        claimed = settings.url is not None  # from here on that database may know these keys' vault
         yield
     except BaseException:  # else the next try, with a better URL, would find a folder that is not empty
-        _clear(folder, settings.mirror)
+        if not claimed:
+            _clear(folder, settings.mirror)
         raise
 
 

@@ -137,7 +137,7 @@ def opened(owner: Owner, row: Fact) -> dict[str, Any]:
     Raises:
         VaultDamaged: another user's, or changed.
     """
-    found: dict[str, Any] = json.loads(owner.open_fact(row.kind, row.mark, row.sealed))
+    found: dict[str, Any] = json.loads(owner.open_fact(row.kind, row.mark, blob(row.sealed)))
     return found
 
 
@@ -158,5 +158,7 @@ def _padded(content: dict[str, Any]) -> bytes:
 
 
 def _row(row: Any) -> Fact:
-    id, owner, kind, mark, hint, sealed = row
-    return Fact(id, blob(owner), Kind(kind), blob(mark), None if hint is None else blob(hint), blob(sealed))
+    id, owner, kind, mark, hint, sealed = (
+        row  # `opened` looks at what is sealed: whose user it is needs it not
+    )
+    return Fact(id, blob(owner), Kind(kind), blob(mark), None if hint is None else blob(hint), sealed)

@@ -96,10 +96,9 @@ class Operations:
 
     def remove(self, name: str) -> Json:
         """Remove a user; the receipt. Its nodes are no use without its tokens; Flower forgets them later."""
-        user = self._registry.find(name).id
-        receipt = self._registry.remove(name).text()
-        self._recheck(user)
-        return {"receipt": receipt}
+        receipt = self._registry.remove(name)
+        self._recheck(receipt.removal.user)
+        return {"receipt": receipt.text()}
 
     def devices(self, name: str) -> Json:
         """Those of a user."""

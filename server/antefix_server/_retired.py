@@ -7,6 +7,7 @@ the change is not made yet, or failed.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ FOLDER = "flower"
 _NUMBERS = TypeAdapter(list[int])
 _NAME = "retired.json"
 _LOCK = threading.Lock()
+_LOG = logging.getLogger(__name__)
 
 
 class Retired:
@@ -31,15 +33,22 @@ class Retired:
         self._path = data / FOLDER / _NAME
 
     def add(self, nodes: Iterable[int]) -> None:
-        """Some more. Durable on return.
+        """Some more. Durable on return; a file that is damaged stops no change, and is put aside.
 
         Raises:
             VaultFull, VaultUnavailable.
         """
         with _LOCK:
             more = set(nodes)
-            if more:
-                self._write({*self.nodes(), *more})
+            if not more:
+                return
+            try:
+                more.update(self.nodes())
+            except VaultDamaged as error:
+                _LOG.warning("%s", error.message)
+                with files(self._path):
+                    self._path.replace(self._path.with_suffix(".damaged"))
+            self._write(more)
 
     def done(self, node: int) -> None:
         """It need not go any more: Flower has taken it out, or a device has it now."""

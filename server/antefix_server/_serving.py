@@ -16,7 +16,6 @@ from antefix_server._fleet import Fleet
 from antefix_server._hosted import hosting
 from antefix_server._retired import Retired
 from antefix_server._tls import Certificate
-from antefix_server.errors import ServerError
 from antefix_server.gateway import Limits, application
 from antefix_server.registry import Registry
 from antefix_server.vault import Vault
@@ -98,12 +97,11 @@ def _retire(retired: Retired, registry: Registry, superlink: SuperLink) -> None:
 def _retire_some(retired: Retired, registry: Registry, superlink: SuperLink) -> None:
     """Those that no device has. One that Flower does not let go of keeps no other one."""
     for node in retired.nodes():
-        if registry.has_node(node):
-            continue
         try:
-            superlink.unregister(node)
-            retired.done(node)
-        except ServerError as error:
+            if not registry.has_node(node):
+                superlink.unregister(node)
+                retired.done(node)
+        except AntefixError as error:
             _LOG.warning("node %d stays registered for now: %s", node, error.message)
 
 

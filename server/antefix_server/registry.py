@@ -182,7 +182,7 @@ class Registry:
         with self._vault.writing():
             with self._owner_of(name) as owner:
                 user = owner.user
-                with suppress(VaultDamaged), self._database.reading() as connection:  # it stops no removal
+                with suppress(VaultDamaged), self._database.reading() as connection:  # rows stop no removal
                     self._retired.add(one.id for one in _nodes.listed(connection, owner))
             return self._vault.remove(user)
 
@@ -260,15 +260,6 @@ class Registry:
         with self._vault.owner(session.user) as owner, self._database.reading() as connection:
             found = [one for one in _nodes.listed(connection, owner) if one.device == session.device]
             return found[0] if found else None
-
-    def nodes(self, name: str) -> list[Node]:
-        """Those of a user.
-
-        Raises:
-            NameUnknown.
-        """
-        with self._owner_of(name) as owner, self._database.reading() as connection:
-            return _nodes.listed(connection, owner)
 
     def participants(self, ids: Iterable[int]) -> list[Participant]:
         """Who of these nodes may take part in rounds; the rest is left out."""

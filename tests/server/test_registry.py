@@ -10,6 +10,7 @@ from antefix.receipts import verify_receipt
 from antefix.wire import Invitation
 from antefix_server import _facts
 from antefix_server import registry as module
+from antefix_server._operations import Operations
 from antefix_server._schema import facts
 from antefix_server.errors import (
     DeviceUnknown,
@@ -17,6 +18,7 @@ from antefix_server.errors import (
     NameTaken,
     NameUnknown,
     TokenRefused,
+    VaultDamaged,
 )
 from antefix_server.registry import Enrolled, Registry
 from antefix_server.vault import Vault
@@ -141,6 +143,21 @@ def test_a_removal_leaves_nothing_and_the_name_is_free(registry: Registry, vault
             call("ann")
     assert registry.authenticate(bob.token).user == bob.user
     assert registry.add("ann").user.id != enrolled.user
+
+
+@pytest.mark.parametrize("value", ["1000000000000", "'text'", "x'00'"])
+def test_a_users_row_of_any_content_does_not_stop_its_removal(
+    value: str, registry: Registry, vault: Vault
+) -> None:
+    enrolled = enrol(registry, registry.add("ann").invitation)
+    with vault.shelf.database.writing() as connection:
+        said = value if vault.shelf.database.is_file else "'other bytes'"  # PostgreSQL takes nothing else
+        connection.exec_driver_sql(f"UPDATE facts SET sealed = {said}")
+    with pytest.raises(VaultDamaged):
+        registry.find("ann")
+    receipt = Operations(vault).remove("ann")["receipt"]
+    verify_receipt(receipt, vault.log_key, user=enrolled.user)
+    assert rows(vault) == 0
 
 
 def test_a_name_is_taken_however_it_is_written(registry: Registry) -> None:

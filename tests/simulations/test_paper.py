@@ -297,4 +297,4 @@ def test_speed_is_a_command_and_a_method_without_memory_is_a_dash(
     monkeypatch.setattr(pace, "_measured", gone)
     table = steps_table(PaceBench(str(tmp_path / "base")), [], lambda line: None)
     assert table.rows == [["prefix", "-", "-", "-"]]
-    assert "prefix: no memory for it here." in table.notes
+    assert "prefix: its process was ended, for memory perhaps." in table.notes

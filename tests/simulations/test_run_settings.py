@@ -13,6 +13,7 @@ from antefix_simulations.run.settings import RunSettings
     [
         ({"strategy": "krum"}, "a cohort sends sums"),
         ({"strategy": "nonsense"}, "nonsense is no strategy: use one of fedavg"),
+        ({"server-learning-rate": 0.5}, "'fedavg' does not look at server-learning-rate=0.5"),
         ({"users": -5}, "users is -5: input should be greater than or equal to 0"),
         ({"users": "4 num-server-rounds=1"}, "users is '4 num-server-rounds=1'"),
         ({"arms": "fancy"}, "^there is no arm 'fancy': context, retrieved, lora, full"),

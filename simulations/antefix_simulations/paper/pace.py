@@ -77,9 +77,12 @@ def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str],
         try:
             with ProcessPoolExecutor(1, mp_context=spawning) as alone:
                 times, memory = alone.submit(_measured, bench, name, list(texts)).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError, OutOfMemory):
+        except (BrokenProcessPool, torch.OutOfMemoryError, OutOfMemory) as error:
+            ended = isinstance(error, BrokenProcessPool)
             table.rows.append([name, "-", "-", "-"])
-            table.notes.append(f"{name}: no memory for it here.")
+            table.notes.append(
+                f"{name}: {'its process was ended, for memory perhaps' if ended else 'no memory'}."
+            )
             continue
         between = f"{1000 * min(times):,.0f} … {1000 * max(times):,.0f}"
         table.rows.append([name, f"{1000 * median(times):,.0f}", between, f"{memory:,.0f}"])

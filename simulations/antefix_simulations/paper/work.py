@@ -100,7 +100,7 @@ class Work:
             try:
                 places[name][at] = self.result(cell)
             except OutOfMemory as error:
-                failed = error
+                failed = OutOfMemory(error.message, error.hint)  # without the frames that hold the memory
                 self._say(f"left out: {error}")
                 continue
             if places[name][at] is not kept:

@@ -140,6 +140,10 @@ class RunSettings(RoundConfig):
                 raise ValueError(
                     f"{name.replace('_', '-')} is for real servers: a simulation never looks at it"
                 )
+        try:
+            _ = self.rule
+        except InvalidArgument as error:  # a value that the rule does not look at
+            raise ValueError(error.message) from None
         for arm in self.more_arms:
             if arm not in _ARMS:
                 raise ValueError(f"there is no arm {arm!r:.40}: {', '.join(_ARMS)}")
