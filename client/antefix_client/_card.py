@@ -23,7 +23,7 @@ class Card(BaseModel):
     """Public facts of a profile.
 
     Attributes:
-        format: of the folder.
+        format: of the folder; `antefix_client._migration` brings older ones up.
         profile: random id.
         tenant, user, prefix: the place of its records; tenant is zeros until a server knows it.
         base: name, folder or hub id.
@@ -75,7 +75,8 @@ class Card(BaseModel):
         path = folder / NAME
         with files(path):
             content = path.read_bytes()
-        _require_format(folder, content)
+        if (found := format_of(content)) > FORMAT:  # what a newer version writes is not damaged
+            raise unknown_format(folder, found)
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -90,15 +91,19 @@ class Card(BaseModel):
         replace(folder / NAME, self.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _require_format(folder: Path, content: bytes) -> None:
-    """Before the rest is read: what a newer version writes is not damaged."""
+def format_of(content: bytes) -> int:
+    """Which format a card says; this version's where it is damaged, so that its reader says how."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
-        return  # its reader says how it is damaged
+        return FORMAT
     said = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
-    if isinstance(said, int) and said != FORMAT:
-        raise ProfileDamaged(
-            f"the profile {folder} is of format {said}, this version writes {FORMAT}",
-            "install the newest antefix",
-        )
+    return said if isinstance(said, int) else FORMAT
+
+
+def unknown_format(folder: Path, found: int) -> ProfileDamaged:
+    """What to raise where a profile's format is none that this version can read."""
+    return ProfileDamaged(
+        f"the profile {folder} is of format {found}, this version writes {FORMAT}",
+        "install the newest antefix",
+    )

@@ -15,7 +15,7 @@ from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import InvalidArgument, RecordError
 from antefix.keys import Cost
 from antefix.records import FIRST, Address, Edition, OpenedRecord, cover_of, digest_of, open_record, seal
-from antefix_client import _adoption, _card, _changes, _custody, _history, _slots
+from antefix_client import _adoption, _card, _changes, _custody, _history, _migration, _slots
 from antefix_client._card import Card
 from antefix_client._custody import Custody
 from antefix_client._history import History, Version
@@ -54,7 +54,7 @@ class Profile:
                 lock = Lock(folder / LOCK)
             self.lock = lock
             opened.callback(self.lock.release)
-            self.card = Card.read(folder)
+            self.card = _migration.brought_up(folder)
             self._root = root_of(self.card)
             opened.callback(self._root.wipe)
             self.sealed = SealedFiles(folder, self.id, self._root, self.lock)

@@ -41,7 +41,7 @@ class Known:
 
 
 def taken_apart(record: bytes, whole: bool = True) -> Parts:
-    if not BODY_AT <= len(record) <= BODY_AT + BODY_LIMIT:  # 1
+    if not BODY_AT <= len(record) <= RECORD_LIMIT:  # 1
         _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {RECORD_LIMIT:,}")
     parts = Parts.of(bytes(record))
     if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2

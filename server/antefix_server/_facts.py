@@ -158,7 +158,6 @@ def _padded(content: dict[str, Any]) -> bytes:
 
 
 def _row(row: Any) -> Fact:
-    id, owner, kind, mark, hint, sealed = (
-        row  # `opened` looks at what is sealed: whose user it is needs it not
-    )
+    # What is sealed is looked at by `opened`: whose row it is can be told without it.
+    id, owner, kind, mark, hint, sealed = row
     return Fact(id, blob(owner), Kind(kind), blob(mark), None if hint is None else blob(hint), sealed)

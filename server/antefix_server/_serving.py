@@ -87,9 +87,7 @@ def _retire(retired: Retired, registry: Registry, superlink: SuperLink) -> None:
     while True:
         try:
             _retire_some(retired, registry, superlink)
-        except (
-            Exception
-        ) as error:  # a full disk, say, which has room again one day: nobody would start us anew
+        except Exception as error:  # a full disk, say: it has room again one day, and nobody starts us anew
             _LOG.warning("nodes stay registered for now: %s: %s", type(error).__name__, error)
         threading.Event().wait(_AGAIN_S)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from antefix_client import PersonalModel
+from antefix_client import PersonalModel, _migration
 from antefix_client.errors import (
     ProfileAbsent,
     ProfileDamaged,
@@ -171,8 +171,32 @@ def test_a_profile_of_a_newer_format_is_refused(folder: Path) -> None:
         opened(folder)
 
 
+def test_a_profile_of_an_older_format_is_brought_up_step_by_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older version might have had it: without limits, and with another name for the texts."""
+    path = folder / "profile.json"
+    card = json.loads(path.read_text())
+    old = {name: value for name, value in card.items() if name not in ("max_texts", "max_bytes")}
+    (folder / "texts").rename(folder / "examples")
+    path.write_text(json.dumps({**old, "format": -1}))
+
+    def first(at: Path) -> None:
+        (at / "examples").rename(at / "texts")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+
+    def second(at: Path) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+
+    monkeypatch.setattr(_migration, "STEPS", {-1: first, 0: second})
+    with opened(folder) as model:
+        assert len(model.texts()) == 25
+        model.generate("Note", max_new_tokens=2)
+    assert json.loads(path.read_text())["format"] == 1
+
+
 def test_this_formats_own_profile_opens_in_every_later_version() -> None:
-    """`tests/vectors/profile` is of format 1; whoever changes the format brings it up to the new one."""
+    """`tests/vectors/profile` is of format 1; whoever changes the format adds a step, not a new one."""
     source = Path(__file__).parents[1] / "vectors" / "profile"
     import tempfile
 
