@@ -106,36 +106,26 @@ def download(
         ProfileFull, ProfileUnwritable: the disk.
     """
     with _alone(part, wanted):
-        if not wanted.is_at(target):  # else another program has fetched it meanwhile
-            _fetch(wanted, sources, part, target, tick, patience)
-
-
-def _fetch(
-    wanted: Wanted,
-    sources: Sequence[Source],
-    part: Path,
-    target: Path,
-    tick: Callable[[int], None],
-    patience: Patience,
-) -> None:
-    refusals: list[str] = []
-    damaged = True
-    for source in sources:
-        try:
-            _complete(wanted, source, part, tick, patience)
-        except _Stopped as stopped:
-            refusals.append(f"{source} {stopped}")
-            damaged = damaged and stopped.damaged
-            continue
-        with files(target):
-            part.replace(target)
-            sync_folder(target.parent)
-        return
-    said = f"{wanted.sha256[:16]}… ({wanted.size:,} bytes): {'; '.join(refusals) or 'nobody has it'}"
-    if damaged and refusals:
-        raise ReleaseDamaged(f"nobody gives the file that was signed, {said}", "tell the operator")
-    kept = f"{_size(part):,} bytes are kept" if _size(part) else "nothing came"
-    raise ReleaseUnavailable(f"a file cannot be fetched now, {said}; {kept}", "try again later")
+        if wanted.is_at(target):  # another program has fetched it meanwhile
+            return
+        refusals: list[str] = []
+        damaged = True
+        for source in sources:
+            try:
+                _complete(wanted, source, part, tick, patience)
+            except _Stopped as stopped:
+                refusals.append(f"{source} {stopped}")
+                damaged = damaged and stopped.damaged
+                continue
+            with files(target):
+                part.replace(target)
+                sync_folder(target.parent)
+            return
+        said = f"{wanted.sha256[:16]}… ({wanted.size:,} bytes): {'; '.join(refusals) or 'nobody has it'}"
+        if damaged and refusals:
+            raise ReleaseDamaged(f"nobody gives the file that was signed, {said}", "tell the operator")
+        kept = f"{_size(part):,} bytes are kept" if _size(part) else "nothing came"
+        raise ReleaseUnavailable(f"a file cannot be fetched now, {said}; {kept}", "try again later")
 
 
 @contextmanager
