@@ -103,14 +103,13 @@ def test_a_damaged_row_ends_its_user_alone(host: Host, table: Table, how: str, a
         running = begun(engine, ann)[0] if ann_is == "at it" else iter(())
         damage(host, table, anns, how)
         if ann_is == "at it":
-            with pytest.raises(
-                (VaultDamaged, EngineLost), match=ann.user.hex() if how == "byte" else "failed"
-            ):
+            said = ann.user.hex() if how == "byte" else "a row of the database"
+            with pytest.raises(VaultDamaged, match=said):
                 list(running)
         wait_for(lambda: engine.measured()["bank_wiped"] == 1, 5)
         assert first + "".join(bobs) == alone(LONG, prefix)
         assert {one.user for one in engine._bank.keys()} == {bob.user}  # noqa: SIM118
-        with pytest.raises(VaultDamaged if how == "byte" else TypeError):
+        with pytest.raises(VaultDamaged):
             engine.ask(ann.user, ASKED)
         assert text(engine.ask(bob.user, ASKED)) == alone(ASKED, prefix)
 
