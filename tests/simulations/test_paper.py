@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from antefix import Example, FrozenBase
 from antefix._examples import encode
 from antefix._layout import Layout, Slot
 from antefix.errors import InvalidArgument, TextTooLong
+from antefix_simulations import _drawing
 from antefix_simulations._data import DataRefused
 from antefix_simulations._in_context import packed
 from antefix_simulations.cli import app
@@ -81,8 +83,13 @@ def test_every_table_says_what_its_cells_found(
     assert set(cells) <= labels
     assert "1,500 tokens" in table.notes[-1]
     assert table.as_markdown().count("\n| ") == len(table.rows) + 2
+    figures: list[Figure] = []
+    monkeypatch.setattr(_drawing, "FigureCanvasSVG", figures.append)
     assert study.plot(rows).startswith("<svg")
     assert study.plot(rows) == study.plot(rows)
+    box = figures[0].get_tightbbox()
+    assert (box.x0, box.y0) >= (0, 0)
+    assert box.x1 <= figures[0].get_figwidth(), "a label is cut off"
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -82,18 +83,33 @@ def lengths(rows: Rows) -> str:
 
 def extrapolation(rows: Rows) -> str:
     """Nats per token on seen and on unseen categories, joined."""
+    pairs = {
+        name: [figure(result, "loss", part) for part in ("seen", "unseen")]
+        for name, (result,) in rows.results.items()
+    }
+    places = _apart({name: pair[1] for name, pair in pairs.items()})
 
     def draw(axes: Axes) -> None:
-        for name, (result,) in rows.results.items():
-            pair = [figure(result, "loss", part) for part in ("seen", "unseen")]
+        for name, pair in pairs.items():
             colour = _COLOURS.get(name, GREY)
             axes.plot([0, 1], pair, color=colour, marker="o", markersize=4)
-            axes.annotate(name, (1.03, pair[1]), va="center", fontsize=8, color=colour)
+            axes.plot([1.03, 1.13], [pair[1], places[name]], color=colour, linewidth=0.6)
+            axes.annotate(name, (1.15, places[name]), va="center", fontsize=8, color=colour)
         axes.set_xticks([0, 1], ["seen", "unseen"])
-        axes.set_xlim(-0.1, 1.6)
+        axes.set_xlim(-0.1, 1.7)
         axes.set(ylabel="nats per token")
 
     return drawn(draw)
+
+
+def _apart(values: Mapping[str, float]) -> dict[str, float]:
+    """Places for labels near their values, none over another."""
+    least = 0.05 * (max(values.values()) - min(values.values()))
+    places: dict[str, float] = {}
+    below = -math.inf
+    for name in sorted(values, key=values.__getitem__):
+        places[name] = below = max(values[name], below + least)
+    return places
 
 
 def _bars(rows: Rows, measure: str, theirs: Mapping[str, float]) -> str:
@@ -109,7 +125,7 @@ def _bars(rows: Rows, measure: str, theirs: Mapping[str, float]) -> str:
         axes.errorbar(values, range(len(names)), xerr=spreads, fmt="none", ecolor=INK, capsize=2)
         axes.plot(list(known.values()), list(known), "D", color=RED, fillstyle="none", markersize=5)
         axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel=f"{measure} here, 95 % interval over test inputs; diamonds: the paper")
+        axes.set(xlabel=f"{measure} here, 95 % over test inputs\ndiamonds: the paper's")
         axes.set_xlim(left=0)
 
-    return drawn(draw, 0.3 * len(names) + 0.9)
+    return drawn(draw, 0.3 * len(names) + 1.1)
