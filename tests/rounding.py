@@ -20,8 +20,8 @@ from antefix.errors import AntefixError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round
 from antefix.wire import Release
+from antefix_client._flower_app import asked_in
 from antefix_client._participation import answer, checked
-from antefix_client.client_app import asked_in
 from antefix_server._host import Participant, Standing
 from tests import tiny
 from tests.sealed import some_bytes

@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from antefix._sealing import Secret
 from antefix.keys import DeviceList, UserKey
 from antefix_client import _changes
 from antefix_client._history import Version
+from antefix_client._profile import Profile
 from antefix_client.errors import JoinRefused
-
-if TYPE_CHECKING:
-    from antefix_client._profile import Profile
 
 NAME = "moving"
 _SIZE = struct.Struct(">I32s")

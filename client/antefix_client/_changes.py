@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from antefix._arguments import require
 from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import DeviceListRefused, KeyRefused, RecordError
 from antefix.keys import DeviceChange, DeviceList, DevicePublic, UserKey
 from antefix.records import cover_of, rewrap
+from antefix_client._history import Version
 from antefix_client._linkrequest import id_of, shown
+from antefix_client._profile import Profile
 from antefix_client.errors import DeviceRemoved, LinkRefused, ProfileDamaged
-
-if TYPE_CHECKING:
-    from antefix_client._history import Version
-    from antefix_client._profile import Profile
 
 NAME, ROTATING = "changes", "rotating"
 _SIZE = struct.Struct(">I")

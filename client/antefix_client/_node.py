@@ -1,7 +1,7 @@
 """The device's node in rounds: `python -m antefix_client._node SOCKET`, which the resident service starts.
 
 A process of its own without torch: it carries messages between the server and the service, which alone has
-the profile. It runs the installed `antefix_client.client_app` and nothing that comes from a server.
+the profile. It runs the installed `antefix_client._flower_app` and nothing that comes from a server.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from flwr.proto.message_pb2 import ObjectTree
 
 from antefix._bundle import DIGEST
 from antefix.errors import AntefixError
+from antefix_client._exit_codes import BURNT, REFUSED
 from antefix_client._fleetlink import BEAT_S, FleetLink
 from antefix_client._member import node_key_of
-from antefix_client._resident import BURNT
 from antefix_client.errors import DeviceRefused, MembershipError, ServerRefused
 
 _LOG = logging.getLogger("antefix.node")
 _POLL_S = 2.0
 _LONGEST_WAIT_S = 60.0
-REFUSED = 3
-"""Exit code: the server does not let this device in."""
 
 
 class KeyBurnt(ServerRefused):
@@ -152,7 +150,7 @@ def _passport(socket: str) -> Passport:
 
 def main() -> None:
     """Until SIGTERM, or until the service that started it is gone."""
-    from antefix_client.client_app import app
+    from antefix_client._flower_app import app
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

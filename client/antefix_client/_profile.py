@@ -15,7 +15,7 @@ from antefix._sealing import KEY_BYTES, Secret
 from antefix.errors import InvalidArgument, RecordError
 from antefix.keys import Cost
 from antefix.records import FIRST, Address, Edition, OpenedRecord, cover_of, digest_of, open_record, seal
-from antefix_client import _adoption, _card, _changes, _custody, _history, _migration, _slots
+from antefix_client import _card, _custody, _history, _migration, _slots
 from antefix_client._card import Card
 from antefix_client._custody import Custody
 from antefix_client._history import History, Version
@@ -70,15 +70,12 @@ class Profile:
             self._identity: bytes | None = None
             self.removals = 0
             self._end = 0
-            _adoption.finish(self)
-            _changes.finish(self)
-            self.history.take_in(self._opens)
-            self.damaged = list(self.history.damaged)
+            self.damaged: list[str] = []
             self._close = opened.pop_all().close
 
     @classmethod
     def open(cls, folder: Path, unlock: Unlock) -> Profile:
-        """Open one; nothing but small files is read.
+        """Open one; nothing but small files is read. `recover` comes next.
 
         Raises:
             ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged, ProfileUnwritable.
@@ -87,7 +84,7 @@ class Profile:
 
     @classmethod
     def create(cls, folder: Path, base: str, unlock: Unlock, cost: Cost | None = None) -> Profile:
-        """Make one and open it.
+        """Make one and open it. `recover` comes next.
 
         Raises:
             ProfileExists: the folder has something in it.
@@ -203,6 +200,15 @@ class Profile:
         keys.write(self.sealed)
         self._keys = keys
         self._update(**keys.ids)
+
+    def load_versions(self) -> None:
+        """Read which versions there are; call it once, before anything else of the profile is used.
+
+        It stands apart from `open`, for what was cut off while the keys changed must be brought to its
+        end first: until then some records open under keys that are not in use any more.
+        """
+        self.history.take_in(self._opens)
+        self.damaged = list(self.history.damaged)
 
     def add_version(
         self, payload: bytes, shape: bytes, version: Version, follows: Version | None = None, least: int = 1

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.routing import Route
-
 from antefix.errors import AntefixError
 from antefix.wire import NodeKey
+from antefix_client._exit_codes import BURNT
 from antefix_client._member import Member
 from antefix_client.errors import DeviceRefused, NotJoined, ServerRefused
 from antefix_client.membership import Membership
@@ -25,8 +24,6 @@ _LOG = logging.getLogger("antefix.service")
 SYNC_S, _LONGEST_S = 30.0, 600.0
 _STOP_S = 10.0
 _MOST_BURNT = 3
-BURNT = 4
-"""Exit code of a node whose key Flower does not take any more."""
 
 
 @dataclass
@@ -51,7 +48,11 @@ class State:
 
 
 class Resident:
-    """One thread beside the service, and the node's process."""
+    """One thread beside the service, and the node's process.
+
+    Attributes:
+        membership: of the service's model.
+    """
 
     def __init__(self, membership: Membership, socket: Path | None, every_s: float = SYNC_S) -> None:
         """Do nothing yet.
@@ -61,18 +62,16 @@ class Resident:
             socket: of the service; without one there is no node.
             every_s: seconds between two syncs.
         """
-        self._membership, self._socket, self._every_s = membership, socket, every_s
+        self.membership, self._socket, self._every_s = membership, socket, every_s
         self._state, self._stopping, self._now = State(), threading.Event(), threading.Event()
         self._node: subprocess.Popen[bytes] | None = None
         self._burnt = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     @property
-    def routes(self) -> list[Route]:
-        """For the service."""
-        from antefix_client._server_routes import ServerRoutes
-
-        return ServerRoutes(self._membership, self, own_socket=self._socket is not None).routes
+    def own_socket(self) -> bool:
+        """Whether the service listens on a socket of the profile, not on a port."""
+        return self._socket is not None
 
     def start(self) -> None:
         """Begin, where the profile is on a server or comes on one."""
@@ -100,7 +99,7 @@ class Resident:
         Raises:
             NotJoined.
         """
-        member = self._membership.member()
+        member = self.membership.member()
         return {
             "server": urlsplit(member.url).netloc,
             "authority": member.authority,
@@ -112,8 +111,8 @@ class Resident:
         wait = self._every_s
         while not self._stopping.is_set():
             try:
-                done = self._membership.sync()
-                version = self._membership.follow(progress=False)
+                done = self.membership.sync()
+                version = self.membership.follow(progress=False)
                 if done.problem and done.problem != self._state.problem:
                     _LOG.warning("granted nothing: %s", done.problem)
                 self._state = State(time.time(), done.problem, done.conflict, release=version)
@@ -140,7 +139,7 @@ class Resident:
 
     def _tend(self) -> None:
         """Keep the node running where the user wants it, and not where not."""
-        member = self._membership.member()
+        member = self.membership.member()
         if not member.rounds or self._socket is None:
             self._end_node()
             return
@@ -156,11 +155,11 @@ class Resident:
 
     def _register(self, member: Member, fresh: bool) -> None:
         """Tell the server by which key the node comes; a key that is burnt gives way to a new one."""
-        device = self._membership.device
+        device = self.membership.device
         for again in (False, True):
             if fresh or again or not member.node_key:
-                member = self._membership.renew_node()
-            with self._membership.remote() as remote:
+                member = self.membership.renew_node()
+            with self.membership.remote() as remote:
                 if remote.node(NodeKey.proved(member.node, device)) is not None:
                     return
         raise ServerRefused("the server takes no key for rounds", "ask its operator")

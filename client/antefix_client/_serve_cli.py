@@ -15,6 +15,8 @@ import typer
 from antefix_client._opening import HOME, Device, Dtype, Folder, KeyFile, opened
 
 if TYPE_CHECKING:
+    from starlette.routing import Route
+
     from antefix_client import PersonalModel
     from antefix_client._resident import Resident
 
@@ -77,7 +79,7 @@ def serve_model(model: PersonalModel, folder: Path, port: int | None) -> None:
         # uvicorn raises the signal again when it is done; unhandled, it would end us before we clean up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         typer.echo(_where(listening, token))
-        more = [] if resident is None else resident.routes
+        more = [] if resident is None else _server_routes(resident)
         application = Service(model, more).application(token)
         if resident is not None:
             resident.start()
@@ -112,6 +114,12 @@ def _resident(model: PersonalModel, socket: Path | None) -> Resident | None:
     except ImportError:
         return None
     return Resident(Membership(model), socket)
+
+
+def _server_routes(resident: Resident) -> list[Route]:
+    from antefix_client._server_routes import ServerRoutes
+
+    return ServerRoutes(resident).routes
 
 
 def _socket(path: Path) -> socket.socket:

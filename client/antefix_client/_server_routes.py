@@ -15,7 +15,6 @@ from antefix_client._operations import API
 from antefix_client._resident import Resident
 from antefix_client._roundasked import MOST_BYTES, RoundAsked
 from antefix_client.granting import Granting
-from antefix_client.membership import Membership
 
 
 class _Asked(BaseModel):
@@ -38,10 +37,10 @@ class _Revoke(_Asked):
 class ServerRoutes:
     """What concerns the server, for programs on this device."""
 
-    def __init__(self, membership: Membership, resident: Resident, *, own_socket: bool) -> None:
-        """Take both; the passport is given over our own socket alone, which nobody else can open."""
-        self._membership, self._resident, self._own_socket = membership, resident, own_socket
-        self._granting = Granting(membership.model)
+    def __init__(self, resident: Resident) -> None:
+        """Take what syncs; the passport is given over our own socket alone, which nobody else can open."""
+        self._membership, self._resident = resident.membership, resident
+        self._granting = Granting(resident.membership.model)
 
     @property
     def routes(self) -> list[Route]:
@@ -54,7 +53,7 @@ class ServerRoutes:
             Route(f"{API}/grant", self.grant, methods=["POST"]),
             Route(f"{API}/revoke", self.revoke, methods=["POST"]),
         ]
-        if not self._own_socket:
+        if not self._resident.own_socket:
             return found
         own = [
             Route(f"{API}/passport", self.passport),

@@ -26,6 +26,7 @@ from antefix_client._history import Version
 from antefix_client._holding import Holding
 from antefix_client._linking import Linking
 from antefix_client._profile import Profile
+from antefix_client._recovery import recover
 from antefix_client._report import LearnReport
 from antefix_client._rescue import rescue
 from antefix_client._slots import Keyring, Unlock, settled
@@ -111,7 +112,7 @@ class PersonalModel(Linking):
         name, loaded = named(base)
         if cost is not None and not hasattr(cost, "allowed"):  # antefix.keys is not imported for this
             raise InvalidArgument(f"cost is of type {type(cost).__name__}", "give an antefix.keys.Cost")
-        profile = Profile.create(path_of(folder, "folder"), name, unlock, cost)
+        profile = recover(Profile.create(path_of(folder, "folder"), name, unlock, cost))
         return cls(profile, loaded, device, dtype)
 
     @classmethod
@@ -139,7 +140,7 @@ class PersonalModel(Linking):
             raise InvalidArgument(
                 "base is a name", "the profile knows its base: leave it out, or give a loaded one"
             )
-        return cls(Profile.open(path_of(folder, "folder"), unlock), base, device, dtype)
+        return cls(recover(Profile.open(path_of(folder, "folder"), unlock)), base, device, dtype)
 
     @staticmethod
     def rescue(folder: str | Path, *, unlock: Unlock) -> list[Example]:

@@ -15,9 +15,8 @@ from antefix._arguments import path_of, require
 from antefix._files import write_whole
 from antefix._layout import Kind, Layout
 from antefix._prefixfile import parse, read
-from antefix._record import shape_of
 from antefix._tensorfile import Unreadable, ordered
-from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch, RecordRefused
+from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
 
 FORMAT = "antefix-prefix/1"
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -158,24 +157,6 @@ class Prefix:
                 f"not a usable prefix: {error}", "use what Prefix.to_bytes gave"
             ) from None
         return cls(found.values, found.layout, found.base_fingerprint)
-
-    @classmethod
-    def from_record(cls, payload: memoryview, base: bytes, shape: bytes) -> Self:
-        """The prefix in an opened record; see `OpenedRecord.prefix`.
-
-        Raises:
-            RecordRefused: not a prefix file, or of another base or shape.
-        """
-        try:
-            found = parse(payload, FORMAT)
-        except Unreadable:
-            raise RecordRefused() from None
-        prefix = cls(found.values, found.layout, found.base_fingerprint)
-        if bytes.fromhex(found.base_fingerprint) != base:
-            raise RecordRefused()
-        if shape_of(found.layout.digest, prefix.length, found.dtype) != shape:
-            raise RecordRefused()
-        return prefix
 
     def require_base(self, fingerprint: str, layout: Layout | None = None) -> None:
         """Refuse use with any base but its own; with its `layout`, also a file that lies about its shapes.

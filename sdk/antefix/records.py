@@ -39,7 +39,7 @@ from antefix._verifying import (
     taken_apart,
     verify,
 )
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, RecordRefused
 
 if TYPE_CHECKING:
     from antefix._prefix import Prefix
@@ -106,9 +106,21 @@ class OpenedRecord:
         Raises:
             RecordRefused: it is none, or of another base or shape than the address says.
         """
-        from antefix._prefix import Prefix
+        from antefix._prefix import FORMAT, Prefix
+        from antefix._prefixfile import parse
+        from antefix._tensorfile import Unreadable
 
-        return Prefix.from_record(self.payload, self.edition.address.base, self.edition.address.shape)
+        address = self.edition.address
+        try:
+            found = parse(self.payload, FORMAT)
+        except Unreadable:
+            raise RecordRefused() from None
+        prefix = Prefix(found.values, found.layout, found.base_fingerprint)
+        if bytes.fromhex(found.base_fingerprint) != address.base:
+            raise RecordRefused()
+        if shape_of(found.layout.digest, prefix.length, found.dtype) != address.shape:
+            raise RecordRefused()
+        return prefix
 
     def wipe(self) -> None:
         """Zero the content."""

@@ -29,7 +29,7 @@ from antefix_server._downloads import Downloads
 from antefix_server._fleet import BODY_BYTES, Fleet
 from antefix_server._rate import Rates
 from antefix_server.errors import TokenRefused
-from antefix_server.hosting import PROMPTS, Hosting
+from antefix_server.hosting import Hosting
 from antefix_server.registry import Registry, Session
 from antefix_server.releases import Releases
 from antefix_server.vault import Head, Vault
@@ -108,6 +108,7 @@ class Gateway:
         self._addresses = Rates(limits.enrolments_per_minute)
         self._anybody = Rates(limits.requests_per_minute)
         self._releases = Releases(vault)
+        self._prompts: tuple[str, ...] = ()
 
     @property
     def application(self) -> FastAPI:
@@ -132,7 +133,10 @@ class Gateway:
         app.post(f"{FLEET}/{{call}}", responses=fleet, response_class=Response)(self.fleet)
         Downloads(self._releases, self._session).install(app)
         if self._hosting is not None:
-            self._hosting.routes(self._vault, self._session).install(app)
+            from antefix_server.engine.api import PROMPTS, Inference
+
+            self._prompts = PROMPTS
+            Inference(self._hosting, self._vault, self._session).install(app)
         return app
 
     @asynccontextmanager
@@ -288,7 +292,7 @@ class Gateway:
             return self._limits.record_bytes
         if path == DEVICES:
             return self._limits.change_bytes
-        if path in PROMPTS:
+        if path in self._prompts:
             return self._limits.prompt_bytes
         return BODY_BYTES if path.startswith(FLEET) else self._limits.body_bytes
 

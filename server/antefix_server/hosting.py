@@ -1,25 +1,18 @@
-"""An engine beside a gateway: who brings it up, and the routes that it adds. Imports no torch by itself."""
+"""An engine beside a gateway. Imports no torch by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from antefix_server._bearer import Credentials
 from antefix_server.epochs import Epochs
 from antefix_server.grants import Grants
-from antefix_server.registry import Session
-from antefix_server.vault import Vault
 
 if TYPE_CHECKING:
-    from antefix_server.engine.api import Inference
     from antefix_server.engine.stream import Stream
 
-__all__ = ["PROMPTS", "Answering", "Hosting"]
-
-PROMPTS = ("/v1/completions", "/v1/chat/completions")
-"""Paths of requests to generate, whose bodies are longer than others."""
+__all__ = ["Answering", "Hosting"]
 
 
 class Answering(Protocol):
@@ -42,9 +35,3 @@ class Hosting:
     engine: Answering
     grants: Grants
     epochs: Epochs
-
-    def routes(self, vault: Vault, session: Callable[[Credentials], Awaitable[Session]]) -> Inference:
-        """For the gateway's application."""
-        from antefix_server.engine.api import Inference
-
-        return Inference(self.engine, self.grants, self.epochs, vault, session)

@@ -39,8 +39,11 @@ STEPS = {
     "10, body": ("if content is None:", "if False:"),
     "11, length": ("if not 0 <= rest < BUCKET or any(", "if any("),
     "11, padding": (" or any(content.data[4 + size :])", ""),
-    "12, base": ("if bytes.fromhex(found.base_fingerprint) != base:", "if False:"),
-    "12, shape": ("if shape_of(found.layout.digest, prefix.length, found.dtype) != shape:", "if False:"),
+    "12, base": ("if bytes.fromhex(found.base_fingerprint) != address.base:", "if False:"),
+    "12, shape": (
+        "if shape_of(found.layout.digest, prefix.length, found.dtype) != address.shape:",
+        "if False:",
+    ),
     **{
         f"grant 2, {name}": (f'("{name}", grant.{name}, {ours}),', "")
         for name, ours in (
@@ -65,7 +68,7 @@ def copied(repository: Path, folder: Path, old: str, new: str) -> None:
     """Copy the package with one line changed."""
     shutil.copytree(repository / "sdk", folder / "sdk")
     changed = 0
-    for name in ("_verifying.py", "_prefix.py", "_record.py", "_grant.py"):
+    for name in ("_verifying.py", "records.py", "_record.py", "_grant.py"):
         path = folder / "sdk" / "antefix" / name
         text = path.read_text()
         if old in text and not changed:

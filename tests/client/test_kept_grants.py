@@ -12,6 +12,7 @@ import pytest
 
 from antefix_client import PersonalModel, _grants
 from antefix_client._resident import Resident
+from antefix_client._server_routes import ServerRoutes
 from antefix_client._service import Service
 from antefix_client.errors import ServerUnreachable
 from antefix_client.granting import Granting
@@ -184,7 +185,7 @@ def test_a_service_keeps_granting_and_is_told_to_stop(
     resident.start()
     try:
         with (
-            serving(Service(model, resident.routes).application("token"), listening) as url,
+            serving(Service(model, ServerRoutes(resident).routes).application("token"), listening) as url,
             httpx.Client(base_url=f"{url}/antefix/v1", headers={"Authorization": "Bearer token"}) as http,
         ):
             given = http.post("grant", json={"hours": 2, "keep": True})

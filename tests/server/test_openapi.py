@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from antefix.keys import DeviceKeys
+from antefix_server.engine.api import PROMPTS
 from antefix_server.engine.limits import Limits as EngineLimits
 from antefix_server.engine.loop import Engine
 from antefix_server.gateway import Limits, application
-from antefix_server.hosting import PROMPTS, Hosting
+from antefix_server.hosting import Hosting
 from antefix_server.registry import Registry
 from tests import tiny
 from tests.hosting import Host

@@ -26,17 +26,17 @@ from antefix_server._answers import Refusal, answered, told
 from antefix_server._bearer import Bearer, Credentials
 from antefix_server.engine.reading import pieces
 from antefix_server.engine.stream import Stream
-from antefix_server.epochs import Epochs
 from antefix_server.errors import EngineLost
-from antefix_server.grants import Grants
-from antefix_server.hosting import PROMPTS, Answering
+from antefix_server.hosting import Hosting
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
 
-__all__ = ["MODELS", "Inference"]
+__all__ = ["MODELS", "PROMPTS", "Inference"]
 
 _LOG = logging.getLogger("antefix.server")
 
+PROMPTS = ("/v1/completions", "/v1/chat/completions")
+"""Paths of requests to generate, whose bodies are longer than others."""
 MODELS = {"personal": True, "base": False}
 """Names that a body can choose from, and whether the caller's prefix is used."""
 _Known = Annotated[
@@ -50,14 +50,12 @@ class Inference:
 
     def __init__(
         self,
-        engine: Answering,
-        grants: Grants,
-        epochs: Epochs,
+        hosting: Hosting,
         vault: Vault,
         session: Callable[[Credentials], Awaitable[Session]],
     ) -> None:
         """Use an engine, whose owner closes it, and the gateway's way to know a device by its token."""
-        self._engine, self._grants, self._epochs = engine, grants, epochs
+        self._engine, self._grants, self._epochs = hosting.engine, hosting.grants, hosting.epochs
         self._vault, self._session = vault, session
 
     def install(self, app: FastAPI) -> None:
