@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from tests.memory import MEMORY
+from tests.support.memory_folder import MEMORY
 
 # Tiny models gain nothing from a second thread, and lose much where tests share the cores.
 torch.set_num_threads(1)

@@ -10,23 +10,23 @@ import pytest
 
 import antefix_simulations
 from antefix import Example, FrozenBase, Prefix
-from antefix._release import Release, Signed
 from antefix.errors import RecordError
 from antefix.receipts import LogKey, verify_receipt
 from antefix.records import cover_of, open_record
 from antefix.rounds import Round, RoundKey
-from antefix_client._learning import split_texts
-from antefix_client._participation import Checked, update_of
+from antefix.wire.release import Release, Signed
+from antefix_client.learning.learn import split_texts
 from antefix_client.membership import Membership
-from antefix_server._host import RunningHost
+from antefix_client.rounds.local_update import Checked, update_of
+from antefix_server.rounds.coordinator import RunningHost
 from antefix_server.vault import Vault
 from tests.client.people import tiny_folder
-from tests.processes import Device, command, federating, up, wait_for
 from tests.server.needles import Needles, windows
+from tests.support.server.processes import Device, command, federating, up, wait_for
 
 pytestmark = pytest.mark.slow
 REAL = Path(__file__).parents[2] / "shared" / "data" / "git_commit_messages" / "data.jsonl.gz"
-SAMPLE = Path(antefix_simulations.__file__).parent / "sample" / "writers.jsonl"
+SAMPLE = Path(antefix_simulations.__file__).parent / "data" / "sample" / "writers.jsonl"
 BASE = os.environ.get("ANTEFIX_FEDERATION_BASE")
 PATIENCE = 10 if BASE else 1
 OPTIONS = ["-c", "steps=3", "-c", f"round-timeout-s={25 * PATIENCE}", "-c", "learning-rate=0.02"]

@@ -15,7 +15,7 @@ import pytest
 from antefix import FrozenBase
 from antefix_client.membership import Membership
 from tests.client.people import tiny_folder
-from tests.processes import Device, command, federating, part, up, wait_for
+from tests.support.server.processes import Device, command, federating, part, up, wait_for
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("ANTEFIX_KILLS", "5"))

@@ -3,7 +3,7 @@
 Start with `PersonalModel`. Errors are in `antefix_client.errors`.
 """
 
-from antefix._example import Example
+from antefix.data.example import Example
 from antefix_client.model import Budget, Keyring, LearnReport, PersonalModel, Status, Version
 
 __all__ = ["Budget", "Example", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"]

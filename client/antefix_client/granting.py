@@ -16,11 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from antefix.errors import GrantRefused, InvalidArgument
-from antefix_client import _grants
-from antefix_client._grants import REVOKED, Shown
-from antefix_client._history import Version
 from antefix_client.membership import Membership
 from antefix_client.model import PersonalModel
+from antefix_client.profile.version_history import Version
+from antefix_client.remote import grants
+from antefix_client.remote.grants import REVOKED, Shown
 
 __all__ = ["Access", "Granted", "Granting"]
 
@@ -109,18 +109,18 @@ class Granting:
         if not 0 < hours <= _MOST_HOURS:
             raise InvalidArgument(f"{hours} hours", f"above 0, at most {_MOST_HOURS:,}")
         seconds = max(1, int(hours * _HOUR_S))
-        with _grants.one_at_a_time():
+        with grants.one_at_a_time():
             if not keep:
-                _grants.keep(self._model, None)
+                grants.keep(self._model, None)
             self._membership.sync_records()  # the server must have what is granted
             version = self._in_use()
             with self._membership.remote() as remote:
-                known = _grants.revocations(remote) if keep else None
-                found = _grants.given(self._model, remote, version, seconds, known)
+                known = grants.revocations(remote) if keep else None
+                found = grants.given(self._model, remote, version, seconds, known)
             if found is None:
                 raise GrantRefused(REVOKED)
             if known is not None:
-                _grants.keep(self._model, _grants.kept(version, seconds, known))
+                grants.keep(self._model, grants.kept(version, seconds, known))
         return Granted.of(found)
 
     def listed(self) -> list[Granted]:
@@ -130,7 +130,7 @@ class Granting:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
         """
         with self._membership.remote() as remote:
-            return [Granted.of(one) for one in _grants.fetched(remote)]
+            return [Granted.of(one) for one in grants.fetched(remote)]
 
     def revoke(self, id: str | None = None) -> int:
         """Take a grant back, or all of them; so many there were. What runs under it ends within a second.
@@ -142,11 +142,11 @@ class Granting:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
             InvalidArgument: no such grant.
         """
-        _grants.keep(self._model, None)
+        grants.keep(self._model, None)
         with self._membership.remote() as remote:
-            found = [one.id for one in _grants.fetched(remote)]
+            found = [one.id for one in grants.fetched(remote)]
             if id is None:
-                return _grants.all_revoked(remote)
+                return grants.all_revoked(remote)
             if id not in found:
                 raise InvalidArgument(f"there is no grant {id!r:.40}", "antefix grants")
             remote.request("DELETE", f"/v1/grants/{id}", also=(404,))

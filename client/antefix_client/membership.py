@@ -16,21 +16,22 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from antefix._arguments import require_text
+from antefix.common.validation import require_text
 from antefix.errors import RoundRefused
 from antefix.records import cover_of
 from antefix.wire import Enrol, Invitation, Release, Seen
-from antefix_client import _adoption, _member
-from antefix_client._grants import renewed
-from antefix_client._insync import Stored, devices_in_step, is_behind, to_send
-from antefix_client._member import Member
-from antefix_client._remote import Remote, keys_of
+from antefix_client.devices import user_id_change
 from antefix_client.errors import DeviceRefused, JoinRefused, NotJoined, ServerRefused
 from antefix_client.model import PersonalModel
+from antefix_client.remote import server_state
+from antefix_client.remote.api_client import Remote, keys_of
+from antefix_client.remote.grants import renewed
+from antefix_client.remote.server_state import Member
+from antefix_client.remote.sync import Stored, devices_in_step, is_behind, to_send
 
 if TYPE_CHECKING:
-    from antefix_client._participation import Checked
-    from antefix_client._roundasked import RoundAsked
+    from antefix_client.rounds.local_update import Checked
+    from antefix_client.rounds.round_request import RoundAsked
 
 __all__ = ["Membership", "Place", "Synced"]
 
@@ -118,7 +119,7 @@ class Membership:
         keys = keys_of(url, code)
         with self._model.changing() as profile:
             # An invitation is good for the keys that it was used with, and for no others afterwards.
-            _adoption.require_alone(profile, bytes.fromhex(keys.tenant))
+            user_id_change.require_alone(profile, bytes.fromhex(keys.tenant))
             device = profile.keys.device
             public, proof = device.public, code.proof(device)
         asked = Enrol(
@@ -140,7 +141,7 @@ class Membership:
             token=enrolled.token,
         )
         with self._model.changing() as profile:
-            _adoption.adopt(profile, bytes.fromhex(enrolled.tenant), bytes.fromhex(enrolled.user))
+            user_id_change.adopt(profile, bytes.fromhex(enrolled.tenant), bytes.fromhex(enrolled.user))
             member.write(profile.sealed)
         return Place(member.url, member.user, member.rounds, member.refused)
 
@@ -151,7 +152,7 @@ class Membership:
             ProfileUnwritable.
         """
         with self._model.changing() as profile:
-            profile.sealed.delete(_member.NAME)
+            profile.sealed.delete(server_state.NAME)
 
     def take_part(self, yes: bool) -> Place:
         """Say whether this device takes part in rounds.
@@ -205,8 +206,8 @@ class Membership:
             NotJoined, RoundRefused, ReleaseRefused: nothing is sent.
         """
         from antefix import Prefix
-        from antefix_client._learning import training_texts
-        from antefix_client._participation import answer, checked
+        from antefix_client.learning.learn import training_texts
+        from antefix_client.rounds.local_update import answer, checked
 
         with self._one_round:
             member = self.member()
@@ -247,7 +248,7 @@ class Membership:
             ReleaseRefused: forged, older than what is known, or of another base than this profile's.
             ProfileFull, ProfileUnwritable.
         """
-        from antefix_client._following import follow
+        from antefix_client.remote.follow_release import follow
 
         member = self.member()
         with self.remote() as remote:

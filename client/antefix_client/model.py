@@ -16,25 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from antefix._arguments import path_of, require
-from antefix._example import Example
+from antefix.common.validation import path_of, require
+from antefix.data.example import Example
 from antefix.errors import InvalidArgument
-from antefix_client import _exports
-from antefix_client._budget import Budget
-from antefix_client._conflict import Which, open_conflicts
-from antefix_client._history import Version
-from antefix_client._holding import Holding
-from antefix_client._linking import Linking
-from antefix_client._profile import Profile
-from antefix_client._recovery import recover
-from antefix_client._report import LearnReport
-from antefix_client._rescue import rescue
-from antefix_client._slots import Keyring, Unlock, settled
-from antefix_client._wielder import Wielder, named
+from antefix_client.devices.api import Linking
+from antefix_client.devices.conflicts import Which, open_conflicts
+from antefix_client.devices.recovery import recover
+from antefix_client.inference.runtime import Wielder, named
+from antefix_client.learning.budget import Budget
+from antefix_client.learning.report import LearnReport
+from antefix_client.profile import export as export_module
+from antefix_client.profile.profile import Profile
+from antefix_client.profile.rescue import rescue
+from antefix_client.profile.session import Holding
+from antefix_client.profile.unlock_slots import Keyring, Unlock, settled
+from antefix_client.profile.version_history import Version
 
 if TYPE_CHECKING:
     from antefix import FrozenBase
-    from antefix._batch import Piece
+    from antefix.generation.running_batch import Piece
     from antefix.keys import Cost
 
 __all__ = ["Budget", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"]
@@ -201,7 +201,7 @@ class PersonalModel(Linking):
             TooFewTexts: fewer than four.
             BaseChanged, ProfileFull, and what loading the base may raise.
         """
-        from antefix_client._learning import learn
+        from antefix_client.learning.learn import learn
 
         budget = Budget() if budget is None else budget
         require(budget, Budget, "budget")
@@ -277,7 +277,7 @@ class PersonalModel(Linking):
             VersionRefused: older than all that is kept.
             ProfileFull, ProfileUnwritable, and what loading the base may raise, if it never was.
         """
-        from antefix_client._receiving import receive
+        from antefix_client.devices.receiving import receive
 
         with self.changing() as profile:
             pinned = profile.card.fingerprint
@@ -299,11 +299,11 @@ class PersonalModel(Linking):
         Raises:
             InvalidArgument: it is there already, or nothing was learned yet.
         """
-        return _exports.export(self._held, self._wielder, path_of(path, "path"), what)
+        return export_module.export(self._held, self._wielder, path_of(path, "path"), what)
 
     def exported(self, what: Literal["prefix", "record", "texts"]) -> bytes:
         """For a service: what `export` would write."""
-        return _exports.content_of(self._held, self._wielder, what)
+        return export_module.content_of(self._held, self._wielder, what)
 
     def use_shared(self, path: str | Path | None) -> None:
         """Start from a shared prefix: what is used before the first `learn`, and what each one begins with.

@@ -11,14 +11,14 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from antefix._base import FrozenBase
-    from antefix._example import Example
-    from antefix._generation import generate
-    from antefix._prefix import Prefix
-    from antefix._request import Generated, GenerationRequest
-    from antefix._scoring import score
-    from antefix._spec import PrefixSpec, TrainingPlan
-    from antefix._training import TrainedUser, train, train_shared
+    from antefix.data.example import Example
+    from antefix.evaluation.scoring import score
+    from antefix.generation.generate import generate
+    from antefix.generation.request import Generated, GenerationRequest
+    from antefix.model.frozen_base import FrozenBase
+    from antefix.prefix.prefix import Prefix
+    from antefix.training.config import PrefixSpec, TrainingPlan
+    from antefix.training.train import TrainedUser, train, train_shared
 
 __all__ = [
     "Example",
@@ -36,18 +36,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Example": "_example",
-    "FrozenBase": "_base",
-    "Generated": "_request",
-    "GenerationRequest": "_request",
-    "Prefix": "_prefix",
-    "PrefixSpec": "_spec",
-    "TrainedUser": "_training",
-    "TrainingPlan": "_spec",
-    "generate": "_generation",
-    "score": "_scoring",
-    "train": "_training",
-    "train_shared": "_training",
+    "Example": "data.example",
+    "FrozenBase": "model.frozen_base",
+    "Generated": "generation.request",
+    "GenerationRequest": "generation.request",
+    "Prefix": "prefix.prefix",
+    "PrefixSpec": "training.config",
+    "TrainedUser": "training.train",
+    "TrainingPlan": "training.config",
+    "generate": "generation.generate",
+    "score": "evaluation.scoring",
+    "train": "training.train",
+    "train_shared": "training.train",
 }
 
 

@@ -7,6 +7,6 @@ with open_granted(grant, record, tenant=…, user=…, base=…, epoch=epoch_key
     prefix = opened.prefix()
 """
 
-from antefix._grant import Epoch, EpochKey, Grant, granted, open_granted
+from antefix.records.grant import Epoch, EpochKey, Grant, granted, open_granted
 
 __all__ = ["Epoch", "EpochKey", "Grant", "granted", "open_granted"]

@@ -25,13 +25,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from antefix._arguments import path_of, require
-from antefix._base import FrozenBase
-from antefix._files import write_whole
-from antefix._layout import Slot
-from antefix._prefix import Prefix
-from antefix._tensorfile import Unreadable, content_of, read_object, read_tensor
+from antefix.common.files import write_whole
+from antefix.common.validation import path_of, require
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
+from antefix.model.frozen_base import FrozenBase
+from antefix.model.kv_layout import Slot
+from antefix.prefix.prefix import Prefix
+from antefix.prefix.strict_safetensors import Unreadable, content_of, read_object, read_tensor
 
 __all__ = ["export_peft", "import_peft"]
 

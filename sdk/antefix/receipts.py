@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from antefix._merkle import extends, includes, leaf_hash
-from antefix._note import Checkpoint, LogKey, _decoded, number
+from antefix.crypto.merkle import extends, includes, leaf_hash
+from antefix.crypto.signed_note import Checkpoint, LogKey, _decoded, number
 from antefix.errors import InvalidArgument, ReceiptRefused
 
 __all__ = ["Checkpoint", "LogKey", "Receipt", "Removal", "heads_digest", "verify_growth", "verify_receipt"]

@@ -10,10 +10,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from antefix_server._host import RunningHost
-from antefix_server._plainly import plainly
-from antefix_server._roundconfig import RoundConfig
-from antefix_server.strategy import PrefixRounds
+from antefix_server.rounds.app_errors import plainly
+from antefix_server.rounds.config import RoundConfig
+from antefix_server.rounds.coordinator import RunningHost
+from antefix_server.rounds.strategy import PrefixRounds
 
 app = ServerApp()
 

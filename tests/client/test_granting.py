@@ -18,15 +18,15 @@ from antefix_client import PersonalModel
 from antefix_client.errors import NotJoined, ServerRefused
 from antefix_client.granting import Granting
 from antefix_client.membership import Membership
-from tests import tiny
-from tests.client.devices import device, learned, link
+from tests.client.cli.test_server_cli import run
 from tests.client.people import KEY
-from tests.client.test_server_cli import run
-from tests.servers import Server, server
+from tests.client.two_devices import device, learned, link
+from tests.support import tiny_models
+from tests.support.server.gateway import Server, server
 
 pytestmark = pytest.mark.slow
 
-BASE = tiny.base("llama")
+BASE = tiny_models.base("llama")
 ASKED: dict[str, Any] = {"model": "personal", "prompt": "An ornament", "max_tokens": 8, "temperature": 0}
 
 

@@ -10,25 +10,26 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from antefix_client import PersonalModel, _grants
-from antefix_client._resident import Resident
-from antefix_client._server_routes import ServerRoutes
-from antefix_client._service import Service
+from antefix_client import PersonalModel
 from antefix_client.errors import ServerUnreachable
 from antefix_client.granting import Granting
 from antefix_client.membership import Membership, Synced
-from tests import tiny
-from tests.client.devices import device, learned, link
+from antefix_client.remote import grants
+from antefix_client.service.app import Service
+from antefix_client.service.background import Resident
+from antefix_client.service.server_routes import ServerRoutes
+from tests.client.cli.test_server_cli import run
 from tests.client.people import KEY
 from tests.client.test_granting import alone, joined, written
-from tests.client.test_server_cli import run
-from tests.loopback import serving
-from tests.processes import wait_for
-from tests.servers import Server, server
+from tests.client.two_devices import device, learned, link
+from tests.support import tiny_models
+from tests.support.loopback import serving
+from tests.support.server.gateway import Server, server
+from tests.support.server.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
-BASE = tiny.base("llama")
+BASE = tiny_models.base("llama")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_new_epoch_and_half_of_the_time_make_it_due(
     for passed, due in ((1.9, None), (2.1, 1)):
         later = SimpleNamespace(time=lambda passed=passed: time.time() + passed * 3600)
         with monkeypatch.context() as clock:
-            clock.setattr(_grants, "time", later)
+            clock.setattr(grants, "time", later)
             assert membership.sync().granted == due
     (third,) = granting.listed()
     assert len({first.id, second.id, third.id}) == 3
@@ -169,7 +170,7 @@ def test_what_cannot_be_granted_is_said_and_the_sync_goes_on(
     granting.grant(keep=True)
     learned(model, 0.4)
     with monkeypatch.context() as broken:
-        broken.setattr(_grants, "fetched", lambda _: (_ for _ in ()).throw(_grants._hosts_nothing()))
+        broken.setattr(grants, "fetched", lambda _: (_ for _ in ()).throw(grants._hosts_nothing()))
         assert membership.sync() == Synced(sent=2, problem="this server generates for nobody")
     assert membership.sync() == Synced(granted=2)
 

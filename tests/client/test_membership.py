@@ -9,15 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from antefix._release import BaseNamed
 from antefix.errors import AntefixError, InvalidArgument, RecordError, ReleaseRefused, RoundRefused
 from antefix.wire import Release
-from antefix_client import PersonalModel, _adoption
-from antefix_client._insync import Stored
-from antefix_client._learning import training_texts
-from antefix_client._participation import Checked
-from antefix_client._profile import Profile
-from antefix_client._remote import _require_clock
+from antefix.wire.release import BaseNamed
+from antefix_client import PersonalModel
+from antefix_client.devices import user_id_change
 from antefix_client.errors import (
     DeviceRefused,
     JoinRefused,
@@ -27,11 +23,16 @@ from antefix_client.errors import (
     ServerRefused,
     ServerUnreachable,
 )
+from antefix_client.learning.learn import training_texts
 from antefix_client.membership import Membership, Synced
-from tests import tiny
-from tests.client.devices import device, learned, link, value
+from antefix_client.profile.profile import Profile
+from antefix_client.remote.api_client import _require_clock
+from antefix_client.remote.sync import Stored
+from antefix_client.rounds.local_update import Checked
 from tests.client.people import KEY, NOTES
-from tests.servers import Server, server
+from tests.client.two_devices import device, learned, link, value
+from tests.support import tiny_models
+from tests.support.server.gateway import Server, server
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_crash_while_ids_change_loses_nothing(
 ) -> None:
     """Killed before each step; the next start, and the same code again, bring it to its end."""
     folder = tmp_path / "profile"
-    with PersonalModel.create(folder, unlock=KEY, base=tiny.base("llama")) as model:
+    with PersonalModel.create(folder, unlock=KEY, base=tiny_models.base("llama")) as model:
         model.load_base()
         learned(model, 4.0)
         code = there.invited(f"ida {cut}")
@@ -206,12 +207,12 @@ def test_a_crash_while_ids_change_loses_nothing(
             broken.setattr(owner, cut, _killed)
             with pytest.raises(KeyboardInterrupt):
                 Membership(model).join(code, there.url)
-    with PersonalModel.open(folder, unlock=KEY, base=tiny.base("llama")) as again:
+    with PersonalModel.open(folder, unlock=KEY, base=tiny_models.base("llama")) as again:
         assert value(again) == 4.0
         Membership(again).join(code, there.url)
         assert value(again) == 4.0
         assert Membership(again).sync().sent is not None
-        assert not (folder / _adoption.NAME).exists()
+        assert not (folder / user_id_change.NAME).exists()
 
 
 def test_a_clock_that_is_wrong_is_told(model: PersonalModel, there: Server) -> None:

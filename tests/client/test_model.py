@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from antefix import Example, GenerationRequest, Prefix, generate, score
-from antefix._fresh import fresh_shared, is_fresh
 from antefix.errors import InvalidArgument, PrefixMismatch
-from antefix_client import Budget, PersonalModel, _learning
-from antefix_client._rule import BATCH, LENGTH, rule_for
+from antefix.training.shared_init import fresh_shared, is_fresh
+from antefix_client import Budget, PersonalModel
 from antefix_client.errors import (
     BaseChanged,
     ProfileAbsent,
@@ -23,8 +22,10 @@ from antefix_client.errors import (
     TextRefused,
     TooFewTexts,
 )
-from tests import tiny
+from antefix_client.learning import learn as learn_module
+from antefix_client.learning.hyperparameters import BATCH, LENGTH, rule_for
 from tests.client.people import KEY, NOTES, opened, reopened
+from tests.support import tiny_models
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def test_generates_under_its_own_prefix(model: PersonalModel, tmp_path: Path) ->
     model.remember(NOTES)
     model.learn(progress=False)
     prefix = Prefix.load(model.export(tmp_path / "mine.safetensors"))
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     (wanted,) = generate(base, [GenerationRequest(prompt="Note", prefix=prefix, max_new_tokens=12)])
     assert model.generate("Note", max_new_tokens=12) == wanted.text
     assert model.score(NOTES) == pytest.approx(score(base, [Example(note) for note in NOTES], prefix))
@@ -59,7 +60,7 @@ def test_generates_under_its_own_prefix(model: PersonalModel, tmp_path: Path) ->
 def test_no_gain_keeps_the_old_version(model: PersonalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.remember(NOTES)
     model.learn(progress=False)
-    monkeypatch.setattr(_learning, "rule_for", useless_rule)
+    monkeypatch.setattr(learn_module, "rule_for", useless_rule)
     report = model.learn(progress=False)
     assert not report.kept
     assert report.version == 1
@@ -79,7 +80,7 @@ def test_judging_texts_never_train(model: PersonalModel) -> None:
     trained: set[str] = set()
     for count in range(4, len(NOTES) + 1, 4):
         model.remember(NOTES[:count])
-        split = _learning.split_texts(model._held.profile)
+        split = learn_module.split_texts(model._held.profile)
         judging = {text.completion for text in split.judging}
         training = {text.completion for text in split.training}
         assert judging
@@ -108,10 +109,10 @@ def test_a_text_is_kept_once(model: PersonalModel) -> None:
 def test_no_text_that_trained_judges_after_a_removal(model: PersonalModel) -> None:
     """33 texts have fewer that judge than 32 would: the share is of all that were ever remembered."""
     model.remember([f"A text of number {number}." for number in range(33)])
-    before = _learning.split_texts(model._held.profile)
+    before = learn_module.split_texts(model._held.profile)
     model.remove_texts(list(model.texts())[:1])
     with reopened(model) as again:
-        after = _learning.split_texts(again._held.profile)
+        after = learn_module.split_texts(again._held.profile)
     assert not {*after.judging} & {*before.training}
     assert {*after.judging} == {*before.judging} - {Example(completion="A text of number 0.")}
 
@@ -207,7 +208,7 @@ def test_another_base_is_refused_until_it_is_wanted(model: PersonalModel, tmp_pa
     model.learn(progress=False)
     folder = model.status().folder
     model.close()
-    other = tiny.base("qwen2")
+    other = tiny_models.base("qwen2")
     with PersonalModel.open(folder, unlock=KEY, base=other) as changed:
         with pytest.raises(BaseChanged, match=other.fingerprint[:16]):
             changed.generate("Note", max_new_tokens=2)
@@ -223,21 +224,21 @@ def test_another_base_is_refused_until_it_is_wanted(model: PersonalModel, tmp_pa
 
 
 def test_a_shared_prefix_is_the_start(model: PersonalModel, tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     torch.manual_seed(0)
     shared = Prefix(torch.randn(base.layout.size(5)) * 0.1, base.layout, base.fingerprint)
     model.use_shared(shared.save(tmp_path / "shared"))
     assert model.score(NOTES) == pytest.approx(score(base, [Example(note) for note in NOTES], shared))
     model.remember(NOTES)
     assert model.learn(progress=False).length == 5
-    other = tiny.base("qwen2")
+    other = tiny_models.base("qwen2")
     foreign = Prefix(torch.zeros(other.layout.size(5)), other.layout, other.fingerprint)
     with pytest.raises(PrefixMismatch):
         model.use_shared(foreign.save(tmp_path / "foreign"))
 
 
 def test_a_shared_prefix_that_nobody_trained_is_no_start(model: PersonalModel, tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     made = fresh_shared(base, 5)
     elsewhere = Prefix(made.values * (1 + 1e-5), base.layout, base.fingerprint)  # another processor's sums
     moved = Prefix(made.values + 0.1, base.layout, base.fingerprint)
@@ -323,7 +324,7 @@ def test_an_interrupted_run_on_other_texts_starts_anew(model: PersonalModel) -> 
 
 def test_out_of_time_is_reported_and_resumed(model: PersonalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.remember(NOTES)
-    monkeypatch.setattr(_learning, "within", lambda budget, base, plan, tokens: plan)
+    monkeypatch.setattr(learn_module, "within", lambda budget, base, plan, tokens: plan)
     report = model.learn(budget=Budget(seconds=0.01), progress=False)
     assert not report.finished
     assert math.isnan(report.loss_after)

@@ -43,7 +43,7 @@ def test_a_budget_of_memory_is_kept(budget_mb: int, tmp_path: Path) -> None:
 def test_learning_brings_texts_nearer_than_the_context_does(tmp_path: Path) -> None:
     """On later notes of the same hand, against the same notes in front of each."""
     from antefix import Example, score
-    from antefix_simulations._in_context import examples_that_fit
+    from antefix_simulations.arms.context_prefix import examples_that_fit
 
     base = FrozenBase.load("smollm2-135m-q4", progress=False)
     notes = [

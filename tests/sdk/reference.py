@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antefix import FrozenBase
-from antefix._examples import Row
+from antefix.data.tokenization import Row
 
 
 class OneRow:

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antefix import FrozenBase, GenerationRequest, Prefix, generate, score
-from antefix._shapes import Shape
-from antefix._steps import run
-from tests import tiny
-from tests.sdk.test_noninterference import OWN, PLAN, neighbours, together
-from tests.sdk.test_steps import rows_for
+from antefix.training.bucketing import Shape
+from antefix.training.micro_batch import run
+from tests.sdk.training.test_micro_batch import rows_for
+from tests.sdk.training.test_noninterference import OWN, PLAN, neighbours, together
+from tests.support import tiny_models
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")
 
@@ -21,14 +21,14 @@ BASES: dict[str, FrozenBase] = {}
 
 def on_gpu(family: str) -> FrozenBase:
     if family not in BASES:
-        model: Any = tiny.model(family).to("cuda")  # type: ignore[arg-type]
-        BASES[family] = FrozenBase.from_model(model, tiny.tokenizer(), name=f"tiny-{family}")
+        model: Any = tiny_models.model(family).to("cuda")  # type: ignore[arg-type]
+        BASES[family] = FrozenBase.from_model(model, tiny_models.tokenizer(), name=f"tiny-{family}")
     return BASES[family]
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_losses_and_gradients_are_those_of_the_cpu(family: str) -> None:
-    base = tiny.base(family)
+    base = tiny_models.base(family)
     rows = rows_for(base, [(9, 4), (3, 1), (17, 17), (9, 2)])
     prefixes = torch.randn(len(rows), base.layout.size(5)) * 0.3
     source = 64 if base.is_encoder_decoder else 0
@@ -54,7 +54,7 @@ def test_neighbours_change_no_bit(family: str, others: Any, place: int) -> None:
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bart", "t5"])
 def test_generation_gives_the_tokens_of_the_cpu(family: str, exact: bool) -> None:
-    base = tiny.base(family)
+    base = tiny_models.base(family)
     prefixes = [Prefix(torch.randn(base.layout.size(n)) * 0.3, base.layout, base.fingerprint) for n in (2, 5)]
 
     requests = [
@@ -66,6 +66,6 @@ def test_generation_gives_the_tokens_of_the_cpu(family: str, exact: bool) -> Non
 
 
 def test_scores_are_those_of_the_cpu() -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     prefix = Prefix(torch.randn(base.layout.size(4)) * 0.3, base.layout, base.fingerprint)
     assert score(on_gpu("llama"), OWN, prefix) == pytest.approx(score(base, OWN, prefix), rel=1e-4)

@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from antefix import FrozenBase, GenerationRequest, Prefix, generate
-from antefix._examples import prompt_tokens
-from antefix._packed import PackedRows
-from antefix._starts import activations
+from antefix.attention.packed import PackedRows
+from antefix.data.tokenization import prompt_tokens
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
 from antefix.peft import export_peft, import_peft
-from tests import tiny
-from tests.sdk.saved import change_json, write_safetensors
+from antefix.training.initialization import activations
+from tests.sdk.saved_models import change_json, write_safetensors
+from tests.support import tiny_models
 
 # PEFT 0.21 asks transformers 5.23 for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -31,7 +31,7 @@ WEIGHTS, CONFIG, PIN = "adapter_model.safetensors", "adapter_config.json", "ante
 
 def their_model(family: str) -> PreTrainedModel:
     """Build the same model once more, for PEFT alone, with transformers' own attention."""
-    model = tiny.model(family)
+    model = tiny_models.model(family)
     model.set_attn_implementation("sdpa")
     settings: Any = model.generation_config
     settings.eos_token_id = None  # both sides write the same number of tokens
@@ -77,20 +77,20 @@ def same_function(base: FrozenBase, prefix: Prefix, model: peft.PeftModel) -> No
     assert list(generate(base, [request])[0].tokens) == written[0, -12:].tolist()
 
 
-@pytest.mark.parametrize("family", tiny.CAUSAL)
+@pytest.mark.parametrize("family", tiny_models.CAUSAL)
 def test_an_exported_prefix_computes_the_same_in_peft(family: str, tmp_path: Path) -> None:
-    base = tiny.base(family)
+    base = tiny_models.base(family)
     prefix = some_prefix(base)
     folder = export_peft(prefix, base, tmp_path / "alice")
     same_function(base, prefix, peft.PeftModel.from_pretrained(their_model(family), folder))
 
 
 @pytest.mark.parametrize("projection", [False, True])
-@pytest.mark.parametrize("family", tiny.CAUSAL)
+@pytest.mark.parametrize("family", tiny_models.CAUSAL)
 def test_a_prefix_trained_by_peft_computes_the_same_here(
     family: str, projection: bool, tmp_path: Path
 ) -> None:
-    base = tiny.base(family)
+    base = tiny_models.base(family)
     model = trained_by_peft(family, tmp_path, prefix_projection=projection)
     prefix = import_peft(tmp_path, base)
     assert prefix.length == LENGTH
@@ -99,20 +99,20 @@ def test_a_prefix_trained_by_peft_computes_the_same_here(
 
 
 def test_a_prefix_survives_the_way_there_and_back(tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     prefix = some_prefix(base)
     assert import_peft(export_peft(prefix, base, tmp_path), base) == prefix
 
 
 def test_an_export_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     folder = export_peft(some_prefix(base), base, tmp_path)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {WEIGHTS: 0o600, CONFIG: 0o600, PIN: 0o600}
 
 
 def test_an_export_names_its_base(tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     folder = export_peft(some_prefix(base), base, tmp_path)
     assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == "tiny-llama"
     pin = json.loads((folder / PIN).read_text())
@@ -121,12 +121,12 @@ def test_an_export_names_its_base(tmp_path: Path) -> None:
 
 def test_exporting_with_another_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PrefixMismatch, match="was trained on base"):
-        export_peft(some_prefix(tiny.base("llama")), tiny.base("qwen2"), tmp_path)
+        export_peft(some_prefix(tiny_models.base("llama")), tiny_models.base("qwen2"), tmp_path)
 
 
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_an_encoder_decoder_is_refused(family: str, tmp_path: Path) -> None:
-    base = tiny.base(family)
+    base = tiny_models.base(family)
     prefix = Prefix(torch.zeros(base.layout.size(LENGTH)), base.layout, base.fingerprint)
     with pytest.raises(InvalidArgument, match="decoder's self-attention"):
         export_peft(prefix, base, tmp_path)
@@ -136,14 +136,14 @@ def test_an_encoder_decoder_is_refused(family: str, tmp_path: Path) -> None:
 
 def test_a_folder_pinned_to_another_base_is_refused(tmp_path: Path) -> None:
     """Llama and Mistral of one shape and seed: PEFT itself would not notice."""
-    export_peft(some_prefix(tiny.base("llama")), tiny.base("llama"), tmp_path)
+    export_peft(some_prefix(tiny_models.base("llama")), tiny_models.base("llama"), tmp_path)
     with pytest.raises(PrefixMismatch, match=r"belongs to base .{16}…, the base in use is .{16}…"):
-        import_peft(tmp_path, tiny.base("mistral"))
+        import_peft(tmp_path, tiny_models.base("mistral"))
 
 
 @pytest.mark.parametrize("pinned", [None, 3, "abc", "Z" * 64])
 def test_an_unreadable_pin_is_refused(pinned: object, tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     change_json(tmp_path / PIN, base_fingerprint=pinned)
     with pytest.raises(PrefixFileRefused, match="64 hex digits"):
@@ -151,10 +151,10 @@ def test_an_unreadable_pin_is_refused(pinned: object, tmp_path: Path) -> None:
 
 
 def test_without_a_pin_the_shapes_are_compared(tmp_path: Path) -> None:
-    export_peft(some_prefix(tiny.base("gpt2")), tiny.base("gpt2"), tmp_path)
+    export_peft(some_prefix(tiny_models.base("gpt2")), tiny_models.base("gpt2"), tmp_path)
     (tmp_path / PIN).unlink()
     with pytest.raises(PrefixMismatch, match=r"has num_layers 3, base 'tiny-llama' needs 2"):
-        import_peft(tmp_path, tiny.base("llama"))
+        import_peft(tmp_path, tiny_models.base("llama"))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_without_a_pin_the_shapes_are_compared(tmp_path: Path) -> None:
 def test_a_config_that_does_not_fit_is_refused(
     changes: dict[str, object], error: type[Exception], match: str, tmp_path: Path
 ) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     change_json(tmp_path / CONFIG, **changes)
     with pytest.raises(error, match=match):
@@ -197,7 +197,7 @@ def test_a_config_that_does_not_fit_is_refused(
     ],
 )
 def test_a_damaged_file_is_refused(name: str, content: bytes, match: str, tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PrefixFileRefused, match=match):
@@ -224,7 +224,7 @@ ENTRY = {"dtype": "F32", "shape": [5, 128], "data_offsets": [0, 2560]}
     ],
 )
 def test_a_forged_header_is_refused(header: dict[str, object], match: str, tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     write_safetensors(tmp_path / WEIGHTS, header, bytes(2560))
     with pytest.raises(PrefixFileRefused, match=match):
@@ -233,7 +233,7 @@ def test_a_forged_header_is_refused(header: dict[str, object], match: str, tmp_p
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     body = torch.zeros(640)
     body[639] = value
@@ -243,7 +243,7 @@ def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) ->
 
 
 def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model.bin")
     with pytest.raises(PrefixFileRefused, match=r"adapter_model\.bin is a pickle.*safe_serialization=True"):
@@ -252,11 +252,11 @@ def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PrefixFileRefused, match="No such file"):
-        import_peft(tmp_path / "nowhere", tiny.base("llama"))
+        import_peft(tmp_path / "nowhere", tiny_models.base("llama"))
 
 
 def test_a_half_precision_adapter_is_read(tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     trained_by_peft("llama", tmp_path)
     wide = import_peft(tmp_path, base)
     entry = {**ENTRY, "dtype": "F16", "data_offsets": [0, 1280]}
@@ -280,7 +280,7 @@ def test_a_half_precision_adapter_is_read(tmp_path: Path) -> None:
 def test_settings_that_are_almost_right_are_refused(
     change: dict[str, object], said: str, tmp_path: Path
 ) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     export_peft(some_prefix(base), base, tmp_path)
     change_json(tmp_path / "adapter_config.json", **change)
     with pytest.raises(PrefixMismatch, match=said):
@@ -288,7 +288,7 @@ def test_settings_that_are_almost_right_are_refused(
 
 
 def test_a_folder_without_a_task_is_read(tmp_path: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     prefix = some_prefix(base)
     export_peft(prefix, base, tmp_path)
     change_json(tmp_path / "adapter_config.json", task_type=None)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, score, train
-from antefix._shapes import Shape
-from antefix._steps import run
+from antefix.training.bucketing import Shape
+from antefix.training.micro_batch import run
 from tests.sdk.reference import row_loss
-from tests.sdk.test_steps import rows_for
+from tests.sdk.training.test_micro_batch import rows_for
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from antefix_server.vault import Vault
-from tests import postgres
-from tests.vaults import new_vault
+from tests.support import postgres
+from tests.support.vaults import new_vault
 
 
 @pytest.fixture(scope="session")

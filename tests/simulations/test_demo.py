@@ -11,15 +11,15 @@ import pytest
 from antefix import Example
 from antefix.errors import AntefixError, InvalidArgument
 from antefix.receipts import LogKey, verify_receipt
-from antefix_simulations import _demo
-from antefix_simulations._data import SAMPLE, DataRefused, read_users
-from antefix_simulations._demo import LOG_KEY, RECEIPT, SETTINGS, Story, run_demo
-from antefix_simulations._terminal import aligned, printable
-from antefix_simulations.population.store import Population, Split
-from antefix_simulations.run.keeping import Keeping
-from antefix_simulations.run.settings import RunSettings
-from antefix_simulations.run.summary import Summary
-from tests import tiny
+from antefix_simulations import demo
+from antefix_simulations.common.terminal import aligned, printable
+from antefix_simulations.data.store import Population, Split
+from antefix_simulations.data.user_texts import SAMPLE, DataRefused, read_users
+from antefix_simulations.demo import LOG_KEY, RECEIPT, SETTINGS, Story, run_demo
+from antefix_simulations.report.summary import Summary
+from antefix_simulations.run.record_vault import Keeping
+from antefix_simulations.settings import RunSettings
+from tests.support import tiny_models
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ SMALL = {"num-server-rounds": 1, "steps": 1, "private-passes": 0.5, "users": 3, 
 
 def tell(out: Path, said: list[str], **changed: object) -> Story:
     settings = RunSettings.read({**SETTINGS, **SMALL, **changed})
-    return run_demo(out, settings, tiny.base("llama"), said.append)
+    return run_demo(out, settings, tiny_models.base("llama"), said.append)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_too_few_and_too_many_users_are_refused(tmp_path: Path) -> None:
 
 def test_the_pair_that_loses_most_by_a_swap_is_shown() -> None:
     rows = [[1.0, 1.1, 1.2], [1.1, 1.0, 3.0], [1.2, 2.0, 1.0]]
-    assert _demo.most_unlike(Summary(users=[{"matrix": row} for row in rows])) == [1, 2]
+    assert demo.most_unlike(Summary(users=[{"matrix": row} for row in rows])) == [1, 2]
 
 
 def test_a_prompt_that_neither_was_trained_on_is_preferred() -> None:
@@ -116,8 +116,8 @@ def test_a_prompt_that_neither_was_trained_on_is_preferred() -> None:
             return {user: Split([known], [known, new] if user == 7 else [known]) for user in pair}
 
     some: Population = Texts()  # type: ignore[assignment]
-    assert _demo.unseen_prompt(some, [7, 8]) == "new\n"
-    assert _demo.unseen_prompt(some, [8, 9]) == "known\n"
+    assert demo.unseen_prompt(some, [7, 8]) == "new\n"
+    assert demo.unseen_prompt(some, [8, 9]) == "known\n"
 
 
 def test_lines_for_a_terminal_cannot_steer_it() -> None:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from antefix._record import BODY_AT, HEADER_BYTES, signed
-from antefix._sealing import encrypt
+from antefix.crypto.aead import encrypt
 from antefix.keys import DeviceKeys
 from antefix.records import Edition, digest_of, rewrap
-from tests.sealed import Owner, some_bytes
+from antefix.records.header import BODY_AT, HEADER_BYTES, signed
+from tests.support.records import Owner, some_bytes
 
 ANN, EVE = Owner.named("ann"), Owner.named("eve")
 PAYLOAD = some_bytes("payload", 20)

@@ -9,11 +9,11 @@ it can be opened. Written once per format version: old vectors must be read fore
 import json
 from typing import Any
 
-from antefix._sealing import Secret
+from antefix.crypto.aead import Secret
 from antefix.keys import DeviceChange, DeviceKeys, DeviceList, UserKey
-from antefix_client import _linkrequest
-from antefix_client._welcome import Welcome
-from tests.sealed import some_bytes
+from antefix_client.devices import link_request
+from antefix_client.devices.welcome import Welcome
+from tests.support.records import some_bytes
 
 SEEDS = {name: some_bytes(f"{name} of the links", 64) for name in ("phone", "laptop", "tablet")}
 PHONE, LAPTOP, TABLET = map(DeviceKeys, SEEDS.values())
@@ -36,7 +36,7 @@ def vectors() -> dict[str, Any]:
     return {
         "format": 1,
         **known(),
-        "request": _linkrequest.to_bytes(LAPTOP.public).hex(),
+        "request": link_request.to_bytes(LAPTOP.public).hex(),
         "first list": first.to_bytes().hex(),
         "welcome": welcome.to_bytes(PHONE).hex(),
         "changes": [change.content.hex() for change in (laptop, tablet, removed)],

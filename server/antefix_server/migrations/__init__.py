@@ -1,1 +1,1 @@
-"""Changes of the tables, for alembic; run by `antefix_server._tables`."""
+"""Changes of the tables, for alembic; run by `antefix_server.storage.migrate`."""

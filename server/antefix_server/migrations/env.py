@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `antefix_server._tables` gives it."""
+"""Alembic's entry: runs on the connection that `antefix_server.storage.migrate` gives it."""
 
 from alembic import context
 

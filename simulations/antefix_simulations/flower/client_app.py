@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from antefix_simulations.flower.messages import result_of, task_in
 from antefix_simulations.run.cohort import Cohort
-from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.settings import RunSettings
 
 __all__ = ["app"]
 
@@ -28,7 +28,7 @@ def train(message: Message, context: Context) -> Message:
 def _cohort(out: str, said: str) -> Cohort:
     """Of this process: an actor of Ray lives as long as the run."""
     from antefix import FrozenBase
-    from antefix_simulations.population.store import Population
+    from antefix_simulations.data.store import Population
 
     settings = RunSettings.model_validate_json(said)
     base = FrozenBase.load(settings.base, device=settings.device, dtype=settings.dtype, progress=False)

@@ -10,9 +10,9 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from antefix_simulations.flower.messages import result_in, task_of
-from antefix_simulations.run.errors import WorkerFailed
-from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.run.failures import WorkerFailed
 from antefix_simulations.run.task import Result, Task
+from antefix_simulations.settings import RunSettings
 
 __all__ = ["OnGrid"]
 

@@ -16,7 +16,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Do what the run-config says; `out` is a folder below the one where Flower was started first."""
-    from antefix_server._plainly import plainly
+    from antefix_server.rounds.app_errors import plainly
 
     with plainly("antefix-sim"):
         _run(grid, dict(context.run_config))
@@ -25,10 +25,10 @@ def main(grid: Grid, context: Context) -> None:
 def _run(grid: Grid, said: dict[str, Any]) -> None:
     from antefix import FrozenBase
     from antefix_simulations.flower.grid import OnGrid
+    from antefix_simulations.report.html import write_report
+    from antefix_simulations.report.summary import summary_of
     from antefix_simulations.run.driver import Run
-    from antefix_simulations.run.report import write_report
-    from antefix_simulations.run.settings import RunSettings
-    from antefix_simulations.run.summary import summary_of
+    from antefix_simulations.settings import RunSettings
 
     out = Path(str(said.pop("out"))).resolve()
     settings = RunSettings.read(said)

@@ -19,10 +19,10 @@ from antefix import (
     score,
     train,
 )
-from antefix._examples import Row, encode
-from antefix._request import prepare
-from antefix_simulations._in_context import packed
-from antefix_simulations._weights import Pace, Weights
+from antefix.data.tokenization import Row, encode
+from antefix.generation.request import prepare
+from antefix_simulations.arms.context_prefix import packed
+from antefix_simulations.arms.weights import Pace, Weights
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.source import Texts
 from antefix_simulations.paper.weights import KINDS

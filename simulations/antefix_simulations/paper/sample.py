@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from antefix._files import write_whole
+from antefix.common.files import write_whole
 
 __all__ = ["write_sample"]
 

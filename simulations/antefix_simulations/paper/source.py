@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from antefix import Example, FrozenBase
-from antefix._examples import check_rows_fit, encode, prompt_tokens
-from antefix_simulations._data import DataRefused, cut_prompts
+from antefix.data.tokenization import check_rows_fit, encode, prompt_tokens
+from antefix_simulations.data.user_texts import DataRefused, cut_prompts
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.tasks import Item, Task, examples_of, pairs, prompt_of, read_task
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from antefix import Example
-from antefix_simulations._data import DataRefused, characters, numbered_lines, object_of
+from antefix_simulations.data.user_texts import DataRefused, characters, numbered_lines, object_of
 
 __all__ = ["Item", "Task", "examples_of", "pairs", "prompt_of", "read_task"]
 

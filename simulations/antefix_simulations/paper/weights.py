@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from antefix import FrozenBase
 from antefix.errors import InvalidArgument
-from antefix_simulations._peers import own_copy
-from antefix_simulations._weights import Weights, all_weights, lora
+from antefix_simulations.arms.peft import own_copy
+from antefix_simulations.arms.weights import Weights, all_weights, lora
 
 __all__ = ["KINDS", "adapters", "top_layers"]
 

@@ -13,14 +13,14 @@ import torch
 
 from antefix import FrozenBase
 from antefix.errors import InvalidArgument, OutOfMemory
-from antefix_simulations._ledger import Ledger
-from antefix_simulations._output import METRICS
+from antefix_simulations.common.output import METRICS
+from antefix_simulations.common.results_log import Ledger
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS, Trained
-from antefix_simulations.paper.scores import scores
+from antefix_simulations.paper.metrics import scores
+from antefix_simulations.paper.outputs import Written
 from antefix_simulations.paper.source import Source, firsts
 from antefix_simulations.paper.tasks import Item, pairs, prompt_of
-from antefix_simulations.paper.written import Written
 
 __all__ = ["Work", "trial_of"]
 

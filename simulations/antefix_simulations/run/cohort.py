@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train
-from antefix._examples import encode
-from antefix._shapes import Sizes
+from antefix.data.tokenization import encode
 from antefix.errors import AntefixError, OutOfMemory
 from antefix.rounds import Projection, Update, clipped
-from antefix_simulations._data import cut_prompts
-from antefix_simulations.population.store import Population, Split
-from antefix_simulations.population.text import alike
-from antefix_simulations.run import context
-from antefix_simulations.run.keeping import Sealer
-from antefix_simulations.run.settings import RunSettings
+from antefix.training.bucketing import Sizes
+from antefix_simulations.arms import in_context as in_context_module
+from antefix_simulations.data.store import Population, Split
+from antefix_simulations.data.text import alike
+from antefix_simulations.data.user_texts import cut_prompts
+from antefix_simulations.run.record_vault import Sealer
 from antefix_simulations.run.task import Result, Task
 from antefix_simulations.run.tuning import grid, inner_split
+from antefix_simulations.settings import RunSettings
 
 if TYPE_CHECKING:
-    from antefix_simulations.run.finetuning import Finetuning
+    from antefix_simulations.arms.finetuning import Finetuning
 
 __all__ = ["Cohort"]
 
@@ -214,7 +214,7 @@ class Cohort:
         asked, found = self._settings, dict[int, dict[str, dict[str, float]]]()
         if not asked.generate:
             return found
-        from antefix_simulations.run.writing import written
+        from antefix_simulations.arms.generation import written
 
         under = {"none": None, "shared": dict.fromkeys(users, shared), "private": own}
         for arm, prefixes in under.items():
@@ -283,13 +283,13 @@ class Cohort:
 
     def _context(self, users: dict[int, Split], shared: Prefix, task: Task, result: Result) -> None:
         """All of the user's own texts that fit, in front."""
-        losses = context.in_context(self._base, users, self._context_tokens)
+        losses = in_context_module.in_context(self._base, users, self._context_tokens)
         result.facts += [{"user": user, "context": loss} for user, loss in losses.items()]
 
     def _retrieved(self, users: dict[int, Split], shared: Prefix, task: Task, result: Result) -> None:
         """The nearest of them, in front."""
         asked = self._settings
-        losses = context.retrieved(self._base, users, self._context_tokens, asked.retrieved_texts)
+        losses = in_context_module.retrieved(self._base, users, self._context_tokens, asked.retrieved_texts)
         result.facts += [{"user": user, "retrieved": loss} for user, loss in losses.items()]
 
     def _lora(self, users: dict[int, Split], shared: Prefix, task: Task, result: Result) -> None:
@@ -307,7 +307,7 @@ class Cohort:
         result.facts += [{"user": user, kind: loss} for user, loss in losses.items()]
 
     def _finetuning(self, kind: Literal["lora", "full"]) -> Finetuning:
-        from antefix_simulations.run.finetuning import Finetuning
+        from antefix_simulations.arms.finetuning import Finetuning
 
         if self._tuned is None or self._tuned[0] != kind:
             self._tuned = kind, Finetuning(kind, self._base, self._settings)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from antefix.rounds import Update
-from antefix_simulations._output import json_lines
+from antefix_simulations.common.output import json_lines
 
 __all__ = ["add_line", "costs", "read_times", "traffic"]
 

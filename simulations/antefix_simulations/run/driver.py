@@ -23,22 +23,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from antefix import FrozenBase
-from antefix._files import write_whole
-from antefix._progress import ProgressBar
+from antefix.common.files import write_whole
+from antefix.common.progress import ProgressBar
 from antefix.errors import InvalidArgument
-from antefix_server._sharedvector import SharedVector
-from antefix_simulations._output import METRICS, json_lines
-from antefix_simulations.population.card import Card
-from antefix_simulations.population.sources import population_of
-from antefix_simulations.population.store import Population
+from antefix_server.rounds.shared_prefix import SharedVector
+from antefix_simulations.common.output import METRICS, json_lines
+from antefix_simulations.data.card import Card
+from antefix_simulations.data.sources import population_of
+from antefix_simulations.data.store import Population
 from antefix_simulations.run.cohort import Cohort
 from antefix_simulations.run.cost import add_line, traffic
-from antefix_simulations.run.keeping import Keeping
-from antefix_simulations.run.place import damaged, held, room
-from antefix_simulations.run.settings import RunSettings
-from antefix_simulations.run.sharing import Sharing
+from antefix_simulations.run.folder import damaged, held, room
+from antefix_simulations.run.record_vault import Keeping
+from antefix_simulations.run.server import Sharing
 from antefix_simulations.run.task import Result, Task
 from antefix_simulations.run.tuning import facts_of, grid, methods
+from antefix_simulations.settings import RunSettings
 
 __all__ = ["CONFIG", "TIMES", "Executor", "Here", "Run"]
 

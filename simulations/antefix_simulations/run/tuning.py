@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from antefix_simulations.population.store import Split
-from antefix_simulations.run.settings import RunSettings
+from antefix_simulations.data.store import Split
+from antefix_simulations.settings import RunSettings
 
 __all__ = ["facts_of", "grid", "inner_split", "methods"]
 

@@ -1,0 +1,282 @@
+"""`antefix init`, `remember`, `learn`, `status`, `versions`, `roll-back`, `export`, `unlock`, `forget`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from antefix.common.cli import harmless
+from antefix_client.cli.unlocking import (
+    HOME,
+    AsJson,
+    Device,
+    Dtype,
+    Folder,
+    KeyFile,
+    check_base,
+    confirm,
+    new_key,
+    opened,
+    passphrase,
+    require_outside,
+    unlock_of,
+)
+
+if TYPE_CHECKING:
+    from antefix_client.profile.unlock_slots import Unlock
+
+
+class SplitBy(StrEnum):
+    """How a file is cut into texts."""
+
+    paragraphs = "paragraphs"
+    lines = "lines"
+    json = "json"
+    whole = "whole"
+
+
+class What(StrEnum):
+    """What can be exported."""
+
+    prefix = "prefix"
+    peft = "peft"
+    record = "record"
+    texts = "texts"
+
+
+UseKeyring = Annotated[bool, typer.Option("--keyring", help="Unlock with the system's keyring.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to a command line."""
+    for command in (
+        init,
+        remember,
+        learn,
+        status,
+        versions,
+        roll_back,
+        export,
+        rescue,
+        unlock,
+        change_base,
+        forget,
+    ):
+        app.command()(command)
+
+
+def init(
+    base: Annotated[
+        str, typer.Option(envvar="ANTEFIX_BASE", help="Base: a name, a folder or a hub id.")
+    ] = "smollm2-135m-q4",
+    folder: Folder = HOME,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ANTEFIX_KEY_FILE", help="Make a key in this file and unlock with it.", show_default="ask"
+        ),
+    ] = None,
+    keyring: UseKeyring = False,
+) -> None:
+    """Make a profile. Asks for a passphrase unless a key file or the keyring unlocks it."""
+    from antefix_client import PersonalModel
+
+    folder = folder.expanduser()
+    check_base(base)
+    with PersonalModel.create(folder, base=base, unlock=_new_unlock(folder, key_file, keyring)):
+        typer.echo(f"made {folder}")
+    typer.echo("antefix: whoever loses what unlocks it loses the profile; nobody else has it", err=True)
+
+
+def remember(
+    file: Annotated[str, typer.Argument(help="File with texts, - for standard input.", show_default=False)],
+    split: Annotated[
+        SplitBy | None,
+        typer.Option(help="How the file is cut into texts.", show_default="json for .jsonl, else paragraphs"),
+    ] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="Of too many texts take the last ones.")] = False,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep texts to learn from. A text that is kept already is not kept twice."""
+    from antefix_client.cli.text_files import read_texts
+
+    chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
+    texts = read_texts(file, chosen.value, newest)
+    with opened(folder, key_file) as model:
+        count, total = model.remember(text for _, text in texts), len(model.texts())
+    _say(as_json, {"new": count, "texts": total}, f"{count:,} new texts, {total:,} in all")
+
+
+def learn(
+    seconds: Annotated[
+        float | None, typer.Option(help="Train so long at most.", show_default="as needed")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Train on so many tokens at most.", show_default="as needed")
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Take so many MB at most, about.", show_default="as needed")
+    ] = None,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Train a new version, and keep it if it predicts texts better that it was not trained on.
+
+    Interrupted with Ctrl-C, the next call goes on where it was.
+    """
+    from antefix_client import Budget
+
+    budget = Budget(seconds=seconds, tokens=tokens, memory_mb=memory)
+    with opened(folder, key_file, device, dtype) as model:
+        report = model.learn(budget=budget)
+    _say(as_json, asdict(report), str(report))
+
+
+def status(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
+    """Say what is in a profile."""
+    with opened(folder, key_file) as model:
+        found = model.status()
+    facts = {**asdict(found), "folder": str(found.folder)}
+    lines = [f"{name:12} {_shown(value)}" for name, value in facts.items()]
+    _say(as_json, facts, "\n".join(lines))
+
+
+def versions(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
+    """List what was learned; the last version that is not beside another is in use."""
+    with opened(folder, key_file) as model:
+        found = model.versions()
+    rows = [json.loads(version.model_dump_json()) for version in found]
+    lines = [
+        f"{one.number:4}  {one.made:%Y-%m-%d %H:%M}  {one.how}{f' of {one.of}' if one.of else ''}"
+        f"{'' if one.loss_after is None else f'  {one.loss_before:.2f} → {one.loss_after:.2f} nats/token'}"
+        f"{f'  (beside: {one.name})' if one.beside else ''}"
+        for one in found
+    ]
+    _say(as_json, rows, "\n".join(lines) or "nothing was learned yet")
+
+
+def roll_back(
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="Number; where two have it, with the digits that versions shows: 3-1a2b3c4d.",
+            show_default="the one before",
+        ),
+    ] = None,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Use an older version again, or choose in a conflict; it becomes the newest."""
+    with opened(folder, key_file, device) as model:
+        made = model.roll_back(version)
+    _say(as_json, json.loads(made.model_dump_json()), f"version {made.number} is version {made.of} again")
+
+
+def export(
+    path: Annotated[Path, typer.Argument(help="New file, or folder.", show_default=False)],
+    what: Annotated[
+        What, typer.Option(help="What to write; all but a record is in the clear.")
+    ] = What.prefix,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Write prefix, PEFT adapter, sealed record or texts to a new path."""
+    with opened(folder, key_file) as model:
+        typer.echo(f"wrote {model.export(path, what=what.value)}")
+    if what is not What.record:
+        typer.echo("antefix: it is in the clear", err=True)
+
+
+def rescue(
+    path: Annotated[Path, typer.Argument(help="New file.", show_default=False)],
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Save the texts of a profile that does not open any more, in the clear, as JSON lines."""
+    from antefix.common.files import require_new
+    from antefix_client import PersonalModel
+    from antefix_client.profile.export import as_lines
+    from antefix_client.profile.os_errors import write_new
+
+    require_new(path)
+    folder = folder.expanduser()
+    texts = PersonalModel.rescue(folder, unlock=unlock_of(folder, key_file))
+    write_new(path, as_lines(texts))
+    typer.echo(f"{len(texts):,} texts in {path}")
+
+
+def unlock(
+    new_key_file: Annotated[
+        Path | None, typer.Option(help="Make a key in this file and unlock with it.", show_default="ask")
+    ] = None,
+    keyring: UseKeyring = False,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Change what unlocks a profile: a new passphrase, a key file, or the keyring."""
+    new = _new_unlock(folder, new_key_file, keyring, variable="ANTEFIX_NEW_PASSPHRASE")
+    with opened(folder, key_file) as model:
+        model.change_unlock(new)
+    typer.echo("changed")
+
+
+def change_base(
+    base: Annotated[str, typer.Argument(help="A name, a folder or a hub id.", show_default=False)],
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Go over to another base. Texts stay; what was learned on the old one waits until it is back."""
+    check_base(base)
+    with opened(folder, key_file) as model:
+        model.change_base(base)
+    typer.echo("changed; learn again")
+
+
+def forget(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    folder: Folder = HOME,
+    key_file: KeyFile = None,
+) -> None:
+    """Destroy a profile: keys, texts, versions. There is no way back."""
+    with opened(folder, key_file) as model:
+        if not yes:
+            confirm(f"destroy {folder.expanduser()} with {len(model.texts()):,} texts?")
+        model.forget()
+    typer.echo("destroyed")
+
+
+def _new_unlock(
+    folder: Path, key_file: Path | None, keyring: bool, variable: str = "ANTEFIX_PASSPHRASE"
+) -> Unlock:
+    if keyring:
+        from antefix_client import Keyring
+
+        return Keyring()
+    if key_file is not None:
+        require_outside(folder, key_file)
+    # Asked for and made when it is needed: what is refused before asks nobody and leaves no key behind.
+    return lambda: passphrase(new=True, variable=variable) if key_file is None else new_key(key_file)
+
+
+def _say(as_json: bool, facts: Any, text: str) -> None:
+    typer.echo(json.dumps(facts, indent=2) if as_json else text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return harmless("; ".join(map(str, value))) or "nothing"
+    if value is None or isinstance(value, bool):
+        return {None: "none yet", False: "no", True: "yes"}[value]
+    return f"{value:,}" if isinstance(value, int) else harmless(str(value))

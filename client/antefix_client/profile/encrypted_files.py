@@ -1,0 +1,55 @@
+"""Small sealed files of a profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from antefix.crypto.aead import Secret, decrypt, encrypt
+from antefix_client.errors import ProfileDamaged
+from antefix_client.profile.lock import Lock
+from antefix_client.profile.os_errors import files
+from antefix_client.profile.safe_files import replace, shred
+
+
+class SealedFiles:
+    """Writes and reads files that open under the root key, in this profile, under their own name alone."""
+
+    def __init__(self, folder: Path, profile: bytes, root: Secret, lock: Lock) -> None:
+        """Take the root key, which whoever made it wipes, and the lock that who writes must hold."""
+        self.folder, self.profile, self.root, self.lock = folder, profile, root, lock
+
+    def write(self, name: str, content: bytes | bytearray) -> None:
+        """Replace a file whole; durable on return.
+
+        Raises:
+            ProfileClosed, ProfileInUse, ProfileFull, ProfileUnwritable.
+        """
+        self.lock.require()
+        replace(self.folder / name, encrypt(self.root.data, self.context(name), content))
+
+    def read(self, name: str) -> Secret | None:
+        """What a file holds; None where there is none.
+
+        Raises:
+            ProfileDamaged: it does not open.
+        """
+        path = self.folder / name
+        with files(path):
+            if not path.is_file():
+                return None
+            sealed = path.read_bytes()
+        found = decrypt(self.root.data, self.context(name), sealed)
+        if found is None:
+            raise ProfileDamaged(
+                f"{path} is damaged", "put it back from a backup; the other files are as they were"
+            )
+        return found
+
+    def delete(self, name: str) -> None:
+        """Overwrite and delete a file, if there is one."""
+        self.lock.require()
+        shred(self.folder / name)
+
+    def context(self, name: str) -> bytes:
+        """What a file is bound to."""
+        return b"antefix/v1/profile file\0" + self.profile + name.encode()

@@ -1,0 +1,80 @@
+"""What a user takes out of a profile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from antefix.common.files import require_new
+from antefix.data.example import Example
+from antefix.errors import InvalidArgument
+from antefix_client.profile.os_errors import files, write_new
+from antefix_client.profile.session import Holding
+
+if TYPE_CHECKING:
+    from antefix import Prefix
+    from antefix_client.inference.runtime import Wielder
+
+KINDS = ("prefix", "peft", "record", "texts")
+FILES = ("prefix", "record", "texts")
+
+
+def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
+    """Write one kind of thing to a new path.
+
+    Raises:
+        InvalidArgument: another kind, a path that is taken, or nothing learned yet.
+    """
+    require_new(path)
+    _require_kind(what, KINDS)
+    if what == "peft":
+        from antefix.peft import export_peft
+
+        prefix, base = _required(wielder), wielder.base
+        with files(path):
+            path.mkdir(parents=True, mode=0o700)
+            return export_peft(prefix, base, path)
+    write_new(path, content_of(held, wielder, what))
+    return path
+
+
+def content_of(held: Holding, wielder: Wielder, what: str) -> bytes:
+    """What a file of one kind has in it.
+
+    Raises:
+        InvalidArgument: another kind, or nothing learned yet.
+    """
+    _require_kind(what, FILES)
+    with held.changing() as profile:
+        if what == "texts":
+            return as_lines(profile.texts.values())
+        newest = profile.history.newest
+        if newest is None:
+            raise _nothing()
+        if what == "record":
+            return profile.history.record(newest)
+    return _required(wielder).to_bytes()
+
+
+def _require_kind(what: str, kinds: tuple[str, ...]) -> None:
+    if what not in kinds:
+        raise InvalidArgument(f"what is {what!r:.40}", f"use one of {', '.join(kinds)}")
+
+
+def as_lines(texts: Iterable[Example]) -> bytes:
+    """One JSON object a line."""
+    rows = [{"prompt": text.prompt, "completion": text.completion} for text in texts]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _required(wielder: Wielder) -> Prefix:
+    prefix = wielder.prefix
+    if prefix is None:
+        raise _nothing()
+    return prefix
+
+
+def _nothing() -> InvalidArgument:
+    return InvalidArgument("nothing was learned yet", "learn first, or export texts")

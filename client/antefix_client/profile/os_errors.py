@@ -1,0 +1,43 @@
+"""Where the operating system's refusals become ours."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from antefix.common.files import require_new, write_whole
+from antefix_client.errors import ProfileFull, ProfileUnwritable
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def files(path: Path) -> Iterator[None]:
+    """Translate what reading and writing `path` may raise.
+
+    Raises:
+        ProfileFull: no space.
+        ProfileUnwritable: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ProfileFull(f"no space left to write {path}; nothing was lost", "free some space") from None
+        raise ProfileUnwritable(
+            f"{path} cannot be read or written: {error.strerror}", "check the folder and its rights"
+        ) from None
+
+
+def write_new(path: Path, content: bytes, hint: str = "choose a new path") -> None:
+    """Write a file that a user named, whole or not at all, for its owner alone.
+
+    Raises:
+        InvalidArgument: it is there already.
+        ProfileFull, ProfileUnwritable.
+    """
+    require_new(path, hint)
+    with files(path):
+        write_whole(path, content)

@@ -1,0 +1,32 @@
+"""The texts of a profile that does not open any more: they need the card and the root key alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from antefix.data.example import Example
+from antefix_client.profile import unlock_slots
+from antefix_client.profile.encrypted_files import SealedFiles
+from antefix_client.profile.lock import Lock
+from antefix_client.profile.manifest import Card
+from antefix_client.profile.profile import LOCK, TEXTS
+from antefix_client.profile.text_log import TextLog
+from antefix_client.profile.unlock_slots import Unlock
+from antefix_client.profile.version_history import known_logs
+
+
+def rescue(folder: Path, unlock: Unlock) -> list[Example]:
+    """Every text that can still be read, oldest first. Private.
+
+    Raises:
+        ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged.
+    """
+    card = Card.read(folder)
+    profile = bytes.fromhex(card.profile)
+    lock = Lock(folder / LOCK)
+    try:
+        with unlock_slots.root_of(card.slots, profile, unlock) as root:
+            known = known_logs(SealedFiles(folder, profile, root, lock))
+            return list(TextLog(folder / TEXTS, profile, root).read(known).texts.values())
+    finally:
+        lock.release()

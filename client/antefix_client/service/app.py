@@ -1,0 +1,101 @@
+"""The resident service: a personal model, unlocked once, for the applications of its user on this device.
+
+It listens on a Unix socket that its user alone can open, or on loopback for who has the token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from antefix.errors import AntefixError
+from antefix.http.openai import Answer, ChatAsked, CompletionAsked
+from antefix_client.model import PersonalModel
+from antefix_client.service.http import BodyRefused, Guard, answer_of, body_of, refused
+from antefix_client.service.model_routes import Operations
+
+
+class Service:
+    """Answers for one model, in OpenAI's form and in our own. Whatever takes time runs in threads."""
+
+    def __init__(self, model: PersonalModel, more: Sequence[Route] = ()) -> None:
+        """Take an open model, which its owner closes, and routes of others."""
+        self._model, self._more = model, more
+
+    def application(self, token: str | None) -> ASGIApp:
+        """The routes; with a token, for who has it alone."""
+        routes = [
+            Route("/health", self.health),
+            Route("/v1/models", self.models),
+            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            *Operations(self._model).routes,
+            *self._more,
+        ]
+        handlers = {AntefixError: refused, BodyRefused: refused}
+        return Guard(Starlette(routes=routes, exception_handlers=handlers), token)
+
+    async def health(self, request: Request) -> Response:
+        """Whether it is there."""
+        return JSONResponse({"status": "ok"})
+
+    async def models(self, request: Request) -> Response:
+        """The one model, in OpenAI's form."""
+        one = {"id": "personal", "object": "model", "created": 0, "owned_by": "antefix"}
+        return JSONResponse({"object": "list", "data": [one]})
+
+    async def completions(self, request: Request) -> Response:
+        """What follows a prompt."""
+        return await self._answer(await body_of(request, CompletionAsked))
+
+    async def chat(self, request: Request) -> Response:
+        """The next turn of a conversation."""
+        return await self._answer(await body_of(request, ChatAsked))
+
+    async def _answer(self, asked: CompletionAsked | ChatAsked) -> Response:
+        prompt_tokens, pieces = await run_in_threadpool(self._model.pieces, asked.prompt, asked.settings)
+        answer = Answer(
+            isinstance(asked, ChatAsked), asked.model or "personal", prompt_tokens, self._word(asked)
+        )
+        if asked.stream:
+            events = _events(answer, pieces, asked.with_usage)
+            return StreamingResponse(iterate_in_threadpool(events), media_type="text/event-stream")
+        done = (await run_in_threadpool(list, pieces))[-1].result
+        if done is None:  # a running batch ends with a result
+            return answer_of(500, "the text broke off", "ask again")
+        return JSONResponse(answer.whole(done))
+
+    def _word(self, asked: CompletionAsked | ChatAsked) -> Callable[[int], str] | None:
+        """Gives texts of tokens to an answer that tells of them."""
+        if asked.settings["logprobs"] is None:
+            return None
+        from antefix.generation.detokenizer import token_text
+
+        return partial(token_text, self._model.base.tokenizer)
+
+
+def _events(answer: Answer, pieces: Iterator[Any], with_usage: bool) -> Iterator[str]:
+    """Server-sent events of one stream."""
+    first, result = True, None
+    for piece in pieces:
+        result = piece.result
+        if piece.text or piece.logprobs or first:
+            yield _event(answer.piece(piece.text, None, piece.logprobs, first=first))
+            first = False
+    yield _event(answer.piece("", "stop" if result is None else result.finish))
+    if with_usage and result is not None:
+        yield _event(answer.counts(len(result.tokens)))
+    yield "data: [DONE]\n\n"
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content)}\n\n"

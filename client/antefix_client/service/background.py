@@ -1,0 +1,176 @@
+"""What the service of a joined device does by itself: it syncs, and keeps the node for rounds running."""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from antefix.errors import AntefixError
+from antefix.wire import NodeKey
+from antefix_client.errors import DeviceRefused, NotJoined, ServerRefused
+from antefix_client.membership import Membership
+from antefix_client.remote.server_state import Member
+from antefix_client.rounds.exit_codes import BURNT
+
+_LOG = logging.getLogger("antefix.service")
+SYNC_S, _LONGEST_S = 30.0, 600.0
+_STOP_S = 10.0
+_MOST_BURNT = 3
+
+
+@dataclass
+class State:
+    """How it stands; nothing in it is private.
+
+    Attributes:
+        synced: seconds since 1970 of the last sync that went through; None for none yet.
+        problem: why the last one did not, or granted nothing that was due; empty for neither.
+        conflict: a version of another device waits for a choice.
+        refused: the server does not let this device in.
+        node: the node for rounds runs.
+        release: version of the release in use.
+    """
+
+    synced: float | None = None
+    problem: str = ""
+    conflict: bool = False
+    refused: bool = False
+    node: bool = False
+    release: int | None = None
+
+
+class Resident:
+    """One thread beside the service, and the node's process.
+
+    Attributes:
+        membership: of the service's model.
+    """
+
+    def __init__(self, membership: Membership, socket: Path | None, every_s: float = SYNC_S) -> None:
+        """Do nothing yet.
+
+        Args:
+            membership: of the service's model.
+            socket: of the service; without one there is no node.
+            every_s: seconds between two syncs.
+        """
+        self.membership, self._socket, self._every_s = membership, socket, every_s
+        self._state, self._stopping, self._now = State(), threading.Event(), threading.Event()
+        self._node: subprocess.Popen[bytes] | None = None
+        self._burnt = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def own_socket(self) -> bool:
+        """Whether the service listens on a socket of the profile, not on a port."""
+        return self._socket is not None
+
+    def start(self) -> None:
+        """Begin, where the profile is on a server or comes on one."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the node and the thread."""
+        self._stopping.set()
+        self._now.set()
+        self._thread.join(_STOP_S)
+        self._end_node()
+
+    def hurry(self) -> None:
+        """Sync now."""
+        self._now.set()
+
+    def state(self) -> dict[str, Any]:
+        """How it stands, as JSON."""
+        self._state.node = self._node is not None and self._node.poll() is None
+        return asdict(self._state)
+
+    def passport(self) -> dict[str, str]:
+        """What the node's process needs, for our own socket alone. Private.
+
+        Raises:
+            NotJoined.
+        """
+        member = self.membership.member()
+        return {
+            "server": urlsplit(member.url).netloc,
+            "authority": member.authority,
+            "token": member.token,
+            "key": member.node_key,
+        }
+
+    def _run(self) -> None:
+        wait = self._every_s
+        while not self._stopping.is_set():
+            try:
+                done = self.membership.sync()
+                version = self.membership.follow(progress=False)
+                if done.problem and done.problem != self._state.problem:
+                    _LOG.warning("granted nothing: %s", done.problem)
+                self._state = State(time.time(), done.problem, done.conflict, release=version)
+                self._tend()
+                wait = self._every_s
+            except NotJoined:
+                self._state, wait = State(), self._every_s
+                self._end_node()
+            except AntefixError as error:
+                if error.message != self._state.problem:
+                    _LOG.warning("%s", error.message)
+                refused = isinstance(error, DeviceRefused)
+                self._state = State(self._state.synced, error.message, self._state.conflict, refused)
+                if refused:
+                    self._end_node()
+                wait = min(_LONGEST_S, 2 * wait)
+            except Exception as error:  # the thread must not end in silence, whatever a server sends
+                _LOG.exception("the sync failed")
+                self._state = State(self._state.synced, f"{type(error).__name__}", self._state.conflict)
+                wait = min(_LONGEST_S, 2 * wait)
+            # Not all devices at once: after an outage they would all come back together.
+            self._now.wait(wait * random.uniform(0.8, 1.2))
+            self._now.clear()
+
+    def _tend(self) -> None:
+        """Keep the node running where the user wants it, and not where not."""
+        member = self.membership.member()
+        if not member.rounds or self._socket is None:
+            self._end_node()
+            return
+        code = None if self._node is None else self._node.poll()
+        if self._node is not None and code is None:
+            return
+        self._burnt = self._burnt + 1 if code == BURNT else 0
+        if self._burnt > _MOST_BURNT:  # each key stays in Flower's database for good
+            raise ServerRefused("Flower takes no key of this device", "start the service again")
+        self._register(member, fresh=code == BURNT)
+        command = [sys.executable, "-m", "antefix_client.rounds.node", str(self._socket)]
+        self._node = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def _register(self, member: Member, fresh: bool) -> None:
+        """Tell the server by which key the node comes; a key that is burnt gives way to a new one."""
+        device = self.membership.device
+        for again in (False, True):
+            if fresh or again or not member.node_key:
+                member = self.membership.renew_node()
+            with self.membership.remote() as remote:
+                if remote.node(NodeKey.proved(member.node, device)) is not None:
+                    return
+        raise ServerRefused("the server takes no key for rounds", "ask its operator")
+
+    def _end_node(self) -> None:
+        node, self._node = self._node, None
+        if node is None or node.poll() is not None:
+            return
+        node.terminate()
+        try:
+            node.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            node.kill()
+            node.wait()

@@ -1,0 +1,27 @@
+"""How the service listens: whoever has no token must not hold it up."""
+
+from __future__ import annotations
+
+import resource
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from antefix.http.timeouts import Impatient
+
+_MOST = 200
+_SPARED = 64  # files that the profile, the base and the system need
+
+
+def settled(application: ASGIApp) -> uvicorn.Config:
+    """Few connections at a time, none of which waits long for a request's head."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST if files == resource.RLIM_INFINITY else max(8, min(_MOST, files - _SPARED))
+    return uvicorn.Config(
+        application,
+        http=Impatient,
+        limit_concurrency=most,
+        log_level="warning",
+        access_log=False,
+        ws="none",
+    )

@@ -1,0 +1,150 @@
+"""The operations of a personal model, for programs on the same device that talk to the service."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, Literal, cast
+
+from anyio import CapacityLimiter, to_thread
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from antefix.data.example import Example
+from antefix.records.header import RECORD_LIMIT
+from antefix_client.learning.budget import Budget
+from antefix_client.model import PersonalModel
+from antefix_client.profile.version_history import Version
+from antefix_client.service.http import body_of, content_of
+
+API = "/antefix/v1"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class _Text(_Body):
+    completion: str
+    prompt: str = ""
+
+
+class _Texts(_Body):
+    texts: list[str | _Text]
+
+
+class _Numbers(_Body):
+    numbers: list[int]
+
+
+class _Number(_Body):
+    number: int | str | None = None
+
+
+class Operations:
+    """What `PersonalModel` does, as routes. Whatever takes time runs in threads."""
+
+    def __init__(self, model: PersonalModel) -> None:
+        """Take an open model; its owner closes it."""
+        self._model = model
+        # One thread of its own: whoever waits to learn must not take those that answer everybody else.
+        self._learning = CapacityLimiter(1)
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of them; who reads has GET, who changes something has POST."""
+        reading = (self.status, self.versions, self.texts, self.export)
+        changing = (
+            self.remember,
+            self.remove_texts,
+            self.learn,
+            self.score,
+            self.roll_back,
+            self.receive,
+            self.forget,
+        )
+        return [
+            *(Route(f"{API}/{one.__name__}", one) for one in reading),
+            *(Route(f"{API}/{one.__name__}", one, methods=["POST"]) for one in changing),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        """The profile at a glance."""
+        found = asdict(await run_in_threadpool(self._model.status))
+        return JSONResponse({**found, "folder": str(found["folder"])})
+
+    async def versions(self, request: Request) -> Response:
+        """What was learned."""
+        found = await run_in_threadpool(self._model.versions)
+        return JSONResponse([_facts(one) for one in found])
+
+    async def texts(self, request: Request) -> Response:
+        """What is remembered, by number."""
+        found = await run_in_threadpool(self._model.texts)
+        rows = [
+            {"number": number, "prompt": text.prompt, "completion": text.completion}
+            for number, text in found.items()
+        ]
+        return JSONResponse(rows)
+
+    async def export(self, request: Request) -> Response:
+        """A prefix, the sealed record of the version in use, or the texts: `?what=`."""
+        what = cast(Literal["prefix"], request.query_params.get("what", "prefix"))
+        content = await run_in_threadpool(self._model.exported, what)
+        return Response(content, media_type="application/octet-stream")
+
+    async def remember(self, request: Request) -> Response:
+        """Keep texts."""
+        asked = await body_of(request, _Texts)
+        return JSONResponse({"new": await run_in_threadpool(self._model.remember, _examples(asked))})
+
+    async def remove_texts(self, request: Request) -> Response:
+        """Forget some texts."""
+        asked = await body_of(request, _Numbers)
+        return JSONResponse({"removed": await run_in_threadpool(self._model.remove_texts, asked.numbers)})
+
+    async def learn(self, request: Request) -> Response:
+        """Train a new version; answers when it is done."""
+        asked = await body_of(request, Budget)
+        report = await to_thread.run_sync(
+            lambda: self._model.learn(budget=asked, progress=False), limiter=self._learning
+        )
+        return JSONResponse({**_finite(asdict(report)), "said": str(report)})
+
+    async def score(self, request: Request) -> Response:
+        """How well texts are predicted."""
+        asked = await body_of(request, _Texts)
+        found = await run_in_threadpool(self._model.score, _examples(asked))
+        return JSONResponse({"nats_per_token": found})
+
+    async def roll_back(self, request: Request) -> Response:
+        """Use an older version again."""
+        asked = await body_of(request, _Number)
+        return JSONResponse(_facts(await run_in_threadpool(self._model.roll_back, asked.number)))
+
+    async def receive(self, request: Request) -> Response:
+        """Keep a version of another device; the body is its sealed record."""
+        record = await content_of(request, RECORD_LIMIT, "no record is as large")
+        return JSONResponse(_facts(await run_in_threadpool(self._model.receive, record)))
+
+    async def forget(self, request: Request) -> Response:
+        """Destroy the profile; from then on there is nothing to answer with."""
+        await body_of(request, _Body)
+        await run_in_threadpool(self._model.forget)
+        return JSONResponse({"forgotten": True})
+
+
+def _facts(version: Version) -> Any:
+    return json.loads(version.model_dump_json())
+
+
+def _examples(asked: _Texts) -> list[str | Example]:
+    return [one if isinstance(one, str) else Example(one.completion, one.prompt) for one in asked.texts]
+
+
+def _finite(facts: dict[str, Any]) -> dict[str, Any]:
+    """NaN is no JSON."""
+    return {name: None if value != value else value for name, value in facts.items()}

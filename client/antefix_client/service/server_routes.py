@@ -1,0 +1,109 @@
+"""Routes of the service about the server: how it stands, sync now, rounds; and the node's passport."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from antefix_client.granting import Granting
+from antefix_client.rounds.round_request import MOST_BYTES, RoundAsked
+from antefix_client.service.background import Resident
+from antefix_client.service.http import body_of, content_of
+from antefix_client.service.model_routes import API
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class _TakePart(_Asked):
+    take_part: bool
+
+
+class _Grant(_Asked):
+    hours: float = 12.0
+    keep: bool = False
+
+
+class _Revoke(_Asked):
+    id: str | None = None
+
+
+class ServerRoutes:
+    """What concerns the server, for programs on this device."""
+
+    def __init__(self, resident: Resident) -> None:
+        """Take what syncs; the passport is given over our own socket alone, which nobody else can open."""
+        self._membership, self._resident = resident.membership, resident
+        self._granting = Granting(resident.membership.model)
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of them."""
+        found = [
+            Route(f"{API}/server", self.server),
+            Route(f"{API}/sync", self.sync, methods=["POST"]),
+            Route(f"{API}/rounds", self.rounds, methods=["POST"]),
+            Route(f"{API}/grants", self.grants),
+            Route(f"{API}/grant", self.grant, methods=["POST"]),
+            Route(f"{API}/revoke", self.revoke, methods=["POST"]),
+        ]
+        if not self._resident.own_socket:
+            return found
+        own = [
+            Route(f"{API}/passport", self.passport),
+            Route(f"{API}/round", self.round, methods=["POST"]),
+        ]
+        return [*found, *own]
+
+    async def server(self, request: Request) -> Response:
+        """Where the profile is, and how the last sync went."""
+        place = await run_in_threadpool(lambda: self._membership.place)
+        known = None if place is None else asdict(place)
+        return JSONResponse({"place": known, **self._resident.state()})
+
+    async def sync(self, request: Request) -> Response:
+        """Sync now."""
+        await body_of(request, _Asked)
+        done = await run_in_threadpool(self._membership.sync)
+        self._resident.hurry()
+        return JSONResponse(asdict(done))
+
+    async def rounds(self, request: Request) -> Response:
+        """Take part in rounds from now on, or not."""
+        asked = await body_of(request, _TakePart)
+        place = await run_in_threadpool(self._membership.take_part, asked.take_part)
+        self._resident.hurry()
+        return JSONResponse(asdict(place))
+
+    async def grants(self, request: Request) -> Response:
+        """What the server may use, and whether new versions are granted, too."""
+        found = await run_in_threadpool(self._granting.listed)
+        keeping = await run_in_threadpool(lambda: self._granting.keeping)
+        return JSONResponse({"grants": [asdict(one) for one in found], "keeping": keeping})
+
+    async def grant(self, request: Request) -> Response:
+        """Let the server use the version in use."""
+        asked = await body_of(request, _Grant)
+        found = await run_in_threadpool(lambda: self._granting.grant(hours=asked.hours, keep=asked.keep))
+        return JSONResponse(asdict(found))
+
+    async def revoke(self, request: Request) -> Response:
+        """Take a grant back, or all of them."""
+        asked = await body_of(request, _Revoke)
+        return JSONResponse({"revoked": await run_in_threadpool(self._granting.revoke, asked.id)})
+
+    async def round(self, request: Request) -> Response:
+        """The sealed update of a round, for the node."""
+        asked = RoundAsked.from_bytes(await content_of(request, MOST_BYTES))
+        sealed = await run_in_threadpool(self._membership.round, asked)
+        return Response(sealed, media_type="application/octet-stream")
+
+    async def passport(self, request: Request) -> Response:
+        """What the node's process needs."""
+        return JSONResponse(await run_in_threadpool(self._resident.passport))

@@ -1,0 +1,70 @@
+"""What the command lines share: an error of ours is two lines and an exit code, never a traceback.
+
+Needs the extra `cli`; imported by the commands alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from antefix.common.extras import NOT_INSTALLED, missing
+
+
+class Translating(TyperGroup):
+    """The one place where an error of ours becomes two lines.
+
+    Exit codes: 1 refused, 2 a library is not installed, 130 interrupted.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        name = ctx.find_root().info_name
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say(name, "interrupted")
+            raise typer.Exit(130) from None
+        except ModuleNotFoundError as error:
+            said = missing(str(name), error)
+            if said is None:
+                raise
+            say(name, said)
+            raise typer.Exit(NOT_INSTALLED) from None
+        except Exception as error:
+            errors = sys.modules.get("antefix.errors")  # where it is not imported, nothing of it was raised
+            if errors is None or not isinstance(error, errors.AntefixError):
+                raise
+            say(name, f"error: {error.message}")
+            if error.hint:
+                say(name, f"hint: {error.hint}")
+            raise typer.Exit(1) from None
+
+
+def application(name: str, about: str, *, completion: bool = False) -> typer.Typer:
+    """A command with the house's settings; `completion` offers to install the shell's completion."""
+    return typer.Typer(
+        name=name,
+        cls=Translating,
+        help=about,
+        no_args_is_help=True,
+        add_completion=completion,
+        pretty_exceptions_enable=False,
+    )
+
+
+def say(name: str | None, line: str) -> None:
+    """A line on stderr."""
+    typer.echo(harmless(f"{name}: {line}"), err=True)
+
+
+def harmless(text: str) -> str:
+    """Without control characters: names of files, and what a model writes, may hold what a terminal obeys."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" and one not in "\n\t" else one
+        for one in text
+    )

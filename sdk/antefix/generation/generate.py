@@ -1,0 +1,142 @@
+"""Generates texts for many users at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Never
+
+import torch
+from torch import Tensor
+
+from antefix.common.malloc import large_blocks_kept
+from antefix.common.progress import ProgressBar
+from antefix.common.validation import refuse_unknown, require
+from antefix.errors import InvalidArgument, OutOfMemory
+from antefix.generation.beam_search import like, search
+from antefix.generation.request import Generated, GenerationRequest, Prepared, Size, prepare
+from antefix.generation.running_batch import RunningBatch
+from antefix.model.frozen_base import FrozenBase
+
+Done = Callable[[int, str, Generated | None], None]
+
+
+def generate(
+    base: FrozenBase,
+    requests: Sequence[GenerationRequest],
+    *,
+    max_rows: int = 64,
+    exact: bool = False,
+    on_token: Callable[[int, str], None] | None = None,
+    progress: bool = False,
+    **unknown: Never,
+) -> list[Generated]:
+    """Generate a text for each request, many at a time, each under its own prefix or none.
+
+    Args:
+        base: the frozen base.
+        requests: what to generate, for any users.
+        max_rows: rows that run together. A row costs `2 * layers * kv_heads * head_dim` numbers per
+            position (46 KB in SmolLM2), reserved for the longest request.
+        exact: promise that tokens and logits are a function of a request, `max_rows`, the machine and the
+            library versions alone, bit for bit: not of the other requests. Always computes `max_rows`
+            rows, so it is slow for few requests.
+        on_token: called with a request's number and its next piece of text, as soon as there is one. The
+            pieces of a request add up to its text. A beam search gives one piece at its end.
+        progress: show a bar on stderr.
+        **unknown: refused; here so that the error can name the keyword.
+
+    Returns:
+        One result per request, in their order.
+
+    Raises:
+        InvalidArgument, PrefixMismatch, TextTooLong: before anything is generated.
+        OutOfMemory: of the device.
+    """
+    refuse_unknown("generate", unknown)
+    require(base, FrozenBase, "base")
+    if isinstance(requests, GenerationRequest):
+        raise InvalidArgument("requests is one GenerationRequest", "put it in a list")
+    require(requests, Iterable, "requests", "give a list of GenerationRequest(prompt=…, prefix=…)")
+    require(max_rows, int, "max_rows")
+    if max_rows < 1:
+        raise InvalidArgument(f"max_rows is {max_rows}", "use 1 or more")
+    if max_rows > 2**31:
+        raise InvalidArgument("max_rows is above 2,147,483,648", "use as many as there is memory for")
+    prepared = [prepare(base, request, f"request {n}") for n, request in enumerate(requests)]
+    results: dict[int, Generated] = {}
+    with ProgressBar(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:
+
+        def done(number: int, text: str, result: Generated | None) -> None:
+            if text and on_token is not None:
+                on_token(number, text)
+            if result is not None:
+                results[number] = result
+                bar.update()
+
+        with large_blocks_kept(), _memory_of(base, max_rows):
+            run(base, prepared, max_rows, exact, done, streaming=on_token is not None)
+    return [results[number] for number in range(len(prepared))]
+
+
+@contextmanager
+def _memory_of(base: FrozenBase, rows: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemory(
+            f"{base.device} has no memory left for {rows} rows at once", "use a lower max_rows"
+        ) from None
+
+
+def run(
+    base: FrozenBase,
+    prepared: Sequence[Prepared],
+    max_rows: int,
+    exact: bool,
+    done: Done,
+    *,
+    streaming: bool = False,
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> None:
+    """Run all requests; `done` gets number, piece of text, and the result with the last piece.
+
+    `watch` gets number and logits of every token, for tests.
+    """
+    groups: dict[Size | None, list[int]] = {}
+    for number, one in enumerate(prepared):
+        if one.request.num_beams == 1:
+            groups.setdefault(one.size.rounded if exact else None, []).append(number)
+    _search_all(base, prepared, 1 if exact else max_rows, done)
+    for numbers in groups.values():
+        size = Size(0)
+        for number in numbers:
+            size = size.joined(prepared[number].size)
+        rows = max_rows if exact else min(max_rows, len(numbers))
+        batch = RunningBatch(base, rows, size, exact=exact, streaming=streaming)
+        tickets: dict[int, int] = {}
+        if watch is not None:
+            batch.watch = lambda ticket, logits, of=tickets: watch(of[ticket], logits)
+        waiting = deque(numbers)
+        while waiting or batch.busy:
+            while waiting and batch.free:
+                number = waiting.popleft()
+                tickets[batch.join(prepared[number])] = number
+            for piece in batch.step():
+                done(tickets[piece.ticket], piece.text, piece.result)
+
+
+def _search_all(base: FrozenBase, prepared: Sequence[Prepared], max_rows: int, done: Done) -> None:
+    """All beam searches among the requests, those together that are alike; a hypothesis is a row."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, one in enumerate(prepared):
+        if one.request.num_beams > 1:
+            groups.setdefault(like(base, one), []).append(number)
+    for numbers in groups.values():
+        numbers.sort(key=lambda number: len(prepared[number].inputs))
+        each = max(1, max_rows // prepared[numbers[0]].request.num_beams)
+        for at in range(0, len(numbers), each):
+            some = numbers[at : at + each]
+            for number, result in zip(some, search(base, [prepared[one] for one in some]), strict=True):
+                done(number, result.text, result)

@@ -1,0 +1,268 @@
+"""The running batch: rows that generate together, each with its own prefix and settings."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from antefix.attention.kv_cache import Arena
+from antefix.errors import InvalidArgument
+from antefix.generation.detokenizer import TextStream
+from antefix.generation.forward import decode
+from antefix.generation.prefill import Shape, capacity_for, read_in, shape_of
+from antefix.generation.request import Finish, Generated, Prepared, Size, TokenLogprob, banned_tokens
+from antefix.generation.sampling import choose, logprob_of, sampler_of
+from antefix.model.frozen_base import FrozenBase
+
+_PACK_TOKENS = 2048  # of one prefill, padding between the rows included
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step gave one row.
+
+    Attributes:
+        ticket: what `join` returned.
+        text: what can be shown now; may be empty.
+        result: of a row that is done.
+        logprobs: of the token of this step, if the row asked for it; its text may come later.
+        finite: whether the numbers are that chose this step's token; else the token means nothing.
+    """
+
+    ticket: int
+    text: str
+    result: Generated | None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finite: bool = True
+
+
+class RunningBatch:
+    """Rows join at any time, and leave when they are done; their slots are zeroed and used again.
+
+    In `exact` mode every decoding step has the same shape, whoever is there: `rows` rows, dummies where
+    nobody is, all looking at the same number of slots. Then a row's bits depend on that row alone. All
+    requests of an exact batch have the same rounded size, which belongs to the shape.
+
+    Attributes:
+        watch: called with ticket and logits [vocabulary] of every token, for tests.
+    """
+
+    def __init__(
+        self, base: FrozenBase, rows: int, size: Size, *, exact: bool = False, streaming: bool = True
+    ) -> None:
+        """Make room for `rows` rows of `size`; unless exact, longer ones make it grow.
+
+        Args:
+            base: the frozen base.
+            rows: rows at most.
+            size: expected; rounded up to powers of two if exact.
+            exact: see above.
+            streaming: give text as it comes; else only with the result.
+        """
+        self.watch: Callable[[int, Tensor], None] | None = None
+        self._base, self._exact, self._streaming = base, exact, streaming
+        self._size = size.rounded if exact else size
+        try:
+            self._arena = Arena(base, rows, capacity_for(self._size))
+        except (RuntimeError, TypeError) as error:  # no memory, and sizes beyond 64 bits, in torch's words
+            raise InvalidArgument(
+                f"there is no memory for {rows} rows of {self._size.decoder} positions",
+                "use a smaller max_rows",
+            ) from error
+        self._rows: list[_Row | None] = [None] * rows
+        self._waiting: deque[_Row] = deque()
+        self._tickets = 0
+        self._banned = banned_tokens(base)
+
+    @property
+    def free(self) -> int:
+        """Rows that can join now."""
+        return self._rows.count(None) - len(self._waiting)
+
+    @property
+    def capacity(self) -> Size:
+        """Positions of a row that memory is held for."""
+        kinds = self._arena.capacity
+        return Size(max(kinds.values()))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self._waiting) or any(self._rows)
+
+    def join(self, prepared: Prepared) -> int:
+        """Let a row in; return the ticket that its pieces will carry.
+
+        Raises:
+            InvalidArgument: no row is free, it wants a beam search, or an exact batch is for another size.
+        """
+        if self.free < 1:
+            raise InvalidArgument(f"all {len(self._rows)} rows are taken", "step until one is free")
+        if prepared.request.num_beams > 1:
+            raise InvalidArgument("a beam search cannot join a running batch", "use generate()")
+        if self._exact and prepared.size.rounded != self._size:
+            raise InvalidArgument(
+                f"an exact batch of size {self._size} cannot take a request of {prepared.size.rounded}",
+                "keep one batch per rounded size",
+            )
+        self._tickets += 1
+        live = self._streaming or bool(prepared.request.stop)
+        self._waiting.append(_Row(self._base, self._tickets, prepared, live))
+        return self._tickets
+
+    def cancel(self, ticket: int) -> bool:
+        """Let a row go before its end; what it computed is zeroed. False where it is not there any more."""
+        for row in self._waiting:
+            if row.ticket == ticket:
+                self._waiting.remove(row)
+                return True
+        for slot, one in enumerate(self._rows):
+            if one is not None and one.ticket == ticket:
+                self._rows[slot] = None
+                self._arena.clear(slot)
+                if not self._exact:
+                    self._close_gaps()
+                return True
+        return False
+
+    @torch.no_grad()
+    def step(self) -> list[Piece]:
+        """One forward pass: rows that wait are read in first; else every row gets its next token."""
+        if self._waiting:
+            return self._read_in(self._next_pack())
+        return self._go_on()
+
+    def _next_pack(self) -> list[_Row]:
+        """Rows to read in together."""
+        pack = [self._waiting.popleft()]
+        if self._exact:
+            shape = self._shape(pack[0])
+            mates = [row for row in self._waiting if shape is not None and self._shape(row) == shape]
+            pack += mates[: shape.rows - 1 if shape is not None else 0]
+            self._waiting = deque(row for row in self._waiting if row not in pack)
+            return pack
+        longest = pack[0].tokens_to_read
+        while self._waiting:
+            longest = max(longest, self._waiting[0].tokens_to_read)
+            if longest * (len(pack) + 1) > _PACK_TOKENS:
+                break
+            pack.append(self._waiting.popleft())
+        return pack
+
+    def _shape(self, row: _Row) -> Shape | None:
+        return shape_of(self._base, self._arena, row.prepared, len(self._rows)) if self._exact else None
+
+    def _read_in(self, pack: list[_Row]) -> list[Piece]:
+        slots = []
+        for row in pack:
+            self._make_room(row.prepared.size)
+            slots.append(self._rows.index(None))
+            self._rows[slots[-1]] = row
+        prepared = [row.prepared for row in pack]
+        hidden = read_in(self._base, self._arena, slots, prepared, self._shape(pack[0]))
+        return self._take(hidden, slots)
+
+    def _go_on(self) -> list[Piece]:
+        last = max((n for n, row in enumerate(self._rows) if row is not None), default=-1)
+        if last < 0:
+            return []
+        rows = self._rows if self._exact else self._rows[: last + 1]
+        tokens = [0 if row is None else row.tokens[-1] for row in rows]
+        lengths = [None if row is None else row.filled for row in rows]
+        hidden = decode(self._base, self._arena, tokens, lengths, self._used(lengths))
+        return self._take(hidden, range(len(rows)))
+
+    def _used(self, lengths: Sequence[Size | None]) -> Size:
+        """Slots that a decoding step looks at."""
+        if self._exact:
+            return self._size
+        longest = Size(0)
+        for filled in lengths:
+            longest = longest if filled is None else longest.joined(filled)
+        return Size(longest.decoder + 1, longest.cross)
+
+    def _take(self, hidden: Tensor, slots: Sequence[int]) -> list[Piece]:
+        """Choose the next token of each row from `hidden` [slots, hidden]; rows that are done leave."""
+        finite = hidden.isfinite().all(-1).tolist()
+        logits = self._base.head.logits(hidden).float()  # of dummies too, for the shape is part of the bits
+        rows = [(slot, row, n) for n, slot in enumerate(slots) if (row := self._rows[slot]) is not None]
+        if self._banned:
+            logits[:, self._banned] = float("-inf")
+        if len(rows) < len(logits):
+            logits = logits[[n for _, _, n in rows]]
+        tokens = choose(logits, [row.sampler for _, row, _ in rows])
+        pieces = []
+        for (slot, row, n), token, asked in zip(rows, tokens, logits, strict=True):
+            if self.watch is not None:
+                self.watch(row.ticket, asked.clone())
+            pieces.append(replace(row.take(token, asked), finite=finite[n]))
+            if pieces[-1].result is not None:
+                self._rows[slot] = None
+                self._arena.clear(slot)
+        if not self._exact:
+            self._close_gaps()
+        return pieces
+
+    def _close_gaps(self) -> None:
+        """Move the last rows into the gaps, so that a step computes no dummies."""
+        count = sum(row is not None for row in self._rows)
+        for gap in range(count):
+            if self._rows[gap] is None:
+                last = max(n for n, row in enumerate(self._rows) if row is not None)
+                self._arena.move(last, gap)
+                self._rows[gap], self._rows[last] = self._rows[last], None
+
+    def _make_room(self, size: Size) -> None:
+        for kind, positions in capacity_for(size).items():
+            if positions > self._arena.capacity[kind]:
+                self._arena.grow(kind, positions)
+
+
+class _Row:
+    """One request on its way."""
+
+    def __init__(self, base: FrozenBase, ticket: int, prepared: Prepared, live: bool) -> None:
+        self.ticket, self.prepared, self._live = ticket, prepared, live
+        self.sampler = sampler_of(prepared.request)
+        self.tokens: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._text = TextStream(base.tokenizer, prepared.request.stop)
+
+    @property
+    def tokens_to_read(self) -> int:
+        return max(len(self.prepared.inputs), len(self.prepared.source))
+
+    @property
+    def filled(self) -> Size:
+        """Positions in the arena; those of the last token come with the next step."""
+        decoder = self.prepared.length + len(self.prepared.inputs) + len(self.tokens) - 1
+        return Size(decoder, self.prepared.size.cross)
+
+    def take(self, token: int, logits: Tensor) -> Piece:
+        """Add one token, chosen by logits [vocabulary]; the piece has the result if it is the last one."""
+        if token in self.prepared.ends:
+            return self._done("", "end", ())
+        self.tokens.append(token)
+        count, here = self.prepared.request.logprobs, tuple[TokenLogprob, ...]()
+        if count is not None:
+            here = (logprob_of(logits, token, count),)
+            self._logprobs += here
+        text = self._text.push(token) if self._live else ""
+        if self._text.stopped:
+            return self._done(text, "stop", here)
+        if len(self.tokens) == self.prepared.request.max_new_tokens:
+            return self._done(text, "length", here)
+        return Piece(self.ticket, text, None, here)
+
+    def _done(self, text: str, finish: Finish, here: tuple[TokenLogprob, ...]) -> Piece:
+        if not self._live:
+            for token in self.tokens:
+                self._text.push(token)
+        text += self._text.finish()
+        finish = "stop" if self._text.stopped else finish
+        result = Generated(self._text.text, tuple(self.tokens), finish, tuple(self._logprobs))
+        return Piece(self.ticket, text, result, here)

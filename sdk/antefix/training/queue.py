@@ -1,0 +1,94 @@
+"""Which waiting rows run next, packed into micro-batches of constant size.
+
+Users are not in lock-step, so rows of many users wait at any time and micro-batches run full. What runs
+beside a row never matters to it, so any order is right; this one is first come, first fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from antefix.model.frozen_base import FrozenBase
+from antefix.training.bucketing import Shape, Sizes, first_fit
+from antefix.training.config import TrainingPlan
+from antefix.training.user_state import Job
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that run together."""
+
+    shape: Shape
+    jobs: list[Job]
+
+
+class RowQueue(Protocol):
+    """Holds waiting rows and hands out micro-batches."""
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Take the rows of one user's next step or evaluation."""
+        ...
+
+    def pop(self) -> MicroBatch | None:
+        """The next micro-batch; None when no row waits."""
+        ...
+
+
+def row_queue(base: FrozenBase, plan: TrainingPlan) -> RowQueue:
+    """The queue that the plan asks for."""
+    sizes = Sizes.of(base, plan.micro_batch_tokens)
+    return AloneQueue(sizes) if plan.batching == "alone" else StackedQueue(sizes)
+
+
+class StackedQueue:
+    """Rows of all users in micro-batches of constant size."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        """Take the sizes of micro-batches."""
+        self._sizes = sizes
+        self._waiting: dict[tuple[bool, Shape], list[Job]] = {}
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Put each row with those of its size class."""
+        for job in jobs:
+            key = (job.weight is None, self._sizes.shape_for(job.row))
+            self._waiting.setdefault(key, []).append(job)
+
+    def pop(self) -> MicroBatch | None:
+        """The fullest size class, oldest rows first."""
+        if not self._waiting:
+            return None
+        key = max(self._waiting, key=lambda k: sum(job.row.tokens for job in self._waiting[k]) / k[1].tokens)
+        chosen, left = first_fit([job.row for job in self._waiting[key]], key[1])
+        jobs = self._waiting.pop(key)
+        if left:
+            self._waiting[key] = [jobs[i] for i in left]
+        return MicroBatch(key[1], [jobs[i] for i in chosen])
+
+
+class AloneQueue:
+    """Rows of one user's step by themselves, in micro-batches of just their size.
+
+    The shape depends on that user's own rows alone, which keeps the promise without dummies.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        """Take the largest sizes of micro-batches."""
+        self._sizes = sizes
+        self._ready: list[MicroBatch] = []
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Cut one user's rows into micro-batches."""
+        left = list(jobs)
+        while left:
+            most = self._sizes.shape_for(left[0].row)
+            chosen, rest = first_fit([job.row for job in left], most)
+            group = [left[i] for i in chosen]
+            self._ready.append(MicroBatch(self._sizes.shape_around([job.row for job in group]), group))
+            left = [left[i] for i in rest]
+
+    def pop(self) -> MicroBatch | None:
+        """The oldest."""
+        return self._ready.pop(0) if self._ready else None

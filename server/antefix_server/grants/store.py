@@ -1,0 +1,122 @@
+"""Grants of a user as they are kept: facts under its shred key, so that a removal leaves none."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from antefix.grants import Grant
+from antefix.wire import Signed
+from antefix_server.vault import user_facts
+from antefix_server.vault.envelope import Owner
+from antefix_server.vault.user_facts import Fact, Kind
+
+_MOST = 256
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A grant that the server has, or had.
+
+    Attributes:
+        grant: as its device signed it; None of one that was revoked, whose sealed key is gone.
+        id: 16 bytes.
+        until: seconds since 1970.
+    """
+
+    grant: Grant | None
+    id: bytes
+    until: int
+
+
+def keep(connection: Connection, owner: Owner, signed: Signed, grant: Grant, now: float) -> bool:
+    """Keep a grant in place of others for its prefix; False if it was revoked, or there are too many."""
+    rows = user_facts.of(connection, owner, Kind.GRANT)
+    left = 0
+    for row in rows:
+        said = user_facts.opened(owner, row)
+        if said["id"] == grant.id:
+            return bool(said["body"])
+        replaced = bool(said["body"]) and said["prefix"] == grant.prefix
+        if said["until"] <= now or (replaced and not _of_the_same_record(said, grant)):
+            user_facts.drop(connection, row)
+            continue
+        if replaced:
+            # Its id stays: sent once more after a revocation, it would open what was revoked.
+            _forget(connection, owner, row)
+        left += 1
+    if left >= _MOST:
+        return False
+    content = {
+        "id": grant.id,
+        "prefix": grant.prefix,
+        "until": grant.until,
+        "body": signed.body,
+        "signature": signed.signature,
+    }
+    user_facts.add(connection, owner, Kind.GRANT, _mark(owner, grant.id), content)
+    return True
+
+
+def read(owner: Owner, rows: Iterable[Fact]) -> list[Kept]:
+    """What rows say."""
+    return [_kept(user_facts.opened(owner, row)) for row in rows]
+
+
+def revoked(connection: Connection, owner: Owner, id: bytes) -> bool:
+    """Forget the sealed key of a grant, and remember its id while it could be sent again; counted."""
+    row: Fact | None = user_facts.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
+    if row is None:
+        return False
+    _forget(connection, owner, row)
+    _count(connection, owner)
+    return True
+
+
+def all_revoked(connection: Connection, owner: Owner) -> int:
+    """The same of all of them, counted as one revocation even where there was none; so many there were."""
+    rows = [
+        row for row in user_facts.of(connection, owner, Kind.GRANT) if user_facts.opened(owner, row)["body"]
+    ]
+    for row in rows:
+        _forget(connection, owner, row)
+    _count(connection, owner)
+    return len(rows)
+
+
+def revocations(connection: Connection, owner: Owner) -> int:
+    """How often something was revoked. It only grows, while the user is there."""
+    rows = user_facts.of(connection, owner, Kind.REVOCATIONS)
+    return int(user_facts.opened(owner, rows[0])["count"]) if rows else 0
+
+
+def _count(connection: Connection, owner: Owner) -> None:
+    content = {"count": revocations(connection, owner) + 1}
+    rows = user_facts.of(connection, owner, Kind.REVOCATIONS)
+    if rows:
+        user_facts.change(connection, owner, rows[0], content)
+    else:
+        mark = hmac.digest(owner.key.data, b"antefix/v1/registry revocations\0", "sha256")
+        user_facts.add(connection, owner, Kind.REVOCATIONS, mark, content)
+
+
+def _forget(connection: Connection, owner: Owner, row: Fact) -> None:
+    user_facts.change(connection, owner, row, {**user_facts.opened(owner, row), "body": "", "signature": ""})
+
+
+def _of_the_same_record(said: dict[str, Any], grant: Grant) -> bool:
+    """One for another version cannot come back: what it is for is not stored any more."""
+    return Grant.model_validate_json(said["body"]).record == grant.record
+
+
+def _kept(said: dict[str, Any]) -> Kept:
+    grant = Grant.model_validate_json(said["body"]) if said["body"] else None
+    return Kept(grant, bytes.fromhex(said["id"]), said["until"])
+
+
+def _mark(owner: Owner, id: str) -> bytes:
+    return hmac.digest(owner.key.data, b"antefix/v1/registry grant\0" + id.encode(), "sha256")

@@ -1,0 +1,84 @@
+"""How much of a request the gateway takes, and for how long, before anything else looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from antefix_server.http.responses import Refusal
+
+
+class Bounded:
+    """Lets bodies through that say their length, are no longer than allowed, and come in time.
+
+    Frameworks read a JSON body whole before they ask who sends it, and a chunked one without end.
+    """
+
+    def __init__(self, app: ASGIApp, most: Callable[[str], int], streamed: str, seconds: float) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            most: bytes of a body, by path.
+            streamed: beginning of the paths whose bodies need not say their length.
+            seconds: for a body to come in.
+        """
+        self._app, self._most, self._streamed, self._seconds = app, most, streamed, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse what says too much, and count what comes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refused(scope["method"], scope["path"], Headers(scope=scope))
+        if refusal is not None:
+            await refusal.response(scope["path"])(scope, receive, send)
+            return
+        counted = _Counted(receive, self._most(scope["path"]), self._seconds)
+        await self._app(scope, counted, send)
+
+    def _refused(self, method: str, path: str, headers: Headers) -> Refusal | None:
+        most, said = self._most(path), headers.get("content-length")
+        if "transfer-encoding" in headers and said is not None:
+            return Refusal(400, "a body that says its length twice")  # two readers would see two requests
+        if said is not None and not (said.isascii() and said.isdigit() and len(said) < 20):
+            return Refusal(400, "a length that is none")
+        if said is not None and int(said) > most:
+            return Refusal(413, f"the body has more than {most:,} bytes")
+        if (
+            said is None
+            and not path.startswith(self._streamed)
+            and (method in ("POST", "PUT") or "transfer-encoding" in headers)
+        ):
+            return Refusal(411, "the body does not say its length")
+        return None
+
+
+class _Counted:
+    """A request's body as it comes."""
+
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+        self._receive, self._left, self._most = receive, most, most
+        self._until, self._seconds, self._whole = asyncio.get_running_loop().time() + seconds, seconds, False
+
+    async def __call__(self) -> Message:
+        """The next piece.
+
+        Raises:
+            Refusal: too long, or too slow.
+        """
+        if self._whole:  # what is waited for now is the end of the connection
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refusal(408, f"the body did not come within {self._seconds:g} seconds") from None
+        self._whole = not message.get("more_body", False)
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise Refusal(413, f"the body has more than {self._most:,} bytes")
+        return message

@@ -1,0 +1,155 @@
+"""What a run of rounds needs to go on after a crash, and what rounds have spent of their users' privacy.
+
+    DATA/rounds/state.safetensors    the shared prefix and the rule's memory after the last round that is done
+    DATA/rounds/spent.json           privacy that was spent, by every run over these users
+
+Written before the release: a round that is in here and was not released yet is released with the next start,
+so that no round counts twice, and none that was spent is forgotten. Round keys are never here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from antefix.common.files import write_whole
+from antefix_server.errors import VaultBusy, VaultDamaged
+from antefix_server.rounds.plan import RoundPlan
+from antefix_server.rounds.privacy import Spent
+from antefix_server.rounds.server_optimizer import Rule
+from antefix_server.storage.os_errors import files
+
+_FOLDER, _STATE, _SPENT = "rounds", "state.safetensors", "spent.json"
+_PREFIX = "prefix"
+
+
+class RoundState:
+    """Of one server's data and one plan."""
+
+    def __init__(self, data: Path, plan: RoundPlan, rule: Rule) -> None:
+        """Read nothing yet."""
+        self._folder, self._rule = data / _FOLDER, rule
+        facts = {**asdict(plan), "privacy": None if plan.privacy is None else asdict(plan.privacy)}
+        facts.pop("timeout_s")
+        self._plan = hashlib.sha256(json.dumps([rule.name, facts], sort_keys=True).encode()).hexdigest()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No other run over these users meanwhile: two would spend the same privacy twice.
+
+        Raises:
+            VaultBusy: there is one.
+        """
+        with files(self._folder):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise VaultBusy("another run of rounds is under way", "wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def save(self, number: int, started: str, prefix: bytes) -> None:
+        """Keep a round that is done.
+
+        Args:
+            number: of the round.
+            started: digest of the release it started from.
+            prefix: content of the next shared prefix.
+
+        Raises:
+            VaultFull, VaultUnavailable.
+        """
+        arrays: dict[str, NDArray[np.generic]] = {
+            **self._rule.state(),
+            _PREFIX: np.frombuffer(prefix, np.uint8),
+        }
+        said = {"plan": self._plan, "number": str(number), "started": started}
+        with files(self._folder):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_whole(self._folder / _STATE, save(arrays, metadata=said))
+
+    def restore(self) -> tuple[int, str, bytes] | None:
+        """What `save` was given last, and the rule's memory put back; None for another plan or none.
+
+        Raises:
+            VaultDamaged: it cannot be read.
+        """
+        path = self._folder / _STATE
+        with files(path):
+            if not path.is_file():
+                return None
+            content = path.read_bytes()
+        try:
+            size = int.from_bytes(content[:8], "little")
+            said = json.loads(content[8 : 8 + size])["__metadata__"]
+            arrays = load(content)
+            number, started, plan = int(said["number"]), said["started"], said["plan"]
+            prefix = arrays.pop(_PREFIX).tobytes()
+        except Exception:  # safetensors raises a class of its own
+            raise VaultDamaged(f"{path} is damaged", "delete it to begin the rounds anew") from None
+        if plan != self._plan:
+            return None
+        self._rule.restore(arrays)
+        return number, started, prefix
+
+    def clear(self) -> None:
+        """The run is over."""
+        with files(self._folder):
+            (self._folder / _STATE).unlink(missing_ok=True)
+
+    @property
+    def spent(self) -> tuple[Spent, ...]:
+        """By all runs so far."""
+        return spent(self._folder.parent)
+
+    def spend(self, one: Spent) -> None:
+        """Count a round, before anything of it is released.
+
+        Raises:
+            VaultFull, VaultUnavailable.
+        """
+        before = spent(self._folder.parent)
+        if before and _like(before[-1], one):
+            last = Spent(one.noise, one.sampling, one.fraction, before[-1].rounds + one.rounds)
+            after = (*before[:-1], last)
+        else:
+            after = (*before, one)
+        with files(self._folder):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_whole(self._folder / _SPENT, json.dumps([asdict(entry) for entry in after]).encode())
+
+
+def spent(data: Path) -> tuple[Spent, ...]:
+    """What all runs so far have spent.
+
+    Raises:
+        VaultDamaged: it cannot be read.
+    """
+    path = data / _FOLDER / _SPENT
+    with files(path):
+        if not path.is_file():
+            return ()
+        content = path.read_bytes()
+    try:
+        return tuple(Spent(**entry) for entry in json.loads(content))
+    except (ValueError, TypeError):
+        raise VaultDamaged(f"{path} is damaged", "put it back from a backup: it guards your users") from None
+
+
+def _like(one: Spent, other: Spent) -> bool:
+    return (one.noise, one.sampling, one.fraction) == (other.noise, other.sampling, other.fraction)

@@ -1,0 +1,182 @@
+"""Rounds of many users, start-up included: ours, Flower with PEFT as its users write it, PEFT in a loop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from antefix.errors import InvalidArgument
+from antefix_simulations.common.memory import peak_memory
+from antefix_simulations.common.terminal import aligned
+from antefix_simulations.data.sources import population_of
+from antefix_simulations.flower.local import bundle, local_flower
+from antefix_simulations.settings import RunSettings
+
+__all__ = ["FederationBench", "bench_federation", "federation_table"]
+
+_PEER = "antefix_simulations.bench.flower_peft"
+_SAID = ("base", "dtype", "length", "steps")
+
+
+@dataclass(frozen=True)
+class FederationBench:
+    """What is measured.
+
+    Attributes:
+        data, base, dtype, length: as in a run.
+        tiny: the base and texts of `bench scale` in place of those: what is left is not the model.
+        users: in every round.
+        texts: of each at most.
+        steps: of each in a round, of 4 texts.
+        rounds: so many.
+        workers: processes of Flower's engine.
+        repetitions: of each arm, in turn.
+        arms: which of `ours`, `flower`, `loop`.
+    """
+
+    data: str
+    base: str
+    users: int
+    texts: int = 22
+    steps: int = 4
+    rounds: int = 1
+    length: int = 8
+    dtype: str = "fp32"
+    workers: int = 2
+    repetitions: int = 1
+    arms: tuple[str, ...] = ("ours", "flower", "loop")
+    tiny: bool = False
+
+
+def bench_federation(settings: FederationBench, say: Callable[[str], None]) -> dict[str, Any]:
+    """Each arm in processes of its own, from nothing to the end of the last round; a report for JSON.
+
+    All arms read the same texts from the same file, in steps of the same size. First each does a round of one
+    user, which is what a start takes.
+
+    Raises:
+        InvalidArgument: there is no such arm.
+    """
+    arms = settings.arms
+    for arm in arms:
+        if arm not in _ARMS:
+            raise InvalidArgument(f"there is no arm {arm!r:.40}", f"use of {', '.join(_ARMS)}")
+    times: dict[str, list[float]] = {arm: [] for arm in arms}
+    with _texts_of(settings) as asked:
+        say("one user")
+        alone = {arm: _timed(arm, replace(asked, users=1, rounds=1))[0] for arm in arms}
+        most = dict.fromkeys(arms, 0.0)
+        for number in range(asked.repetitions):
+            for arm in arms if number % 2 == 0 else arms[::-1]:
+                say(f"{arm}, {number + 1} of {asked.repetitions}")
+                took, memory = _timed(arm, asked)
+                times[arm].append(took)
+                most[arm] = max(most[arm], memory)
+    done = asked.users * asked.rounds
+    rows = {
+        arm: {
+            "seconds": median(took),
+            "users_per_s": done / median(took),
+            "one_user_s": alone[arm],
+            "peak_mb": most[arm],
+        }
+        for arm, took in times.items()
+    }
+    return {"bench": "federation", **asdict(settings), "measured": rows}
+
+
+def federation_table(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    measured = report["measured"]
+    rows = [["arm", "seconds", "users/s", "ours is faster by", "one user, s", "peak MB", "MB/user"]]
+    for arm, found in measured.items():
+        times = found["seconds"] / measured["ours"]["seconds"] if "ours" in measured else float("nan")
+        rate, alone, peak = found["users_per_s"], found["one_user_s"], found["peak_mb"]
+        row = [arm, f"{found['seconds']:.1f}", f"{rate:.2f}", f"{times:.1f}", f"{alone:.1f}", f"{peak:,.0f}"]
+        rows.append([*row, f"{peak / report['users']:,.2f}"])
+    asked = f"{report['users']:,} users, {report['rounds']} rounds of {report['steps']} steps of 4 texts"
+    counted = f"start-up included, median of {report['repetitions']}"
+    base = "the base of bench scale" if report["tiny"] else report["base"]
+    head = f"bench federation: {asked}, {base}, {report['dtype']}; {counted}"
+    return "\n".join([head, "", *aligned(rows)])
+
+
+@contextmanager
+def _texts_of(settings: FederationBench) -> Iterator[FederationBench]:
+    """With the tiny base and its texts on the disk, where they are asked for."""
+    if not settings.tiny:
+        yield settings
+        return
+    from antefix_simulations.bench.random_base import tiny_base
+    from antefix_simulations.bench.scale import written
+
+    with tempfile.TemporaryDirectory(prefix="antefix-bench-") as folder:
+        base, data = tiny_base(Path(folder) / "base"), written(Path(folder) / "data.jsonl", settings.users)
+        yield replace(settings, base=str(base), data=str(data))
+
+
+def _timed(arm: str, settings: FederationBench) -> tuple[float, float]:
+    """Seconds from nothing to the end, and the most MB of all its processes."""
+    with tempfile.TemporaryDirectory(prefix="antefix-bench-") as folder:
+        population_of(_run(settings), Path(folder) / "population.db").close()
+        with peak_memory() as peak:
+            started = time.perf_counter()
+            _ARMS[arm](settings, Path(folder))
+            took = time.perf_counter() - started
+    return took, peak.mb
+
+
+def _run(settings: FederationBench) -> RunSettings:
+    """The same choice of users and texts for all arms."""
+    return RunSettings.read(
+        {
+            "data": settings.data,
+            "base": settings.base,
+            "dtype": settings.dtype,
+            "users": settings.users,
+            "max-texts": settings.texts,
+            "new-users": 0.0,
+            "length": settings.length,
+            "num-server-rounds": settings.rounds,
+            "steps": settings.steps,
+            "private": False,
+            "seal": False,
+        }
+    )
+
+
+def _ours(settings: FederationBench, folder: Path) -> None:
+    said = _run(settings).model_dump(by_alias=True, exclude_defaults=True)
+    choices = [
+        word for name, value in said.items() for word in ("-c", f"{name}={value}".replace("False", "false"))
+    ]
+    words = [sys.executable, "-m", "antefix_simulations", "run", "--out", str(folder)]
+    subprocess.run([*words, "--rounds", str(settings.rounds), *choices], check=True, capture_output=True)
+
+
+def _loop(settings: FederationBench, folder: Path) -> None:
+    asked = (folder / "population.db", *(getattr(settings, name) for name in _SAID), settings.rounds)
+    subprocess.run([sys.executable, "-m", f"{_PEER}.loop", *map(str, asked)], check=True)
+
+
+def _flower(settings: FederationBench, folder: Path) -> None:
+    config = {name: getattr(settings, name) for name in (*_SAID, "rounds")}
+    config["population"] = str(folder / "population.db")
+    federation = (
+        f"num-supernodes={settings.users} client-resources-num-cpus=1 init-args-num-cpus={settings.workers}"
+    )
+    app = folder / "app"
+    app.mkdir()
+    with local_flower() as running:
+        running.run(bundle(app, f"{_PEER}.server_app:app", f"{_PEER}.client_app:app", config), federation, {})
+
+
+_ARMS: dict[str, Callable[[FederationBench, Path], None]] = {"ours": _ours, "flower": _flower, "loop": _loop}

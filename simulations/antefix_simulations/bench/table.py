@@ -1,0 +1,54 @@
+"""A bench's report as text."""
+
+from __future__ import annotations
+
+from antefix_simulations.bench.harness import BenchReport
+from antefix_simulations.common.terminal import aligned
+
+_NAMES = {
+    "ours": "Antefix, users in one batch",
+    "peft": "PEFT prefix tuning, users in turn",
+    "peft_lora": "PEFT LoRA, users in one batch",
+    "served": "Antefix, a gateway over TLS",
+    "served_base": "the gateway under no prefix",
+    "one_user": "Antefix, users in turn",
+    "shared_prefix": "Antefix, one prefix for all",
+}
+
+
+def table(report: BenchReport) -> str:
+    """Lines for a terminal: what ran where, a line per arm, and what else was found."""
+    machine = report.machine
+    asked = ", ".join(f"{key} {value}" for key, value in report.settings.items())
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "peft"))
+    rows = [["arm", "real tokens/s", "min", "max", "tokens", "Antefix is"]]
+    for name, arm in report.arms.items():
+        ratio = f"{report.ratios[name]:.2f} x" if name in report.ratios else ""
+        rates = [f"{rate:,.1f}" for rate in (arm.rate, min(arm.rates), max(arm.rates))]
+        rows.append([_NAMES[name], *rates, f"{arm.tokens:,}", ratio])
+    return "\n".join(
+        [
+            f"bench {report.bench}: {asked}",
+            f"{machine['processor']}, {machine['device']}, {machine['dtype']}, {machine['threads']} threads, "
+            f"load {machine['load']}",
+            versions,
+            "",
+            *aligned(rows),
+            "",
+            _facts(report),
+        ]
+    )
+
+
+def _facts(report: BenchReport) -> str:
+    facts = report.facts
+    if report.bench == "train":
+        return (
+            f"Matrix products of this base's shapes run at {facts['matrix_gflops']:,.0f} GFLOP/s here.\n"
+            f"Training that did nothing else would reach {facts['limit_tokens_per_s']:,.0f} tokens/s; "
+            f"Antefix reaches {facts['ours_of_limit']:.0%} of that."
+        )
+    return (
+        f"A prefix has {facts['prefix_bytes']:,.0f} bytes, a LoRA adapter of rank {facts['lora_rank']:.0f} "
+        f"has {facts['lora_bytes']:,.0f}."
+    )

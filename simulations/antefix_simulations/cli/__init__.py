@@ -1,0 +1,106 @@
+"""The command `antefix-sim`.
+
+Exit codes: 0 done, 1 refused, 2 wrong usage or a missing extra, 130 interrupted.
+Results go to stdout, progress and errors to stderr. torch is imported by a command that runs, not by help.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from antefix.common.extras import imported_by
+
+with imported_by("antefix-sim"):
+    import typer
+
+    from antefix.common.cli import application, say
+    from antefix_simulations.cli import bench, flower, paper
+    from antefix_simulations.cli import run as run_module
+
+if TYPE_CHECKING:
+    pass
+
+
+app = application(
+    "antefix-sim",
+    "Many users of Antefix on one machine: a demo, benches, and how much a private prefix is worth.",
+)
+
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")]
+Base = Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def demo(
+    data: Annotated[str, typer.Option(help="Texts, as for antefix-sim run.")] = "sample",
+    out: Annotated[Path, typer.Option(help="Folder for everything; an earlier demo is replaced.")] = Path(
+        "runs/demo"
+    ),
+    users: Annotated[int, typer.Option(min=0, help="Users; 0 for all with enough texts.")] = 0,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    choices: run_module.Choice = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the whole story on a few writers, in minutes on two cores.
+
+    Rounds improve a shared prefix, each writer gets a private one, sealed in a vault; then one prompt is
+    answered under several of them in one batch, and one writer is removed, with a receipt.
+    """
+    from antefix import FrozenBase
+    from antefix_server.rounds.config import choice
+    from antefix_simulations.demo import SETTINGS, run_demo
+    from antefix_simulations.settings import RunSettings
+
+    said = {"data": data, "base": base, "device": device, "seed": seed, "users": users}
+    settings = RunSettings.read({**SETTINGS, **said, **dict(map(choice, choices or []))})
+    story = run_demo(out, settings, FrozenBase.load(base, device=device, dtype=settings.dtype), _say)
+    typer.echo(json.dumps(story.as_json(), indent=2) if as_json else story.as_text())
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Option(help="Texts of several users, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; a killed run goes on.")] = Path("runs/tune"),
+    users: Annotated[int, typer.Option(min=1, help="The first with enough texts.")] = 4,
+    texts: Annotated[
+        list[int] | None, typer.Option(min=1, help="Texts of each user.", show_default="8, 24, 64")
+    ] = None,
+    completions_only: Annotated[bool, typer.Option("--completions-only", help="Leave prompts out.")] = False,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    as_json: AsJson = False,
+) -> None:
+    """Try lengths, learning rates and passes on users with few and many texts, as a device learns alone."""
+    from antefix import Example, FrozenBase
+    from antefix_simulations.bench.tune import Grid, run_tuning, tuning_table
+    from antefix_simulations.data.user_texts import choose_users, cut_prompts, read_users
+
+    grid = Grid(users=users, texts=tuple(texts or (8, 24, 64)))
+    chosen = choose_users(read_users(data), users, max(grid.texts) + grid.held_out, data)
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    own = {user: cut_prompts(one, loaded.tokenizer, 64) for user, one in chosen.items()}
+    if completions_only:
+        own = {user: [Example(text.completion) for text in one] for user, one in own.items()}
+    rows = run_tuning(loaded, own, grid, out, _say)
+    typer.echo(json.dumps(rows, indent=2) if as_json else tuning_table(rows))
+
+
+run_module.register(app)
+flower.register(app)
+bench.register(app)
+paper.register(app)
+
+
+def main() -> None:
+    """Run `antefix-sim`."""
+    app(prog_name="antefix-sim")
+
+
+def _say(line: str) -> None:
+    say("antefix-sim", line)

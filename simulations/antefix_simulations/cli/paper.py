@@ -1,0 +1,163 @@
+"""`antefix-sim paper`: the tables of the method's paper, on any base. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from antefix import FrozenBase
+    from antefix_simulations.paper.cell import PaperSettings
+    from antefix_simulations.paper.results.table import Table
+
+
+class Name(StrEnum):
+    """Tables."""
+
+    E2E = "e2e"
+    WEBNLG = "webnlg"
+    SUMMARISE = "summarise"
+    LOW_DATA = "low-data"
+    EXTRAPOLATE = "extrapolate"
+    LENGTH = "length"
+    INIT = "init"
+    ABLATE = "ablate"
+    STORAGE = "storage"
+    SPEED = "speed"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to a command line."""
+    app.command()(paper)
+
+
+def paper(
+    table: Annotated[Name, typer.Argument(help="Which table.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The task: JSON lines with split, and input and text or triples and refs. With --quick a "
+            "made-up one if none is given."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results; what is there is not done again.")] = Path(
+        "runs/paper"
+    ),
+    base: Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")] = "smollm2-135m-q4",
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=2**31, help="Tokens of training a cell; 150,000, quick 3,000.", show_default=False
+        ),
+    ] = None,
+    tests: Annotated[
+        int | None, typer.Option(min=1, max=2**31, help="Test inputs; 100, quick 8.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=2**31,
+            help="Of training texts, where a table has several; of `speed` repetitions; 3, quick 1.",
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="See it work on little; figures mean nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a table of Li and Liang 2021 anew, its own figures beside ours; with a plot in the folder.
+
+    Every method gets the same budget and the same grid of learning rates, chosen on dev
+    texts, never on tests. Ctrl-C loses the cell that is under way.
+    """
+    from antefix import FrozenBase
+    from antefix_simulations.paper.cell import QUICK, PaperSettings
+
+    said = {"budget": budget, "tests": tests, "samples": samples}
+    given = {name: value for name, value in said.items() if value is not None}
+    settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given})
+    task = None if table is Name.STORAGE else _required(data, table, quick, out)
+    _say(f"loading {base}")
+    loaded = FrozenBase.load(base, device=device, dtype=dtype)
+    if task is None:
+        from antefix_simulations.paper.results.storage import storage
+
+        made = [storage(loaded)]
+    elif table is Name.SPEED:
+        made = _speed(loaded, base, dtype, settings, task)
+    else:
+        made = [_study(table, loaded, settings, task, out)]
+    _print(made, as_json)
+
+
+def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
+    from antefix.errors import InvalidArgument
+    from antefix_simulations.paper.sample import write_sample
+    from antefix_simulations.run.folder import held, room
+
+    if data is not None:
+        return data
+    if not quick:
+        raise InvalidArgument(
+            f"the table {table} needs a task", "--data FILE, see docs/paper.md; or --quick, on a made-up one"
+        )
+    with held(out), room(out):
+        return write_sample(out / "sample.jsonl")
+
+
+def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, out: Path) -> Table:
+    from antefix.common.files import write_whole
+    from antefix_simulations.paper.results.studies import STUDIES
+    from antefix_simulations.paper.results.tables import Rows
+    from antefix_simulations.paper.source import Source
+    from antefix_simulations.paper.work import Work, trial_of
+    from antefix_simulations.run.folder import going_on, held, room
+
+    _say(f"reading {data}")
+    study, source = STUDIES[table], Source(data, base, settings)
+    cells = study.cells(base, settings)
+    for cell in (cell for some in cells.values() for cell in some):
+        for one in (cell, trial_of(cell, source, settings)):
+            if one is not None:
+                source.check(one, unseen=table is Name.EXTRAPOLATE)
+    every = sum(map(len, cells.values()))
+
+    def look(found: dict[str, Any]) -> Table:
+        rows = Rows(found, settings)
+        made = study.table(rows)
+        if (done := sum(map(len, found.values()))) < every:
+            made.notes.insert(0, f"{done} of {every} cells are done.")
+        write_whole(out / f"{table}.md", made.as_markdown().encode())
+        write_whole(out / f"{table}.svg", study.plot(rows).encode())
+        return made
+
+    with held(out), room(out), going_on(out, _say):
+        return look(Work(base, {study.task: source}, settings, out, _say).results(cells, look))
+
+
+def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:
+    from antefix_simulations.paper.results.step_cost import PaceBench, steps_table, writing_table
+    from antefix_simulations.paper.tasks import examples_of, read_task
+
+    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
+    texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train)
+    return [steps_table(bench, texts, _say), writing_table(base, settings.samples)]
+
+
+def _print(made: list[Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([vars(one) for one in made], indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n\n".join(one.as_text() for one in made))
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,81 @@
+"""Results as they come: JSON lines that a killed run goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from antefix.errors import InvalidArgument
+from antefix_simulations.common.output import METRICS
+
+Key = tuple[str, int | None, str]
+"""Arm, seed (None where chance has no part), user."""
+
+
+class Ledger:
+    """One loss per arm, seed and user, kept in `metrics.jsonl`.
+
+    The first line says what run it is (`run`, and what must be the same for it to go on). Each further
+    line is a result: `arm`, `seed`, `user`, `nats_per_token`, and what else is told of it.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Open the folder's ledger, or begin one.
+
+        Raises:
+            InvalidArgument: the folder has one of a run with other settings, or cannot be written to.
+        """
+        self._path = folder / METRICS
+        self.lines: dict[Key, dict[str, Any]] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = self._read(dict(identity)) if self._path.exists() else []
+            self._write([dict(identity), *kept])
+        except OSError as error:
+            raise InvalidArgument(f"{folder}: {error.strerror}", "choose another --out") from error
+
+    def missing(self, arm: str, seed: int | None, users: Iterable[str]) -> list[str]:
+        """Those of `users` whose result is not there yet."""
+        return [user for user in users if (arm, seed, user) not in self.lines]
+
+    def add(self, arm: str, seed: int | None, user: str, loss: float, **facts: Any) -> None:
+        """Take a result; it is on disk when this returns."""
+        line = {"arm": arm, "seed": seed, "user": user, "nats_per_token": loss, **facts}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines[arm, seed, user] = line
+
+    def _read(self, identity: dict[str, Any]) -> list[dict[str, Any]]:
+        """Results of an earlier run with the same identity; a half-written last line is left out."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            if not whole:
+                return []
+            first, *results = [json.loads(line) for line in whole]
+            for line in results:
+                float(line["nats_per_token"])
+                self.lines[line["arm"], line["seed"], line["user"]] = line
+        except (ValueError, TypeError, KeyError):
+            raise InvalidArgument(
+                f"{self._path} is not the metrics of a {identity['run']} run", "choose another --out"
+            ) from None
+        if first != json.loads(json.dumps(identity)):
+            names = first if isinstance(first, dict) else {}
+            other = next((key for key in identity if names.get(key) != identity[key]), "run")
+            theirs, ours = names.get(other), identity[other]
+            raise InvalidArgument(
+                f"{self._path} is of a run with another {other}: {theirs!r}, now {ours!r}",
+                "choose another --out, or ask for the same again to go on with it",
+            )
+        return list(self.lines.values())
+
+    def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        from antefix.common.files import write_whole
+
+        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())

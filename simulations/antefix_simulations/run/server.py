@@ -1,0 +1,152 @@
+"""The server's side of simulated rounds: whom to ask, and what becomes of the shared prefix.
+
+OUT/rounds/00003/shared.safetensors   after round 3; 0 is the start
+OUT/rounds/00003/rule.npz             what the rule remembers
+OUT/rounds/00003/facts.json           what is told of the round
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+
+from antefix import FrozenBase, Prefix
+from antefix.common.files import write_whole
+from antefix.errors import AntefixError, InvalidArgument
+from antefix.training.shared_init import fresh_shared
+from antefix_server.rounds.aggregation import KEY, Adding
+from antefix_server.rounds.server_optimizer import Rule
+from antefix_server.rounds.shared_prefix import SharedVector
+from antefix_simulations.run.folder import damaged
+from antefix_simulations.run.task import Result
+from antefix_simulations.settings import RunSettings
+
+__all__ = ["Sharing"]
+
+
+class Sharing:
+    """The shared prefix of a run, round by round; a round is on disk whole or not at all."""
+
+    def __init__(self, folder: Path, settings: RunSettings) -> None:
+        """Go on where the folder is."""
+        self._folder, self._settings = folder, settings
+        logging.getLogger("flwr").setLevel(logging.WARNING)  # else two lines for each round
+        _as_a_task_of_flower()
+        self.number = -1
+        while (self._place(self.number + 1) / "facts.json").is_file():
+            self.number += 1
+
+    def begin(self, base: FrozenBase) -> None:
+        """Round 0: neutral words."""
+        if self.number < 0:
+            self._keep(0, fresh_shared(base, self._settings.length).to_bytes(), {}, {"round": 0})
+
+    @property
+    def shared(self) -> bytes:
+        """The file of the newest shared prefix."""
+        path = self._place(self.number) / "shared.safetensors"
+        content = path.read_bytes()
+        try:
+            Prefix.from_bytes(content)
+        except AntefixError:
+            raise _lost(path) from None
+        return content
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """What was told of a round."""
+        path = self._place(number) / "facts.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            raise damaged(path) from None
+        return found
+
+    def asked(self, users: Sequence[int]) -> list[int]:
+        """Who is asked in the next round, in order."""
+        plan, dice = self._settings.plan, random.Random(f"{self._settings.seed} {self.number + 1}")
+        if plan.poisson:
+            return [user for user in users if dice.random() < plan.fraction]
+        return sorted(dice.sample(list(users), max(1, round(plan.fraction * len(users)))))
+
+    def take(self, results: Sequence[Result], users: int) -> None:
+        """End the next round.
+
+        Args:
+            results: of all its cohorts, in their order.
+            users: that there are, asked or not.
+        """
+        number, plan = self.number + 1, self._settings.plan
+        vector = SharedVector.of(self.shared)
+        rule = Rule(self._settings.rule)
+        rule.restore(self._remembered())
+        size = plan.projection or len(vector.values)
+        seed = hashlib.sha256(vector.values.tobytes()).digest()
+        expected = plan.fraction * users if plan.poisson else float(max(1, round(plan.fraction * users)))
+        adding = Adding(plan, expected, size, seed, vector, True, self._noise(number))
+        rule.begin(number, vector.values, KEY)
+        for result in results:
+            if result.sum is not None:
+                adding.add_sum(result.sum, result.weight)
+        norms = [line["norm"] for result in results for line in result.facts if "norm" in line]
+        failed = sum("failed" in line for result in results for line in result.facts)
+        facts: dict[str, Any] = {"round": number, "users": len(norms), "failed": failed}
+        if len(norms) >= plan.min_users:
+            arrays, _ = rule.strategy.aggregate_train(number, adding.replies())
+            values = vector.values if arrays is None else arrays[KEY].numpy().astype(np.float32)
+            content = vector.with_values(values)
+            facts["median norm"] = float(np.median(norms))
+            facts["clipped"] = sum(norm > plan.clip for norm in norms) / len(norms)
+        else:
+            content, facts["released"] = self.shared, False
+        if plan.privacy is not None:
+            facts["epsilon"] = plan.privacy.epsilon(number)
+        self._keep(number, content, rule.state(), facts)
+
+    def _noise(self, number: int) -> Any:
+        """To be repeated, and so no protection: nobody is to be protected here."""
+        generator = np.random.default_rng([self._settings.seed, number])
+        return lambda count, deviation: generator.normal(0.0, deviation, count)
+
+    def _remembered(self) -> dict[str, NDArray[np.float64]]:
+        path = self._place(self.number) / "rule.npz"
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
+                return {name.replace("|", "/"): held[name] for name in held.files}
+        except (ValueError, EOFError, BadZipFile):
+            raise _lost(path) from None
+
+    def _keep(self, number: int, shared: bytes, rule: dict[str, Any], facts: dict[str, Any]) -> None:
+        """The facts come last: by them a round is known to be whole."""
+        place, held = self._place(number), io.BytesIO()
+        np.savez(held, allow_pickle=False, **{name.replace("/", "|"): one for name, one in rule.items()})
+        write_whole(place / "shared.safetensors", shared)
+        write_whole(place / "rule.npz", held.getvalue())
+        write_whole(place / "facts.json", json.dumps(facts).encode())
+        self.number = number
+
+    def _place(self, number: int) -> Path:
+        return self._folder / f"{number:05}"
+
+
+def _lost(path: Path) -> InvalidArgument:
+    """What a round left cannot be made again without the rounds before it."""
+    return InvalidArgument(f"{path} is damaged", "choose another --out")
+
+
+def _as_a_task_of_flower() -> None:
+    """Its messages want to know whose they are; in a run of Flower's own they do."""
+    try:
+        _ = TaskIdentity.run_id
+    except RuntimeError:
+        TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1

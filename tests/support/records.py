@@ -1,0 +1,52 @@
+"""Makes records for tests: one user with one device, from fixed bytes."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from antefix.crypto.aead import Secret
+from antefix.keys import DeviceKeys, UserKey
+from antefix.records import FIRST, Address, Edition, Known, OpenedRecord, open_record, seal
+
+
+def some_bytes(label: str, size: int) -> bytes:
+    """Bytes that look random and are the same in every run."""
+    return hashlib.shake_256(label.encode()).digest(size)
+
+
+def address_of(name: str, /, **changes: bytes) -> Address:
+    """Where a user's record belongs."""
+    ids = [some_bytes(f"{name} {kind}", 16) for kind in ("user", "prefix")]
+    base, shape = some_bytes("base", 32), some_bytes("shape", 32)
+    return replace(Address(some_bytes("tenant", 16), ids[0], ids[1], base, shape), **changes)
+
+
+@dataclass
+class Owner:
+    """A user with one device."""
+
+    name: str
+    address: Address
+    key: UserKey
+    device: DeviceKeys
+
+    @classmethod
+    def named(cls, name: str) -> "Owner":
+        """The same keys for the same name."""
+        key = UserKey(Secret(bytearray(some_bytes(f"{name} key", 32))), 1)
+        return cls(name, address_of(name), key, DeviceKeys(some_bytes(f"{name} device", 64)))
+
+    @property
+    def writers(self) -> Mapping[bytes, Ed25519PublicKey]:
+        """This user's devices."""
+        return {self.device.id: self.device.public.signing}
+
+    def seal(self, payload: bytes, version: int = 1, previous: bytes = FIRST) -> bytes:
+        """One version."""
+        return seal(payload, Edition(self.address, version, previous), key=self.key, device=self.device)
+
+    def open(self, record: bytes, known: Known | None = None) -> OpenedRecord:
+        """What this user's device would do."""
+        return open_record(record, self.address, key=self.key, writers=self.writers, known=known)
