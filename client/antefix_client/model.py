@@ -22,10 +22,10 @@ from antefix.errors import InvalidArgument
 from antefix_client.devices.api import Linking
 from antefix_client.devices.conflicts import Which, open_conflicts
 from antefix_client.devices.recovery import recover
+from antefix_client.inference import export as export_module
 from antefix_client.inference.runtime import Wielder, named
 from antefix_client.learning.budget import Budget
 from antefix_client.learning.report import LearnReport
-from antefix_client.profile import export as export_module
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.rescue import rescue
 from antefix_client.profile.session import Holding

@@ -207,7 +207,7 @@ def rescue(
     """Save the texts of a profile that does not open any more, in the clear, as JSON lines."""
     from antefix.common.files import require_new
     from antefix_client import PersonalModel
-    from antefix_client.profile.export import as_lines
+    from antefix_client.inference.export import as_lines
     from antefix_client.profile.os_errors import write_new
 
     require_new(path)

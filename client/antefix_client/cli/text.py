@@ -62,7 +62,7 @@ def chat(
     dtype: Dtype = "fp32",
 ) -> None:
     """Talk with the personal model; an empty line or Ctrl-D ends it. Nothing of it is kept."""
-    from antefix_client.inference.conversation import Conversation
+    from antefix_client.cli.conversation import Conversation
 
     with opened(folder, key_file, device, dtype) as model:
         _say_if_untaught(model)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from antefix_simulations.data.columns import Columns
 from antefix_simulations.data.git import read_git
 from antefix_simulations.data.hf_dataset import read_dataset
 from antefix_simulations.data.jsonl import read_lines
 from antefix_simulations.data.mbox import read_mbox
-from antefix_simulations.data.prepare import prepare
+from antefix_simulations.data.prepare import Choice, prepare
 from antefix_simulations.data.store import Population
 from antefix_simulations.data.text import Text
 from antefix_simulations.data.user_texts import SAMPLE, DataRefused
-
-if TYPE_CHECKING:
-    from antefix_simulations.settings import RunSettings
 
 __all__ = ["population_of", "texts_of"]
 
@@ -25,7 +22,31 @@ SOURCES = ("git", "mbox", "hf")
 TABLES = (".csv", ".parquet")
 
 
-def population_of(settings: RunSettings, path: Path) -> Population:
+class DataSettings(Protocol):
+    """What a run's settings say about its texts."""
+
+    @property
+    def data(self) -> str:
+        """Name of the source."""
+
+    @property
+    def broken_lines(self) -> str:
+        """`skip` or `refuse`."""
+
+    @property
+    def columns(self) -> Columns:
+        """Which columns of a table hold what."""
+
+    @property
+    def choice(self) -> Choice:
+        """Which users and texts take part."""
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn at random."""
+
+
+def population_of(settings: DataSettings, path: Path) -> Population:
     """The population in a file; made if it is not there.
 
     Raises:

@@ -20,12 +20,12 @@ from antefix.errors import BaseNotFound, GrantRefused, InvalidArgument, TextTooL
 from antefix.records import OpenedRecord
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import Stream
-from antefix_server.engine.remote import client as client_module
-from antefix_server.engine.remote import rpc_messages
-from antefix_server.engine.remote.client import Plan, RemoteEngine, _Row
-from antefix_server.engine.remote.router import Engines, order
-from antefix_server.engine.remote.rpc import Line
 from antefix_server.errors import EngineBusy, EngineLost, NoGrant, ServerUnfit, VaultUnavailable
+from antefix_server.remote_engine import client as client_module
+from antefix_server.remote_engine import rpc_messages
+from antefix_server.remote_engine.client import Plan, RemoteEngine, _Row
+from antefix_server.remote_engine.router import Engines, order
+from antefix_server.remote_engine.rpc import Line
 from tests.client.people import tiny_folder
 from tests.support.records import some_bytes
 from tests.support.server.hosted_server import Host, Member
