@@ -12,7 +12,7 @@ import antefix_simulations
 from antefix import Example, FrozenBase, Prefix
 from antefix.errors import RecordError
 from antefix.receipts import LogKey, verify_receipt
-from antefix.records import cover_of, open_record
+from antefix.records import open_record, read_header
 from antefix.rounds import Round, RoundKey
 from antefix.wire.release import Release, Signed
 from antefix_client.learning.learn import split_texts
@@ -132,7 +132,7 @@ def everybody_opens_only_the_own(data: Path, people: list[Device]) -> None:
             records[device.folder.name] = vault.get(*place)
     for owner in people:
         record = records[owner.folder.name]
-        address = cover_of(record).edition.address
+        address = read_header(record).edition.address
         for device in people:
             with device.opened() as model, model.changing() as profile:
                 keys = profile.keys

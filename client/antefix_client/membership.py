@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from antefix.common.validation import require_text
 from antefix.errors import RoundRefused
-from antefix.records import cover_of
-from antefix.wire import Enrol, Invitation, Release, Seen
+from antefix.records import read_header
+from antefix.wire import Enrol, Invitation, Release, ReleaseState
 from antefix_client.devices import user_id_change
 from antefix_client.errors import DeviceRefused, JoinRefused, NotJoined, ServerRefused
 from antefix_client.model import PersonalModel
@@ -214,7 +214,7 @@ class Membership:
             if not member.rounds:
                 raise RoundRefused("the user of this device does not take part")
             base = self._model.base
-            seen = member.seen or Seen(tenant=member.tenant)
+            seen = member.seen or ReleaseState(tenant=member.tenant)
             seen = seen.model_copy(update={"base": base.fingerprint})
             believed = checked(asked, bytes.fromhex(member.release_key), seen, member.last_round)
             length = Prefix.from_bytes(believed.prefix).length
@@ -230,7 +230,7 @@ class Membership:
             now = Member.read(profile.sealed)
             if not now.rounds or (now.tenant, now.user) != (before.tenant, before.user):
                 raise RoundRefused("the user of this device does not take part")
-            seen = now.seen or Seen(tenant=now.tenant)
+            seen = now.seen or ReleaseState(tenant=now.tenant)
             seen.require_usable(believed.release)
             if believed.release.version < now.last_round:
                 raise RoundRefused("a later round was answered meanwhile")
@@ -257,7 +257,7 @@ class Membership:
             self._learned(after.seen, after.release)
         return self.release
 
-    def _learned(self, seen: Seen, release: str | None) -> None:
+    def _learned(self, seen: ReleaseState, release: str | None) -> None:
         """Keep what is known of releases; what a round has learned meanwhile stays."""
         with self._model.changing() as profile:
             now = Member.read(profile.sealed)
@@ -334,7 +334,7 @@ class Membership:
             if sending is None:
                 return Synced(received, None, waits)
             if remote.put(prefix, sending, stored.version):
-                return Synced(received, cover_of(sending).edition.version, waits)
+                return Synced(received, read_header(sending).edition.version, waits)
         raise ServerRefused("another device of yours writes at the same time", "try again in a moment")
 
     def _received(self, record: bytes) -> str | None:

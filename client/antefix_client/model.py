@@ -34,7 +34,7 @@ from antefix_client.profile.version_history import Version
 
 if TYPE_CHECKING:
     from antefix import FrozenBase
-    from antefix.generation.running_batch import Piece
+    from antefix.generation.running_batch import StepOutput
     from antefix.keys import Cost
 
 __all__ = ["Budget", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"]
@@ -225,7 +225,7 @@ class PersonalModel(Linking):
         _, pieces = self.pieces(prompt, settings)
         return (piece.text for piece in pieces if piece.text)
 
-    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[Piece]]:
+    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
         """For a service: how many tokens were read, and the pieces, the last one with the whole result."""
         return self._wielder.pieces(prompt, settings)
 

@@ -7,6 +7,9 @@ with open_granted(grant, record, tenant=…, user=…, base=…, epoch=epoch_key
     prefix = opened.prefix()
 """
 
-from antefix.records.grant import Epoch, EpochKey, Grant, granted, open_granted
+from antefix.common.deprecation import former_names
+from antefix.records.grant import Epoch, EpochKey, Grant, issue_grant, open_granted
 
-__all__ = ["Epoch", "EpochKey", "Grant", "granted", "open_granted"]
+__all__ = ["Epoch", "EpochKey", "Grant", "issue_grant", "open_granted"]
+
+__getattr__ = former_names(__name__, {"granted": "issue_grant"})

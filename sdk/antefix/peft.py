@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.common.validation import path_of, require
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
 from antefix.model.frozen_base import FrozenBase
@@ -75,9 +75,9 @@ def export_peft(prefix: Prefix, base: FrozenBase, folder: str | Path) -> Path:
         "task_type": "CAUSAL_LM",
         "token_dim": slot.heads * slot.head_dim,
     }
-    write_whole(target / _PIN, _json({"base": base.name, "base_fingerprint": base.fingerprint}))
-    write_whole(target / _CONFIG, _json(config))
-    write_whole(target / _WEIGHTS, save({_TENSOR: rows.contiguous()}, metadata={"format": "pt"}))
+    atomic_write(target / _PIN, _json({"base": base.name, "base_fingerprint": base.fingerprint}))
+    atomic_write(target / _CONFIG, _json(config))
+    atomic_write(target / _WEIGHTS, save({_TENSOR: rows.contiguous()}, metadata={"format": "pt"}))
     return target
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from antefix_server.rounds.app_errors import plainly
+from antefix_server.rounds.app_errors import report_errors
 from antefix_server.rounds.config import RoundConfig
 from antefix_server.rounds.coordinator import RunningHost
 from antefix_server.rounds.strategy import PrefixRounds
@@ -24,7 +24,7 @@ def main(grid: Grid, context: Context) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("antefix").setLevel(logging.INFO)
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
-    with plainly("antefix-server"):
+    with report_errors("antefix-server"):
         config = RoundConfig.read(context.run_config)
         host = RunningHost.from_environment()
         rounds = PrefixRounds(config.rule, host, config.plan, Path(os.environ["ANTEFIX_DATA"]))

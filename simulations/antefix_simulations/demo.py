@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from antefix import FrozenBase, GenerationRequest, Prefix, generate
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.errors import AntefixError
 from antefix.receipts import verify_receipt
 from antefix_simulations.common.terminal import aligned, printable
@@ -182,8 +182,8 @@ def _remove(out: Path, population: Population, keeping: Keeping) -> Removed:
     record = keeping.record(gone)
     before = {user: _digest(keeping, user) for user in range(gone)}
     receipt = keeping.remove(gone)
-    write_whole(out / RECEIPT, receipt.encode())
-    write_whole(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
+    atomic_write(out / RECEIPT, receipt.encode())
+    atomic_write(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
     verify_receipt(receipt, keeping.log_key, user=keeping.id(gone))
     try:
         keeping.record(gone)

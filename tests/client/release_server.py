@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from antefix.keys import DeviceKeys
-from antefix.wire import Seen
+from antefix.wire import ReleaseState
 from antefix_client.remote.download import Patience
 from antefix_server.gateway import application
 from antefix_server.registry import Registry
@@ -37,7 +37,7 @@ class Home:
     releases: Releases
     http: httpx.Client
     key: bytes
-    seen: Seen
+    seen: ReleaseState
     folder: Path
 
     def stored(self, digest: str) -> Path:
@@ -58,5 +58,5 @@ def at_home(folder: Path) -> Iterator[Home]:
             serving(application(vault)) as address,
             httpx.Client(base_url=address, headers=headers) as http,
         ):
-            seen = Seen(tenant=vault.tenant.hex())
+            seen = ReleaseState(tenant=vault.tenant.hex())
             yield Home(vault, Releases(vault), http, key, seen, folder / "device")

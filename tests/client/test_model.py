@@ -12,7 +12,7 @@ import torch
 
 from antefix import Example, GenerationRequest, Prefix, generate, score
 from antefix.errors import InvalidArgument, PrefixMismatch
-from antefix.training.shared_init import fresh_shared, is_fresh
+from antefix.training.shared_init import is_neutral, neutral_prefix
 from antefix_client import Budget, PersonalModel
 from antefix_client.errors import (
     BaseChanged,
@@ -239,10 +239,10 @@ def test_a_shared_prefix_is_the_start(model: PersonalModel, tmp_path: Path) -> N
 
 def test_a_shared_prefix_that_nobody_trained_is_no_start(model: PersonalModel, tmp_path: Path) -> None:
     base = tiny_models.base("llama")
-    made = fresh_shared(base, 5)
+    made = neutral_prefix(base, 5)
     elsewhere = Prefix(made.values * (1 + 1e-5), base.layout, base.fingerprint)  # another processor's sums
     moved = Prefix(made.values + 0.1, base.layout, base.fingerprint)
-    assert [is_fresh(base, one) for one in (made, elsewhere, moved)] == [True, True, False]
+    assert [is_neutral(base, one) for one in (made, elsewhere, moved)] == [True, True, False]
     model.use_shared(elsewhere.save(tmp_path / "shared"))
     model.remember(NOTES)
     report = model.learn(progress=False)

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antefix import FrozenBase, GenerationRequest, Prefix, generate, score
-from antefix.training.bucketing import Shape
-from antefix.training.micro_batch import run
+from antefix.training.bucketing import Bucket
+from antefix.training.micro_batch import forward_backward
 from tests.sdk.training.test_micro_batch import rows_for
 from tests.sdk.training.test_noninterference import OWN, PLAN, neighbours, together
 from tests.support import tiny_models
@@ -32,8 +32,8 @@ def test_losses_and_gradients_are_those_of_the_cpu(family: str) -> None:
     rows = rows_for(base, [(9, 4), (3, 1), (17, 17), (9, 2)])
     prefixes = torch.randn(len(rows), base.layout.size(5)) * 0.3
     source = 64 if base.is_encoder_decoder else 0
-    ours = run(on_gpu(family), Shape(64, source, rows=6, width=32), rows, prefixes, [1.0] * 4)
-    wanted = run(base, Shape(64, source), rows, prefixes, [1.0] * 4)
+    ours = forward_backward(on_gpu(family), Bucket(64, source, rows=6, width=32), rows, prefixes, [1.0] * 4)
+    wanted = forward_backward(base, Bucket(64, source), rows, prefixes, [1.0] * 4)
     assert ours.losses == pytest.approx(wanted.losses, rel=1e-4)
     assert ours.gradients is not None
     assert wanted.gradients is not None

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, score, train
-from antefix.training.bucketing import Shape
-from antefix.training.micro_batch import run
+from antefix.training.bucketing import Bucket
+from antefix.training.micro_batch import forward_backward
 from tests.sdk.reference import row_loss
 from tests.sdk.training.test_micro_batch import rows_for
 
@@ -27,7 +27,7 @@ def base() -> FrozenBase:
 def test_packed_gradients_equal_sequential_ones(base: FrozenBase) -> None:
     rows = rows_for(base, [(20, 5), (33, 10)])
     prefixes = torch.randn(2, base.layout.size(8)) * 0.1
-    outcome = run(base, Shape(64), rows, prefixes, [1.0, 1.0])
+    outcome = forward_backward(base, Bucket(64), rows, prefixes, [1.0, 1.0])
     assert outcome.gradients is not None
     for number, row in enumerate(rows):
         leaf = prefixes[number].clone().requires_grad_()

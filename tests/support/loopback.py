@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from antefix.http.timeouts import Impatient
+from antefix.http.timeouts import TimeoutProtocol
 from antefix_server.http.tls import Certificate
 
 
@@ -18,7 +18,7 @@ def serving(
     application: Any,
     listening: socket.socket | None = None,
     certificate: Certificate | None = None,
-    protocol: Any = Impatient,
+    protocol: Any = TimeoutProtocol,
 ) -> Iterator[str]:
     """Its address, while the block runs; with a certificate, over TLS."""
     if listening is None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.keys import DeviceKeys, UserKey
-from antefix.records import FIRST, Address, Edition, Known, OpenedRecord, open_record, seal
+from antefix.records import NO_PREVIOUS, Address, Expected, OpenedRecord, RecordVersion, open_record, seal
 
 
 def some_bytes(label: str, size: int) -> bytes:
@@ -35,7 +35,7 @@ class Owner:
     @classmethod
     def named(cls, name: str) -> "Owner":
         """The same keys for the same name."""
-        key = UserKey(Secret(bytearray(some_bytes(f"{name} key", 32))), 1)
+        key = UserKey(SecretBytes(bytearray(some_bytes(f"{name} key", 32))), 1)
         return cls(name, address_of(name), key, DeviceKeys(some_bytes(f"{name} device", 64)))
 
     @property
@@ -43,10 +43,10 @@ class Owner:
         """This user's devices."""
         return {self.device.id: self.device.public.signing}
 
-    def seal(self, payload: bytes, version: int = 1, previous: bytes = FIRST) -> bytes:
+    def seal(self, payload: bytes, version: int = 1, previous: bytes = NO_PREVIOUS) -> bytes:
         """One version."""
-        return seal(payload, Edition(self.address, version, previous), key=self.key, device=self.device)
+        return seal(payload, RecordVersion(self.address, version, previous), key=self.key, device=self.device)
 
-    def open(self, record: bytes, known: Known | None = None) -> OpenedRecord:
+    def open(self, record: bytes, known: Expected | None = None) -> OpenedRecord:
         """What this user's device would do."""
         return open_record(record, self.address, key=self.key, writers=self.writers, known=known)

@@ -5,7 +5,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from antefix.wire.release import Announcement, BaseFile, BaseNamed, Current, Offer, Release, Seen
+from antefix.wire.release import (
+    Announcement,
+    BaseFile,
+    BaseNamed,
+    CurrentRelease,
+    Release,
+    ReleaseOffer,
+    ReleaseState,
+)
 from tests.support.records import some_bytes
 
 TENANT = "ab" * 16
@@ -36,15 +44,17 @@ def a_file(name: str = "config.json", **changes: Any) -> BaseFile:
 
 
 def announced(release: Release | None, serial: int = 1, **changes: Any) -> Announcement:
-    current = None if release is None else Current(version=release.version, digest=release.digest)
+    current = None if release is None else CurrentRelease(version=release.version, digest=release.digest)
     plain: dict[str, Any] = {"tenant": TENANT, "serial": serial, "issued": 1_800_000_000, "current": current}
     return Announcement(**{**plain, **changes})
 
 
-def offered(release: Release | None, serial: int = 1, signer: str = "server", **changes: Any) -> Offer:
+def offered(release: Release | None, serial: int = 1, signer: str = "server", **changes: Any) -> ReleaseOffer:
     announcement = announced(release, serial, **changes).signed(key(signer))
-    return Offer(announcement=announcement, release=None if release is None else release.signed(key(signer)))
+    return ReleaseOffer(
+        announcement=announcement, release=None if release is None else release.signed(key(signer))
+    )
 
 
-def unseen(**changes: Any) -> Seen:
-    return Seen(**{"tenant": TENANT, **changes})
+def unseen(**changes: Any) -> ReleaseState:
+    return ReleaseState(**{"tenant": TENANT, **changes})

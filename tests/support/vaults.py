@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.keys import DeviceKeys, UserKey
 from antefix.records import digest_of, rewrap
 from antefix_server.vault import Vault
@@ -81,7 +81,7 @@ class Person:
 
     def key_of(self, epoch: int) -> UserKey:
         """The same key for the same epoch, in any process."""
-        return UserKey(Secret(bytearray(some_bytes(f"{self.owner.name} key {epoch}", 32))), epoch)
+        return UserKey(SecretBytes(bytearray(some_bytes(f"{self.owner.name} key {epoch}", 32))), epoch)
 
     def stored(self, vault: Vault) -> bytes:
         """What the vault has."""

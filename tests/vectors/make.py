@@ -14,8 +14,8 @@ from typing import Any
 
 from antefix.crypto.aead import encrypt
 from antefix.keys import DeviceKeys
-from antefix.records import Edition, digest_of, rewrap
-from antefix.records.header import BODY_AT, HEADER_BYTES, signed
+from antefix.records import RecordVersion, digest_of, rewrap
+from antefix.records.header import BODY_OFFSET, HEADER_BYTES, signed
 from tests.support.records import Owner, some_bytes
 
 ANN, EVE = Owner.named("ann"), Owner.named("eve")
@@ -25,7 +25,7 @@ RECORD = ANN.seal(PAYLOAD)
 
 def again(record: bytes | bytearray, device: DeviceKeys = ANN.device) -> bytes:
     """The record with a good signature."""
-    header, body = bytes(record[:HEADER_BYTES]), bytes(record[BODY_AT:])
+    header, body = bytes(record[:HEADER_BYTES]), bytes(record[BODY_OFFSET:])
     return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body
 
 
@@ -47,7 +47,7 @@ def vectors() -> Iterator[dict[str, Any]]:
     new = ANN.key.rotated()
     rotated = rewrap(RECORD, ANN.address, old=ANN.key, new=new, device=ANN.device, writers=ANN.writers)
     yield opens("another epoch", rotated, user_key=new.secret.data.hex(), epoch=2)
-    yield mismatch("too short", RECORD[: BODY_AT - 1])
+    yield mismatch("too short", RECORD[: BODY_OFFSET - 1])
     yield mismatch("magic", again(flipped(7)))
     yield mismatch("suite", again(flipped(9)))
     yield mismatch("body cut", again(RECORD[:-1]))
@@ -67,17 +67,17 @@ def vectors() -> Iterator[dict[str, Any]]:
     yield refused("signature of another device", again(RECORD, EVE.device))
     yield refused("wrapped key", again(flipped(186 + 60)))
     yield refused("wrapped key of another user key", RECORD, user_key=some_bytes("other", 32).hex())
-    yield refused("body salt", again(flipped(BODY_AT)))
-    yield refused("body commitment", again(flipped(BODY_AT + 30)))
-    yield refused("body content", again(flipped(BODY_AT + 100)))
+    yield refused("body salt", again(flipped(BODY_OFFSET)))
+    yield refused("body commitment", again(flipped(BODY_OFFSET + 30)))
+    yield refused("body content", again(flipped(BODY_OFFSET + 100)))
     yield refused("body tag", again(flipped(len(RECORD) - 1)))
-    yield refused("body of another version", again(second[:BODY_AT] + RECORD[BODY_AT:]))
+    yield refused("body of another version", again(second[:BODY_OFFSET] + RECORD[BODY_OFFSET:]))
     yield from badly_padded()
 
 
 def badly_padded() -> Iterator[dict[str, Any]]:
     """Rightly encrypted and signed, wrong inside."""
-    edition, key = Edition(ANN.address, 1, bytes(32)), some_bytes("data key", 32)
+    edition, key = RecordVersion(ANN.address, 1, bytes(32)), some_bytes("data key", 32)
     wrap_context = edition.context(b"data key", (1).to_bytes(4, "big"))
     plains = {
         "length beyond the end": (4093).to_bytes(4, "big") + bytes(4092),

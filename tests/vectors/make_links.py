@@ -9,7 +9,7 @@ it can be opened. Written once per format version: old vectors must be read fore
 import json
 from typing import Any
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.keys import DeviceChange, DeviceKeys, DeviceList, UserKey
 from antefix_client.devices import link_request
 from antefix_client.devices.welcome import Welcome
@@ -21,7 +21,7 @@ TENANT, USER, PREFIX = (some_bytes(f"{name} of the links", 16) for name in ("ten
 FINGERPRINT = some_bytes("base of the links", 32)
 BASE = "tiny-llama"
 FIRST_KEY, SECOND_KEY = (
-    UserKey(Secret(bytearray(some_bytes(f"key {epoch} of the links", 32))), epoch) for epoch in (1, 2)
+    UserKey(SecretBytes(bytearray(some_bytes(f"key {epoch} of the links", 32))), epoch) for epoch in (1, 2)
 )
 
 

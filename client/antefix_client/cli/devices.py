@@ -62,10 +62,10 @@ def admit(
     key_file: KeyFile = None,
 ) -> None:
     """On the old device: let the new one in. It will read every version, and write new ones."""
-    from antefix.common.files import require_new
+    from antefix.common.files import ensure_absent
 
     with opened(folder, key_file) as model:
-        require_new(welcome)  # before the new device is let in
+        ensure_absent(welcome)  # before the new device is let in
         _write(welcome, model.admit(_content(request, _LONGEST_MESSAGE), device=device))
         typer.echo(f"wrote {welcome}; this device is {model.device}")
 

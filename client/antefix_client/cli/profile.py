@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antefix.common.cli import harmless
+from antefix.common.cli import strip_control_chars
 from antefix_client.cli.unlocking import (
     HOME,
     AsJson,
@@ -205,12 +205,12 @@ def rescue(
     key_file: KeyFile = None,
 ) -> None:
     """Save the texts of a profile that does not open any more, in the clear, as JSON lines."""
-    from antefix.common.files import require_new
+    from antefix.common.files import ensure_absent
     from antefix_client import PersonalModel
     from antefix_client.inference.export import as_lines
     from antefix_client.profile.os_errors import write_new
 
-    require_new(path)
+    ensure_absent(path)
     folder = folder.expanduser()
     texts = PersonalModel.rescue(folder, unlock=unlock_of(folder, key_file))
     write_new(path, as_lines(texts))
@@ -276,7 +276,7 @@ def _say(as_json: bool, facts: Any, text: str) -> None:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return harmless("; ".join(map(str, value))) or "nothing"
+        return strip_control_chars("; ".join(map(str, value))) or "nothing"
     if value is None or isinstance(value, bool):
         return {None: "none yet", False: "no", True: "yes"}[value]
-    return f"{value:,}" if isinstance(value, int) else harmless(str(value))
+    return f"{value:,}" if isinstance(value, int) else strip_control_chars(str(value))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from antefix.common.cli import harmless
+from antefix.common.cli import strip_control_chars
 from antefix_client.cli.profile import SplitBy
 from antefix_client.cli.unlocking import HOME, AsJson, Device, Dtype, Folder, KeyFile, opened
 
@@ -48,7 +48,7 @@ def complete(
             typer.echo(json.dumps({"text": model.generate(text, **settings)}))
             return
         for piece in model.stream(text, **settings):
-            typer.echo(harmless(piece), nl=False)
+            typer.echo(strip_control_chars(piece), nl=False)
         typer.echo()
 
 
@@ -69,7 +69,7 @@ def chat(
         talk = Conversation(model, max_new_tokens=max_tokens, temperature=temperature)
         while line := _typed():
             for piece in talk.answer(line, seed=seed + talk.turns):
-                typer.echo(harmless(piece), nl=False)
+                typer.echo(strip_control_chars(piece), nl=False)
             typer.echo()
 
 

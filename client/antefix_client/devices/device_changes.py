@@ -11,10 +11,10 @@ import struct
 from dataclasses import replace
 
 from antefix.common.validation import require
-from antefix.crypto.aead import KEY_BYTES, Secret
+from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.errors import DeviceListRefused, KeyRefused, RecordError
 from antefix.keys import DeviceChange, DeviceList, DevicePublic, UserKey
-from antefix.records import cover_of, rewrap
+from antefix.records import read_header, rewrap
 from antefix_client.devices.link_request import id_of, shown
 from antefix_client.errors import DeviceRemoved, LinkRefused, ProfileDamaged
 from antefix_client.profile.profile import Profile
@@ -137,9 +137,9 @@ def _parts(content: bytes) -> list[bytes]:
 
 def _set_aside(profile: Profile) -> None:
     keys = profile.keys
-    with Secret(bytearray(_ASIDE.size)) as head:
+    with SecretBytes(bytearray(_ASIDE.size)) as head:
         _ASIDE.pack_into(head.data, 0, keys.user_key.epoch, keys.devices.digest, keys.user_key.secret.data)
-        with Secret(head.data + keys.devices.to_bytes()) as whole:
+        with SecretBytes(head.data + keys.devices.to_bytes()) as whole:
             profile.sealed.write(ROTATING, whole.data)
 
 
@@ -151,7 +151,7 @@ def _rewrap(profile: Profile) -> None:
     with aside:
         epoch, digest, _ = _ASIDE.unpack_from(aside.data)
         before = DeviceList.pinned(bytes(aside.data[_ASIDE.size :]), digest=digest)
-        with Secret(aside.data[_ASIDE.size - KEY_BYTES : _ASIDE.size]) as secret:
+        with SecretBytes(aside.data[_ASIDE.size - KEY_BYTES : _ASIDE.size]) as secret:
             changed = profile.keys.user_key.epoch != epoch  # else it was cut off before
             for version in profile.history.versions if changed else []:
                 _rewrap_one(profile, version, UserKey(secret, epoch), before)
@@ -162,7 +162,7 @@ def _rewrap_one(profile: Profile, version: Version, old: UserKey, before: Device
     keys = profile.keys
     try:
         record = profile.history.record(version)
-        cover = cover_of(record)
+        cover = read_header(record)
         if cover.epoch == keys.user_key.epoch:
             return
         address = profile.address(version.base, cover.edition.address.shape)

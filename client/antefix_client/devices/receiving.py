@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from antefix.common.validation import require
-from antefix.records import cover_of, open_record
+from antefix.records import open_record, read_header
 from antefix_client.errors import BaseChanged, VersionRefused
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.version_history import FARTHEST, History, Version, now
@@ -37,7 +37,7 @@ def _opened(profile: Profile, record: bytes, base: str) -> tuple[Version, str]:
         RecordMismatch: another user's, or of a device that is not on the list.
         RecordRefused: it does not open, or what is in it is no prefix.
     """
-    place = cover_of(record).edition.address
+    place = read_header(record).edition.address
     if place.base.hex() != base:
         raise BaseChanged(
             f"the record is for base {place.base.hex()[:16]}…, this profile is for {base[:16]}…",

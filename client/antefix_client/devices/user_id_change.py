@@ -10,7 +10,7 @@ import json
 import struct
 from dataclasses import replace
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.keys import DeviceList, UserKey
 from antefix_client.devices import device_changes
 from antefix_client.errors import JoinRefused
@@ -77,7 +77,7 @@ def _set_aside(profile: Profile, version: Version, tenant: bytes, user: bytes) -
         said = {"tenant": tenant.hex(), "user": user.hex(), "version": version.model_dump_json()}
         head = json.dumps(said).encode()
         shape = opened.edition.address.shape
-        with Secret(bytearray(_SIZE.pack(len(head), shape) + head) + opened.payload) as whole:
+        with SecretBytes(bytearray(_SIZE.pack(len(head), shape) + head) + opened.payload) as whole:
             profile.sealed.write(NAME, whole.data)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antefix.common.files import require_new
+from antefix.common.files import ensure_absent
 from antefix.data.example import Example
 from antefix.errors import InvalidArgument
 from antefix_client.profile.os_errors import files, write_new
@@ -27,7 +27,7 @@ def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
     Raises:
         InvalidArgument: another kind, a path that is taken, or nothing learned yet.
     """
-    require_new(path)
+    ensure_absent(path)
     _require_kind(what, KINDS)
     if what == "peft":
         from antefix.peft import export_peft

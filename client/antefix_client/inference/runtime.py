@@ -21,7 +21,7 @@ from antefix_client.profile.version_history import Version, now
 
 if TYPE_CHECKING:
     from antefix import FrozenBase, Generated, GenerationRequest, Prefix
-    from antefix.generation.running_batch import Piece
+    from antefix.generation.running_batch import StepOutput
 
 
 class Wielder:
@@ -97,21 +97,21 @@ class Wielder:
         base, request = self._request(prompt, settings)
         return generate(base, [request], max_rows=1)[0]
 
-    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[Piece]]:
+    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
         """Tokens read, and one text piece by piece; what is refused is refused now, not with the first."""
         from antefix import generate
-        from antefix.generation.request import prepare
-        from antefix.generation.running_batch import Piece, RunningBatch
+        from antefix.generation.request import tokenize
+        from antefix.generation.running_batch import ContinuousBatch, StepOutput
 
         base, request = self._request(prompt, settings)
-        prepared = prepare(base, request, "the prompt")
+        prepared = tokenize(base, request, "the prompt")
         read = len(prepared.inputs) + len(prepared.source)
         if request.num_beams > 1:
             found = generate(base, [request], max_rows=1)[0]
-            return read, iter([Piece(0, found.text, found)])
+            return read, iter([StepOutput(0, found.text, found)])
 
-        def running() -> Iterator[Piece]:
-            batch = RunningBatch(base, 1, prepared.size)
+        def running() -> Iterator[StepOutput]:
+            batch = ContinuousBatch(base, 1, prepared.size)
             batch.join(prepared)
             while batch.busy:
                 yield from batch.step()

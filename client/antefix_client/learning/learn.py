@@ -12,7 +12,7 @@ from antefix import Example, FrozenBase, Prefix, TrainedUser, score, train
 from antefix.common.progress import ProgressBar
 from antefix.data.tokenization import check_rows_fit, encode
 from antefix.errors import CheckpointMismatch, ExampleError
-from antefix.training.shared_init import is_fresh
+from antefix.training.shared_init import is_neutral
 from antefix_client.errors import BaseChanged, TooFewTexts
 from antefix_client.inference.runtime import Wielder
 from antefix_client.learning.budget import Budget, within
@@ -139,7 +139,7 @@ def _task(wielder: Wielder) -> _Task:
         shared = wielder.shared(profile, base)
         rival = shared if fresh else wielder.prefix_or_none(profile, base)
     start = shared or rival
-    if start is not None and is_fresh(base, start):
+    if start is not None and is_neutral(base, start):
         start = None  # neutral words, which no round has trained: a user's own texts are a better start
     length = max([LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
     tokens = {number: _tokens(base, text, length) for number, text in numbered.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antefix.crypto.aead import Secret, decrypt, encrypt
+from antefix.crypto.aead import SecretBytes, decrypt, encrypt
 from antefix_client.errors import ProfileDamaged
 from antefix_client.profile.lock import Lock
 from antefix_client.profile.os_errors import files
@@ -14,7 +14,7 @@ from antefix_client.profile.safe_files import replace, shred
 class SealedFiles:
     """Writes and reads files that open under the root key, in this profile, under their own name alone."""
 
-    def __init__(self, folder: Path, profile: bytes, root: Secret, lock: Lock) -> None:
+    def __init__(self, folder: Path, profile: bytes, root: SecretBytes, lock: Lock) -> None:
         """Take the root key, which whoever made it wipes, and the lock that who writes must hold."""
         self.folder, self.profile, self.root, self.lock = folder, profile, root, lock
 
@@ -27,7 +27,7 @@ class SealedFiles:
         self.lock.require()
         replace(self.folder / name, encrypt(self.root.data, self.context(name), content))
 
-    def read(self, name: str) -> Secret | None:
+    def read(self, name: str) -> SecretBytes | None:
         """What a file holds; None where there is none.
 
         Raises:

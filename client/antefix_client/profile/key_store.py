@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from antefix.crypto.aead import KEY_BYTES, Secret
+from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.errors import DeviceListRefused, InvalidArgument
 from antefix.keys import DeviceKeys, DeviceList, UserKey
 from antefix_client.errors import ProfileDamaged
@@ -35,7 +35,7 @@ class Custody:
     user_key: UserKey
     devices: DeviceList
     prefix: bytes
-    _seed: Secret
+    _seed: SecretBytes
 
     @classmethod
     def fresh(cls, tenant: bytes, user: bytes, prefix: bytes) -> Custody:
@@ -67,8 +67,8 @@ class Custody:
             if len(found.data) < _HEAD.size:
                 raise damaged
             epoch, digest, _, _ = _HEAD.unpack_from(found.data)
-            seed = Secret(found.data[36 : 36 + 2 * KEY_BYTES])
-            key = Secret(found.data[36 + 2 * KEY_BYTES : _HEAD.size])
+            seed = SecretBytes(found.data[36 : 36 + 2 * KEY_BYTES])
+            key = SecretBytes(found.data[36 + 2 * KEY_BYTES : _HEAD.size])
             rest = bytes(found.data[_HEAD.size :])
             try:
                 devices, prefix = _list_and_prefix(rest, digest, prefix)
@@ -80,9 +80,9 @@ class Custody:
         """Keep them."""
         parts = (self.user_key.epoch, self.devices.digest, self._seed.data, self.user_key.secret.data)
         packed = bytearray(_HEAD.size)
-        with Secret(packed):
+        with SecretBytes(packed):
             _HEAD.pack_into(packed, 0, *parts)
-            with Secret(bytearray(packed + self.devices.to_bytes() + self.prefix)) as whole:
+            with SecretBytes(bytearray(packed + self.devices.to_bytes() + self.prefix)) as whole:
                 sealed.write(NAME, whole.data)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from antefix.common.files import require_new, write_whole
+from antefix.common.files import atomic_write, ensure_absent
 from antefix_client.errors import ProfileFull, ProfileUnwritable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -38,6 +38,6 @@ def write_new(path: Path, content: bytes, hint: str = "choose a new path") -> No
         InvalidArgument: it is there already.
         ProfileFull, ProfileUnwritable.
     """
-    require_new(path, hint)
+    ensure_absent(path, hint)
     with files(path):
-        write_whole(path, content)
+        atomic_write(path, content)

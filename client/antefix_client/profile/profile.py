@@ -10,11 +10,20 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from antefix.common.files import sync_folder
-from antefix.crypto.aead import KEY_BYTES, Secret
+from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.data.example import Example
 from antefix.errors import InvalidArgument, RecordError
 from antefix.keys import Cost
-from antefix.records import FIRST, Address, Edition, OpenedRecord, cover_of, digest_of, open_record, seal
+from antefix.records import (
+    NO_PREVIOUS,
+    Address,
+    OpenedRecord,
+    RecordVersion,
+    digest_of,
+    open_record,
+    read_header,
+    seal,
+)
 from antefix_client.errors import ProfileDamaged, ProfileExists, ProfileUnwritable, TextRefused
 from antefix_client.profile import key_store, manifest, migration, unlock_slots, version_history
 from antefix_client.profile.encrypted_files import SealedFiles
@@ -45,7 +54,9 @@ class Profile:
         removals: how often texts were removed since it was opened.
     """
 
-    def __init__(self, folder: Path, root_of: Callable[[Card], Secret], lock: Lock | None = None) -> None:
+    def __init__(
+        self, folder: Path, root_of: Callable[[Card], SecretBytes], lock: Lock | None = None
+    ) -> None:
         """Use `open` or `create`."""
         self.folder = folder = folder.resolve()
         with ExitStack() as opened:
@@ -93,7 +104,7 @@ class Profile:
         _make_room(folder)
         card = Card.fresh(base)
         profile = bytes.fromhex(card.profile)
-        root = Secret(bytearray(os.urandom(KEY_BYTES)))
+        root = SecretBytes(bytearray(os.urandom(KEY_BYTES)))
         with ExitStack() as failed:
             lock = Lock(folder / LOCK)
             failed.callback(lock.release)
@@ -226,7 +237,9 @@ class Profile:
         newest = follows or self.history.newest
         previous = self.history.last_digest if newest is None else bytes.fromhex(newest.digest)
         number = max(self.history.next_number, least)
-        edition = Edition(self.address(version.base, shape), number, previous if number > 1 else FIRST)
+        edition = RecordVersion(
+            self.address(version.base, shape), number, previous if number > 1 else NO_PREVIOUS
+        )
         record = seal(payload, edition, key=self._keys.user_key, device=self._keys.device)
         made = version.model_copy(update={"number": number, "digest": digest_of(record).hex()})
         self.history.add(made, record)
@@ -242,7 +255,7 @@ class Profile:
         """
         record = self.history.record(version)
         try:
-            address = self.address(version.base, cover_of(record).edition.address.shape)
+            address = self.address(version.base, read_header(record).edition.address.shape)
             opened = open_record(record, address, key=self._keys.user_key, writers=self._keys.devices.writers)
         except RecordError as error:
             raise ProfileDamaged(

@@ -12,7 +12,7 @@ import re
 import stat
 from pathlib import Path
 
-from antefix.common.files import sync_folder, write_whole
+from antefix.common.files import atomic_write, sync_folder
 from antefix_client.profile.os_errors import files
 
 _BLOCK = 2**20
@@ -50,7 +50,7 @@ def replace(path: Path, content: bytes) -> None:
     with files(path):
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "its folder is gone", str(path))
-        write_whole(path, content)
+        atomic_write(path, content)
 
 
 def shred(path: Path) -> None:

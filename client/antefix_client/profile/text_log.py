@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from antefix.common.files import write_whole
-from antefix.crypto.aead import Secret, decrypt, encrypt
+from antefix.common.files import atomic_write
+from antefix.crypto.aead import SecretBytes, decrypt, encrypt
 from antefix.data.example import Example
 from antefix_client.errors import ProfileDamaged
 from antefix_client.profile.os_errors import files
@@ -69,7 +69,7 @@ class Contents:
 class TextLog:
     """The file. One thread at a time."""
 
-    def __init__(self, path: Path, profile: bytes, root: Secret) -> None:
+    def __init__(self, path: Path, profile: bytes, root: SecretBytes) -> None:
         """Take the root key; whoever made it wipes it. `create` makes the file."""
         self.path, self._profile, self._root = path, profile, root
         self._identity: bytes | None = None
@@ -78,7 +78,7 @@ class TextLog:
         """Make the file, empty; its identity, 16 bytes."""
         self._identity = new_identity()
         with files(self.path):
-            write_whole(self.path, _header(self._identity))
+            atomic_write(self.path, _header(self._identity))
         return self._identity
 
     def read(self, known: Iterable[bytes] = ()) -> Contents:
@@ -157,7 +157,7 @@ class TextLog:
                 with suppress(OSError):  # a file system without second names
                     os.link(self.path, second)
                 try:
-                    write_whole(self.path, content)
+                    atomic_write(self.path, content)
                 except BaseException:
                     with suppress(OSError):
                         if os.path.samestat(os.lstat(self.path), os.fstat(old)):

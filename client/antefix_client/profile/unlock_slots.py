@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from antefix.common.validation import require_text
-from antefix.crypto.aead import KEY_BYTES, Secret, decrypt, encrypt
+from antefix.crypto.aead import KEY_BYTES, SecretBytes, decrypt, encrypt
 from antefix.errors import InvalidArgument, KeyRefused
 from antefix.keys import Cost, UserKey, open_with_passphrase, seal_under_passphrase
 from antefix_client.errors import UnlockRefused
@@ -58,7 +58,7 @@ class Slot(BaseModel):
     entry: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")
 
 
-def new_slot(root: Secret, profile: bytes, unlock: Unlock, cost: Cost | None = None) -> Slot:
+def new_slot(root: SecretBytes, profile: bytes, unlock: Unlock, cost: Cost | None = None) -> Slot:
     """A slot that `unlock` opens.
 
     Args:
@@ -78,13 +78,13 @@ def new_slot(root: Secret, profile: bytes, unlock: Unlock, cost: Cost | None = N
         return Slot(kind="keyring", sealed=under, service=given.service, entry=entry)
     if isinstance(given, bytes):
         return Slot(kind="key", sealed=_sealed(root, profile, given).hex())
-    held = UserKey(Secret(bytearray(root.data)), _EPOCH)
+    held = UserKey(SecretBytes(bytearray(root.data)), _EPOCH)
     sealed = seal_under_passphrase(held, given, tenant=_NOBODY, user=profile, cost=cost)
     held.wipe()
     return Slot(kind="passphrase", sealed=sealed.hex())
 
 
-def root_of(slots: list[Slot], profile: bytes, unlock: Unlock) -> Secret:
+def root_of(slots: list[Slot], profile: bytes, unlock: Unlock) -> SecretBytes:
     """The root key, from the first slot that opens.
 
     Raises:
@@ -133,7 +133,7 @@ def settled(unlock: Unlock) -> str | bytes | Keyring:
     return given
 
 
-def _opened(slot: Slot, profile: bytes, given: str | bytes | Keyring) -> Secret | None:
+def _opened(slot: Slot, profile: bytes, given: str | bytes | Keyring) -> SecretBytes | None:
     try:
         sealed = bytes.fromhex(slot.sealed)
     except ValueError:
@@ -159,11 +159,11 @@ def _name(profile: bytes, entry: str | None) -> str:
     return profile.hex() if entry is None else f"{profile.hex()}-{entry}"
 
 
-def _sealed(root: Secret, profile: bytes, key: bytes) -> bytes:
+def _sealed(root: SecretBytes, profile: bytes, key: bytes) -> bytes:
     return encrypt(key, _context(profile), root.data)
 
 
-def _unsealed(sealed: bytes, profile: bytes, key: bytes) -> Secret | None:
+def _unsealed(sealed: bytes, profile: bytes, key: bytes) -> SecretBytes | None:
     root = decrypt(key, _context(profile), sealed) if len(key) == KEY_BYTES else None
     if root is not None and len(root.data) != KEY_BYTES:  # another size would allow guessing it by parts
         root.wipe()

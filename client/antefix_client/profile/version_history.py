@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antefix.errors import RecordMismatch
-from antefix.records import FIRST, cover_of
+from antefix.records import NO_PREVIOUS, read_header
 from antefix_client.errors import ProfileDamaged, ProfileUnwritable
 from antefix_client.profile.encrypted_files import SealedFiles
 from antefix_client.profile.os_errors import files
@@ -85,7 +85,7 @@ class _State(BaseModel):
     versions: list[Version] = []
     removed: bool = False
     past: int = 0
-    past_digest: str = FIRST.hex()
+    past_digest: str = NO_PREVIOUS.hex()
     logs: list[str] = []
     next_text: int = 1
 
@@ -155,7 +155,7 @@ class History:
     def previous(self, version: Version) -> str | None:
         """Digest of the version before, as the record of a version says; None where that cannot be read."""
         try:
-            return cover_of(self.record(version)).edition.previous.hex()
+            return read_header(self.record(version)).edition.previous.hex()
         except (ProfileDamaged, RecordMismatch):
             return None
 
@@ -232,7 +232,7 @@ class History:
         try:
             with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
                 made = datetime.fromtimestamp(int(os.fstat(file.fileno()).st_mtime), UTC)
-                cover = cover_of(file.read())
+                cover = read_header(file.read())
         except (RecordMismatch, OSError):
             self.damaged.append(path.name)
             return None

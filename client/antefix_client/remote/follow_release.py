@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from antefix.loading.cache import cache_folder
-from antefix.wire import Release, Seen
+from antefix.wire import Release, ReleaseState
 from antefix_client.errors import NoRelease
 from antefix_client.model import PersonalModel
 from antefix_client.remote.api_client import Remote
@@ -28,7 +28,7 @@ def follow(model: PersonalModel, member: Member, remote: Remote, progress: bool)
     kept = None if member.release is None else Release.model_validate_json(member.release)
     with model.changing() as profile:
         base = profile.card.fingerprint
-    seen = member.seen or Seen(tenant=member.tenant)
+    seen = member.seen or ReleaseState(tenant=member.tenant)
     seen = seen.model_copy(update={"base": base})
     try:
         after, release = ask(remote.http, bytes.fromhex(member.release_key), seen, kept)

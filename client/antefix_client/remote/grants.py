@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from antefix.errors import GrantRefused, ReleaseRefused
-from antefix.grants import Epoch, granted
-from antefix.records import cover_of
+from antefix.grants import Epoch, issue_grant
+from antefix.records import read_header
 from antefix.wire import Signed
 from antefix_client.devices.conflicts import open_conflicts
 from antefix_client.errors import ServerRefused
@@ -204,10 +204,10 @@ def _signed(model: PersonalModel, version: Version, epoch: Epoch, seconds: int) 
         if profile.history.newest != version:
             raise GrantRefused("another version came into use meanwhile")
         record, keys = profile.history.record(version), profile.keys
-        address = cover_of(record).edition.address
+        address = read_header(record).edition.address
         if (address.user, address.prefix) != (bytes.fromhex(profile.card.user), keys.prefix):
             raise GrantRefused("the version in use is of another profile")
-        return granted(
+        return issue_grant(
             record,
             address,
             key=keys.user_key,

@@ -17,8 +17,8 @@ import httpx
 from antefix.common.progress import ProgressBar
 from antefix.errors import AntefixError, BaseError, PrefixError, ReleaseRefused
 from antefix.loading.catalog import CATALOGUE
-from antefix.wire import Release, Seen
-from antefix.wire.release import MOST_BYTES, BaseFile, Offer, SharedPrefix
+from antefix.wire import Release, ReleaseState
+from antefix.wire.release import MAX_BYTES, BaseFile, ReleaseOffer, SharedPrefix
 from antefix_client.errors import DeviceRefused, NoRelease, ProfileFull, ReleaseUnavailable
 from antefix_client.profile.os_errors import files
 from antefix_client.remote.download import Patience, Source, Wanted, download
@@ -44,8 +44,12 @@ class Fetched:
 
 
 def ask(
-    http: httpx.Client, key: bytes, seen: Seen, kept: Release | None = None, patience: Patience | None = None
-) -> tuple[Seen, Release | None]:
+    http: httpx.Client,
+    key: bytes,
+    seen: ReleaseState,
+    kept: Release | None = None,
+    patience: Patience | None = None,
+) -> tuple[ReleaseState, Release | None]:
     """Ask the server what to use.
 
     Args:
@@ -80,13 +84,13 @@ def ask(
                 raise _unanswered(answer.status_code)
             for chunk in answer.iter_raw():  # not unpacked: a few bytes can unpack to gigabytes
                 content += chunk
-                if len(content) > 4 * MOST_BYTES:
-                    raise ReleaseRefused(f"it has more than {4 * MOST_BYTES:,} bytes")
+                if len(content) > 4 * MAX_BYTES:
+                    raise ReleaseRefused(f"it has more than {4 * MAX_BYTES:,} bytes")
     except httpx.HTTPError as error:
         raise ReleaseUnavailable(
             f"the server does not answer ({type(error).__name__})", "check the connection, then try again"
         ) from None
-    return seen.accepting(Offer.parse(bytes(content)), key)
+    return seen.accepting(ReleaseOffer.parse(bytes(content)), key)
 
 
 def fetch(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from antefix.wire import Seen
+from antefix.wire import ReleaseState
 from antefix_client.errors import NotJoined, ProfileDamaged
 from antefix_client.profile.encrypted_files import SealedFiles
 
@@ -69,7 +69,7 @@ class Member(BaseModel):
     node_key: str = Field(default="", repr=False)
     known: str | None = None
     refused: bool = False
-    seen: Seen | None = None
+    seen: ReleaseState | None = None
     release: str | None = None
     last_round: int = 0
     keeping: Keeping | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from antefix.errors import DeviceListRefused
 from antefix.keys import DeviceChange
-from antefix.records import cover_of
+from antefix.records import read_header
 from antefix_client.devices import device_changes
 from antefix_client.devices.conflicts import open_conflicts
 from antefix_client.errors import ServerRefused
@@ -109,7 +109,7 @@ def is_behind(profile: Profile, record: bytes) -> bool:
 
     Or of the removed one: nobody here could tell, and its key is gone.
     """
-    return cover_of(record).epoch < profile.keys.user_key.epoch
+    return read_header(record).epoch < profile.keys.user_key.epoch
 
 
 def to_send(profile: Profile, stored: Stored) -> tuple[bool, bytes | None]:

@@ -16,8 +16,8 @@ import numpy as np
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train
 from antefix.errors import RoundRefused
 from antefix.keys import DeviceKeys
-from antefix.rounds import Projection, Round, Update, clipped
-from antefix.wire.release import Release, Seen, Signed
+from antefix.rounds import Projection, Round, Update, clip_to_norm
+from antefix.wire.release import Release, ReleaseState, Signed
 from antefix_client.learning.hyperparameters import LEAST_TEXTS, MAX_PROMPT_TOKENS
 from antefix_client.rounds.round_request import RoundAsked
 
@@ -35,7 +35,7 @@ class Checked:
     prefix: bytes
 
 
-def checked(asked: RoundAsked, key: bytes, seen: Seen, last: int) -> Checked:
+def checked(asked: RoundAsked, key: bytes, seen: ReleaseState, last: int) -> Checked:
     """Believe a round.
 
     Args:
@@ -108,4 +108,4 @@ def update_of(believed: Checked, base: FrozenBase, examples: Sequence[Example]) 
         seed = bytes.fromhex(round.release)
         change = Projection(len(change), round.projection, seed).down(change.astype(np.float32))
     loss = score(base, list(examples), start, max_prompt_tokens=MAX_PROMPT_TOKENS)
-    return Update(clipped(change, round.clip), len(examples), loss)
+    return Update(clip_to_norm(change, round.clip), len(examples), loss)

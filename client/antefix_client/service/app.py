@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from antefix.errors import AntefixError
-from antefix.http.openai import Answer, ChatAsked, CompletionAsked
+from antefix.http.openai import ChatCompletionRequest, CompletionRequest, ResponseBuilder
 from antefix_client.model import PersonalModel
 from antefix_client.service.http import BodyRefused, Guard, answer_of, body_of, refused
 from antefix_client.service.model_routes import Operations
@@ -55,16 +55,19 @@ class Service:
 
     async def completions(self, request: Request) -> Response:
         """What follows a prompt."""
-        return await self._answer(await body_of(request, CompletionAsked))
+        return await self._answer(await body_of(request, CompletionRequest))
 
     async def chat(self, request: Request) -> Response:
         """The next turn of a conversation."""
-        return await self._answer(await body_of(request, ChatAsked))
+        return await self._answer(await body_of(request, ChatCompletionRequest))
 
-    async def _answer(self, asked: CompletionAsked | ChatAsked) -> Response:
+    async def _answer(self, asked: CompletionRequest | ChatCompletionRequest) -> Response:
         prompt_tokens, pieces = await run_in_threadpool(self._model.pieces, asked.prompt, asked.settings)
-        answer = Answer(
-            isinstance(asked, ChatAsked), asked.model or "personal", prompt_tokens, self._word(asked)
+        answer = ResponseBuilder(
+            isinstance(asked, ChatCompletionRequest),
+            asked.model or "personal",
+            prompt_tokens,
+            self._word(asked),
         )
         if asked.stream:
             events = _events(answer, pieces, asked.with_usage)
@@ -74,7 +77,7 @@ class Service:
             return answer_of(500, "the text broke off", "ask again")
         return JSONResponse(answer.whole(done))
 
-    def _word(self, asked: CompletionAsked | ChatAsked) -> Callable[[int], str] | None:
+    def _word(self, asked: CompletionRequest | ChatCompletionRequest) -> Callable[[int], str] | None:
         """Gives texts of tokens to an answer that tells of them."""
         if asked.settings["logprobs"] is None:
             return None
@@ -83,7 +86,7 @@ class Service:
         return partial(token_text, self._model.base.tokenizer)
 
 
-def _events(answer: Answer, pieces: Iterator[Any], with_usage: bool) -> Iterator[str]:
+def _events(answer: ResponseBuilder, pieces: Iterator[Any], with_usage: bool) -> Iterator[str]:
     """Server-sent events of one stream."""
     first, result = True, None
     for piece in pieces:

@@ -7,7 +7,7 @@ import resource
 import uvicorn
 from starlette.types import ASGIApp
 
-from antefix.http.timeouts import Impatient
+from antefix.http.timeouts import TimeoutProtocol
 
 _MOST = 200
 _SPARED = 64  # files that the profile, the base and the system need
@@ -19,7 +19,7 @@ def settled(application: ASGIApp) -> uvicorn.Config:
     most = _MOST if files == resource.RLIM_INFINITY else max(8, min(_MOST, files - _SPARED))
     return uvicorn.Config(
         application,
-        http=Impatient,
+        http=TimeoutProtocol,
         limit_concurrency=most,
         log_level="warning",
         access_log=False,

@@ -59,10 +59,10 @@ def application(name: str, about: str, *, completion: bool = False) -> typer.Typ
 
 def say(name: str | None, line: str) -> None:
     """A line on stderr."""
-    typer.echo(harmless(f"{name}: {line}"), err=True)
+    typer.echo(strip_control_chars(f"{name}: {line}"), err=True)
 
 
-def harmless(text: str) -> str:
+def strip_control_chars(text: str) -> str:
     """Without control characters: names of files, and what a model writes, may hold what a terminal obeys."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" and one not in "\n\t" else one

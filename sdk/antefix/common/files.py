@@ -12,7 +12,7 @@ from pathlib import Path
 from antefix.errors import InvalidArgument
 
 
-def write_whole(target: Path, content: bytes) -> None:
+def atomic_write(target: Path, content: bytes) -> None:
     """Write beside `target` and rename, so that a crash leaves the old file or the new one.
 
     It outlives a power cut once this returns. It is readable by its owner only: prefixes and checkpoints are
@@ -46,7 +46,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def require_new(path: Path, hint: str = "choose a new path") -> None:
+def ensure_absent(path: Path, hint: str = "choose a new path") -> None:
     """Refuse to write over what somebody has there.
 
     Raises:

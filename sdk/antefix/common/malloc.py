@@ -2,7 +2,7 @@
 
 glibc hands every freed block above 128 KiB (32 MiB at most, once it has learned) back to the kernel
 and faults it in again page by page at the next step. For activations that is up to 40 % of a step.
-Inside `large_blocks_kept()` they come from the heap and stay there; leaving it gives them back.
+Inside `retain_large_blocks()` they come from the heap and stay there; leaving it gives them back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _holders = 0
 
 
 @contextmanager
-def large_blocks_kept() -> Iterator[None]:
+def retain_large_blocks() -> Iterator[None]:
     """Keep freed memory for reuse within the block; nests; does nothing where libc is not glibc."""
     global _holders
     libc = _glibc()

@@ -13,7 +13,7 @@ KEY_BYTES = 32
 _OVERHEAD, _CHUNK, _TAG = 56, 16 * 1024, 16  # C2SP chunked-encryption: salt and commitment, then chunks
 
 
-class Secret:
+class SecretBytes:
     """Bytes that are zeroed when they are done with: on `wipe`, or at the end of a `with` block.
 
     Attributes:
@@ -25,7 +25,7 @@ class Secret:
         self.data = data
 
     @classmethod
-    def taking(cls, data: bytes) -> Self:
+    def take(cls, data: bytes) -> Self:
         """Move what a library gave as bytes, of which nobody else may have a reference: they are zeroed."""
         secret = cls(bytearray(data))
         _wipe_bytes(data)
@@ -34,7 +34,7 @@ class Secret:
     @classmethod
     def random(cls, size: int) -> Self:
         """Fresh random bytes."""
-        return cls.taking(os.urandom(size))
+        return cls.take(os.urandom(size))
 
     def wipe(self) -> None:
         """Overwrite with zeros, then let go."""
@@ -64,7 +64,7 @@ class Sealer(Protocol):
         ...
 
     @property
-    def secret(self) -> Secret:
+    def secret(self) -> SecretBytes:
         """The key, 32 bytes."""
         ...
 
@@ -93,13 +93,13 @@ def encrypt(key: bytes | bytearray, context: bytes, plain: bytes | bytearray) ->
     return encryptor.update(plain) + encryptor.finalize()
 
 
-def decrypt(key: bytes | bytearray, context: bytes, sealed: bytes | memoryview) -> Secret | None:
+def decrypt(key: bytes | bytearray, context: bytes, sealed: bytes | memoryview) -> SecretBytes | None:
     """The content, or None where anything is wrong: key, context, a byte, an end cut off.
 
     The library gives plaintext chunk by chunk before the last one is checked; here nothing leaves before.
     """
     chunks = -(-(len(sealed) - _OVERHEAD) // (_CHUNK + _TAG))
-    plain = Secret(bytearray(max(0, len(sealed) - _OVERHEAD - _TAG * chunks)))
+    plain = SecretBytes(bytearray(max(0, len(sealed) - _OVERHEAD - _TAG * chunks)))
     try:
         decryptor = Cobblestone256Decryptor(key, context)
         length = decryptor.update_into(sealed, plain.data)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 
 MLKEM, X25519, SEED = 1184, 32, 32
 OVERHEAD = 1088 + 32 + 16  # of a message: both encapsulations (FIPS 203 table 3, RFC 7748), and a tag
@@ -27,7 +27,7 @@ def private_key(seed: bytes | bytearray) -> tuple[MLKEM768X25519PrivateKey, byte
 
     The key is in OpenSSL's memory, which overwrites it when the last reference to the object goes.
     """
-    with Secret.taking(hashlib.shake_256(seed).digest(96)) as expanded, memoryview(expanded.data) as parts:
+    with SecretBytes.take(hashlib.shake_256(seed).digest(96)) as expanded, memoryview(expanded.data) as parts:
         # draft-connolly-cfrg-xwing-kem, 5.2
         mlkem = MLKEM768PrivateKey.from_seed_bytes(parts[:64])
         x25519 = X25519PrivateKey.from_private_bytes(parts[64:])

@@ -39,7 +39,7 @@ def cover(leaves: Range) -> list[Node]:
     return nodes
 
 
-def fold(hashes: Sequence[bytes]) -> bytes:
+def root_from_inclusion_proof(hashes: Sequence[bytes]) -> bytes:
     """Hash of a range from those of its `cover`."""
     result = hashes[-1] if hashes else EMPTY_ROOT
     for left in reversed(hashes[:-1]):

@@ -8,7 +8,7 @@ from typing import Never, overload
 
 import torch
 
-from antefix.common.malloc import large_blocks_kept
+from antefix.common.malloc import retain_large_blocks
 from antefix.common.validation import refuse_unknown, require, require_users
 from antefix.data.example import Example
 from antefix.data.tokenization import Row, encode_user
@@ -16,8 +16,8 @@ from antefix.errors import InvalidArgument
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Layout
 from antefix.prefix.prefix import Prefix
-from antefix.training.bucketing import Shape, Sizes, first_fit
-from antefix.training.micro_batch import run as run_rows
+from antefix.training.bucketing import Bucket, Buckets, first_fit
+from antefix.training.micro_batch import forward_backward as run_rows
 from antefix.training.workers import worker_count, workers_of
 
 _CPU_TOKENS = 256
@@ -115,8 +115,8 @@ def _score_all(
             base, batch.shape, texts, values, None, _layout(prefixes[batch.places[0].user])
         ).losses
 
-    waiting = _batches(rows, prefixes, Sizes.of(base, at_once))
-    with large_blocks_kept(), workers_of(run, max(1, min(worker_count(base), len(waiting)))) as workers:
+    waiting = _batches(rows, prefixes, Buckets.of(base, at_once))
+    with retain_large_blocks(), workers_of(run, max(1, min(worker_count(base), len(waiting)))) as workers:
         while waiting or workers.busy:
             while waiting and not workers.full:
                 workers.submit(waiting.pop(0))
@@ -146,7 +146,7 @@ class _Place:
 class _Batch:
     """Rows that run together; their prefixes have one length."""
 
-    shape: Shape
+    shape: Bucket
     places: list[_Place]
 
 
@@ -170,7 +170,7 @@ def _encode(
 
 
 def _batches(
-    rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None], sizes: Sizes
+    rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None], sizes: Buckets
 ) -> list[_Batch]:
     """All rows in micro-batches, those under prefixes of one length and kind together."""
     groups: dict[tuple[int, Layout | None], list[_Place]] = {}

@@ -20,13 +20,13 @@ from antefix.attention.kv_cache import Arena
 from antefix.generation.detokenizer import TextStream
 from antefix.generation.forward import CHUNK
 from antefix.generation.prefill import capacity_for, read_in
-from antefix.generation.request import Generated, Prepared, Size, banned_tokens
+from antefix.generation.request import Generated, Size, TokenizedRequest, banned_tokens
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Kind
 
 
 @torch.no_grad()
-def search(base: FrozenBase, prepared: Sequence[Prepared]) -> list[Generated]:
+def search(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> list[Generated]:
     """The best text that a beam search finds for each request.
 
     Args:
@@ -53,14 +53,14 @@ def search(base: FrozenBase, prepared: Sequence[Prepared]) -> list[Generated]:
     return [_generated(base, one, tokens) for one, tokens in zip(prepared, found, strict=True)]
 
 
-def like(base: FrozenBase, prepared: Prepared) -> Hashable:
+def like(base: FrozenBase, prepared: TokenizedRequest) -> Hashable:
     """What requests have in common that are searched together."""
     request = prepared.request
     alone = id(prepared) if base.is_encoder_decoder else 0
     return request.num_beams, request.max_new_tokens, prepared.ends, alone
 
 
-def _generated(base: FrozenBase, prepared: Prepared, found: list[int]) -> Generated:
+def _generated(base: FrozenBase, prepared: TokenizedRequest, found: list[int]) -> Generated:
     length = next((n for n, token in enumerate(found) if token in prepared.ends), len(found))
     text = TextStream(base.tokenizer, ())
     for token in found[:length]:
@@ -69,7 +69,7 @@ def _generated(base: FrozenBase, prepared: Prepared, found: list[int]) -> Genera
     return Generated(text.text, tuple(found[:length]), "end" if length < len(found) else "length")
 
 
-def _causal(base: FrozenBase, prepared: Sequence[Prepared]) -> dict[str, Any]:
+def _causal(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> dict[str, Any]:
     """The last token of each prompt; what comes before it is read here, each under its own prefix.
 
     `generate` could not read an infix, which a part of the prompt does not see.
@@ -92,7 +92,7 @@ def _causal(base: FrozenBase, prepared: Sequence[Prepared]) -> dict[str, Any]:
     }
 
 
-def _read(base: FrozenBase, prepared: Sequence[Prepared]) -> Arena:
+def _read(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> Arena:
     """An arena with all prompts."""
     size = Size(max(one.length + len(one.inputs) for one in prepared))
     arena = Arena(base, len(prepared), capacity_for(size))
@@ -111,7 +111,7 @@ def _to_the_right(part: Tensor, ends: Sequence[int]) -> Tensor:
     return moved
 
 
-def _seq2seq(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
+def _seq2seq(base: FrozenBase, prepared: TokenizedRequest) -> dict[str, Any]:
     """Inputs whose cross-attention is filled already, with what the prefill of a running batch stores."""
     arena = Arena(base, 1, capacity_for(prepared.size))
     read_in(base, arena, [0], [prepared])
@@ -133,7 +133,7 @@ def _seq2seq(base: FrozenBase, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _prefix_cache(base: FrozenBase, prepared: Prepared, kind: Kind) -> list[tuple[Tensor, ...]]:
+def _prefix_cache(base: FrozenBase, prepared: TokenizedRequest, kind: Kind) -> list[tuple[Tensor, ...]]:
     """Keys and values of the prefix, one pair [beams, heads, P, head_dim] per layer; none without one."""
     prefix = prepared.request.prefix
     if prefix is None:
@@ -147,7 +147,7 @@ def _prefix_cache(base: FrozenBase, prepared: Prepared, kind: Kind) -> list[tupl
     ]
 
 
-def _per_beam(part: Tensor, prepared: Prepared) -> Tensor:
+def _per_beam(part: Tensor, prepared: TokenizedRequest) -> Tensor:
     return part.repeat_interleave(prepared.request.num_beams, 0)
 
 

@@ -10,13 +10,13 @@ from typing import Never
 import torch
 from torch import Tensor
 
-from antefix.common.malloc import large_blocks_kept
+from antefix.common.malloc import retain_large_blocks
 from antefix.common.progress import ProgressBar
 from antefix.common.validation import refuse_unknown, require
 from antefix.errors import InvalidArgument, OutOfMemory
 from antefix.generation.beam_search import like, search
-from antefix.generation.request import Generated, GenerationRequest, Prepared, Size, prepare
-from antefix.generation.running_batch import RunningBatch
+from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
+from antefix.generation.running_batch import ContinuousBatch
 from antefix.model.frozen_base import FrozenBase
 
 Done = Callable[[int, str, Generated | None], None]
@@ -64,7 +64,7 @@ def generate(
         raise InvalidArgument(f"max_rows is {max_rows}", "use 1 or more")
     if max_rows > 2**31:
         raise InvalidArgument("max_rows is above 2,147,483,648", "use as many as there is memory for")
-    prepared = [prepare(base, request, f"request {n}") for n, request in enumerate(requests)]
+    prepared = [tokenize(base, request, f"request {n}") for n, request in enumerate(requests)]
     results: dict[int, Generated] = {}
     with ProgressBar(total=len(prepared), desc="generating", unit="text", disable=not progress) as bar:
 
@@ -75,7 +75,7 @@ def generate(
                 results[number] = result
                 bar.update()
 
-        with large_blocks_kept(), _memory_of(base, max_rows):
+        with retain_large_blocks(), _memory_of(base, max_rows):
             run(base, prepared, max_rows, exact, done, streaming=on_token is not None)
     return [results[number] for number in range(len(prepared))]
 
@@ -92,7 +92,7 @@ def _memory_of(base: FrozenBase, rows: int) -> Iterator[None]:
 
 def run(
     base: FrozenBase,
-    prepared: Sequence[Prepared],
+    prepared: Sequence[TokenizedRequest],
     max_rows: int,
     exact: bool,
     done: Done,
@@ -114,7 +114,7 @@ def run(
         for number in numbers:
             size = size.joined(prepared[number].size)
         rows = max_rows if exact else min(max_rows, len(numbers))
-        batch = RunningBatch(base, rows, size, exact=exact, streaming=streaming)
+        batch = ContinuousBatch(base, rows, size, exact=exact, streaming=streaming)
         tickets: dict[int, int] = {}
         if watch is not None:
             batch.watch = lambda ticket, logits, of=tickets: watch(of[ticket], logits)
@@ -127,7 +127,7 @@ def run(
                 done(tickets[piece.ticket], piece.text, piece.result)
 
 
-def _search_all(base: FrozenBase, prepared: Sequence[Prepared], max_rows: int, done: Done) -> None:
+def _search_all(base: FrozenBase, prepared: Sequence[TokenizedRequest], max_rows: int, done: Done) -> None:
     """All beam searches among the requests, those together that are alike; a hypothesis is a row."""
     groups: dict[Hashable, list[int]] = {}
     for number, one in enumerate(prepared):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from antefix.attention.kv_cache import Arena, round_up
 from antefix.generation.forward import Newcomer, prefill
-from antefix.generation.request import Prepared, Size
+from antefix.generation.request import Size, TokenizedRequest
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Kind
 
@@ -26,7 +26,7 @@ class Shape:
     used: int
 
 
-def shape_of(base: FrozenBase, arena: Arena, prepared: Prepared, rows: int) -> Shape | None:
+def shape_of(base: FrozenBase, arena: Arena, prepared: TokenizedRequest, rows: int) -> Shape | None:
     """Shape in which an exact row of a batch of `rows` is read in: a function of that row alone.
 
     None is for alone, at its own shape: prompts that are long, or have no room for padding, and
@@ -41,7 +41,11 @@ def shape_of(base: FrozenBase, arena: Arena, prepared: Prepared, rows: int) -> S
 
 
 def read_in(
-    base: FrozenBase, arena: Arena, slots: Sequence[int], pack: Sequence[Prepared], shape: Shape | None = None
+    base: FrozenBase,
+    arena: Arena,
+    slots: Sequence[int],
+    pack: Sequence[TokenizedRequest],
+    shape: Shape | None = None,
 ) -> Tensor:
     """Last hidden state [rows, hidden] of prompts that begin in `slots`; dummies fill up a constant shape."""
     for slot, one in zip(slots, pack, strict=True):

@@ -152,7 +152,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TokenizedRequest:
     """A request as tokens, checked against its base.
 
     Attributes:
@@ -189,7 +189,7 @@ class Prepared:
         return Size(decoder, self.begins("cross") + len(self.source) if self.source else 0)
 
 
-def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the request") -> Prepared:
+def tokenize(base: FrozenBase, request: GenerationRequest, what: str = "the request") -> TokenizedRequest:
     """Tokens of a request.
 
     Args:
@@ -219,9 +219,9 @@ def prepare(base: FrozenBase, request: GenerationRequest, what: str = "the reque
         )
     if base.is_encoder_decoder:
         start = int(base.model.config.decoder_start_token_id)
-        prepared, most = Prepared(request, (start,), tokens, ends), max(len(tokens), new)
+        prepared, most = TokenizedRequest(request, (start,), tokens, ends), max(len(tokens), new)
     else:
-        prepared, most = Prepared(request, tokens, (), ends), len(tokens) + new
+        prepared, most = TokenizedRequest(request, tokens, (), ends), len(tokens) + new
     length = 0 if request.prefix is None else request.prefix.length
     check_rows_fit(base, most, length, f"{what} with its {new} new tokens")
     return prepared

@@ -14,7 +14,7 @@ from antefix.errors import InvalidArgument
 from antefix.generation.detokenizer import TextStream
 from antefix.generation.forward import decode
 from antefix.generation.prefill import Shape, capacity_for, read_in, shape_of
-from antefix.generation.request import Finish, Generated, Prepared, Size, TokenLogprob, banned_tokens
+from antefix.generation.request import Finish, Generated, Size, TokenizedRequest, TokenLogprob, banned_tokens
 from antefix.generation.sampling import choose, logprob_of, sampler_of
 from antefix.model.frozen_base import FrozenBase
 
@@ -22,7 +22,7 @@ _PACK_TOKENS = 2048  # of one prefill, padding between the rows included
 
 
 @dataclass(frozen=True)
-class Piece:
+class StepOutput:
     """What one step gave one row.
 
     Attributes:
@@ -40,7 +40,7 @@ class Piece:
     finite: bool = True
 
 
-class RunningBatch:
+class ContinuousBatch:
     """Rows join at any time, and leave when they are done; their slots are zeroed and used again.
 
     In `exact` mode every decoding step has the same shape, whoever is there: `rows` rows, dummies where
@@ -94,7 +94,7 @@ class RunningBatch:
         """Whether a step has anything to do."""
         return bool(self._waiting) or any(self._rows)
 
-    def join(self, prepared: Prepared) -> int:
+    def join(self, prepared: TokenizedRequest) -> int:
         """Let a row in; return the ticket that its pieces will carry.
 
         Raises:
@@ -130,7 +130,7 @@ class RunningBatch:
         return False
 
     @torch.no_grad()
-    def step(self) -> list[Piece]:
+    def step(self) -> list[StepOutput]:
         """One forward pass: rows that wait are read in first; else every row gets its next token."""
         if self._waiting:
             return self._read_in(self._next_pack())
@@ -156,7 +156,7 @@ class RunningBatch:
     def _shape(self, row: _Row) -> Shape | None:
         return shape_of(self._base, self._arena, row.prepared, len(self._rows)) if self._exact else None
 
-    def _read_in(self, pack: list[_Row]) -> list[Piece]:
+    def _read_in(self, pack: list[_Row]) -> list[StepOutput]:
         slots = []
         for row in pack:
             self._make_room(row.prepared.size)
@@ -166,7 +166,7 @@ class RunningBatch:
         hidden = read_in(self._base, self._arena, slots, prepared, self._shape(pack[0]))
         return self._take(hidden, slots)
 
-    def _go_on(self) -> list[Piece]:
+    def _go_on(self) -> list[StepOutput]:
         last = max((n for n, row in enumerate(self._rows) if row is not None), default=-1)
         if last < 0:
             return []
@@ -185,7 +185,7 @@ class RunningBatch:
             longest = longest if filled is None else longest.joined(filled)
         return Size(longest.decoder + 1, longest.cross)
 
-    def _take(self, hidden: Tensor, slots: Sequence[int]) -> list[Piece]:
+    def _take(self, hidden: Tensor, slots: Sequence[int]) -> list[StepOutput]:
         """Choose the next token of each row from `hidden` [slots, hidden]; rows that are done leave."""
         finite = hidden.isfinite().all(-1).tolist()
         logits = self._base.head.logits(hidden).float()  # of dummies too, for the shape is part of the bits
@@ -225,7 +225,7 @@ class RunningBatch:
 class _Row:
     """One request on its way."""
 
-    def __init__(self, base: FrozenBase, ticket: int, prepared: Prepared, live: bool) -> None:
+    def __init__(self, base: FrozenBase, ticket: int, prepared: TokenizedRequest, live: bool) -> None:
         self.ticket, self.prepared, self._live = ticket, prepared, live
         self.sampler = sampler_of(prepared.request)
         self.tokens: list[int] = []
@@ -242,7 +242,7 @@ class _Row:
         decoder = self.prepared.length + len(self.prepared.inputs) + len(self.tokens) - 1
         return Size(decoder, self.prepared.size.cross)
 
-    def take(self, token: int, logits: Tensor) -> Piece:
+    def take(self, token: int, logits: Tensor) -> StepOutput:
         """Add one token, chosen by logits [vocabulary]; the piece has the result if it is the last one."""
         if token in self.prepared.ends:
             return self._done("", "end", ())
@@ -256,13 +256,13 @@ class _Row:
             return self._done(text, "stop", here)
         if len(self.tokens) == self.prepared.request.max_new_tokens:
             return self._done(text, "length", here)
-        return Piece(self.ticket, text, None, here)
+        return StepOutput(self.ticket, text, None, here)
 
-    def _done(self, text: str, finish: Finish, here: tuple[TokenLogprob, ...]) -> Piece:
+    def _done(self, text: str, finish: Finish, here: tuple[TokenLogprob, ...]) -> StepOutput:
         if not self._live:
             for token in self.tokens:
                 self._text.push(token)
         text += self._text.finish()
         finish = "stop" if self._text.stopped else finish
         result = Generated(self._text.text, tuple(self.tokens), finish, tuple(self._logprobs))
-        return Piece(self.ticket, text, result, here)
+        return StepOutput(self.ticket, text, result, here)

@@ -63,7 +63,7 @@ class _Asked(BaseModel):
         return bool((self.stream_options or {}).get("include_usage"))
 
 
-class CompletionAsked(_Asked):
+class CompletionRequest(_Asked):
     """Body of `POST /v1/completions`."""
 
     prompt: str
@@ -87,7 +87,7 @@ class Message(BaseModel):
     name: str | None = None
 
 
-class ChatAsked(_Asked):
+class ChatCompletionRequest(_Asked):
     """Body of `POST /v1/chat/completions`; the last turn is the user's."""
 
     messages: list[Message] = Field(min_length=1)
@@ -97,7 +97,7 @@ class ChatAsked(_Asked):
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     @model_validator(mode="after")
-    def _agree(self) -> ChatAsked:
+    def _agree(self) -> ChatCompletionRequest:
         if self.messages[-1].role != "user":
             raise ValueError("the last message is not of the user")
         if self.top_logprobs is not None and not self.logprobs:
@@ -120,7 +120,7 @@ class ChatAsked(_Asked):
 
 
 @dataclass
-class Answer:
+class ResponseBuilder:
     """Puts one answer into OpenAI's form.
 
     Attributes:

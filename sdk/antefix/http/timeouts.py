@@ -11,7 +11,7 @@ HEADERS_S = 10.0
 STALLED_S = 60.0
 
 
-class Impatient(H11Protocol):
+class TimeoutProtocol(H11Protocol):
     """HTTP for clients that send a request's head within ten seconds, and go on reading what they asked for.
 
     Slow-loris attacks do neither, and uvicorn itself waits without end. Who takes nothing of what waits for a

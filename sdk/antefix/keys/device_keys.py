@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PublicKey
 
 from antefix.crypto import hpke as hpke
-from antefix.crypto.aead import KEY_BYTES, Secret
+from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.errors import InvalidArgument, KeyRefused
 
 _ID = 16
@@ -26,7 +26,7 @@ class UserKey:
         secret: 32 bytes, wiped by `wipe`.
     """
 
-    def __init__(self, secret: Secret, epoch: int) -> None:
+    def __init__(self, secret: SecretBytes, epoch: int) -> None:
         """Take over `secret`."""
         if len(secret.data) != KEY_BYTES or not 1 <= epoch < 2**32:
             raise InvalidArgument(
@@ -38,11 +38,11 @@ class UserKey:
     @classmethod
     def generate(cls) -> Self:
         """The first key of a user."""
-        return cls(Secret.random(KEY_BYTES), 1)
+        return cls(SecretBytes.random(KEY_BYTES), 1)
 
     def rotated(self) -> UserKey:
         """A fresh key of the next epoch; it cannot be computed from this one, nor this one from it."""
-        return UserKey(Secret.random(KEY_BYTES), self.epoch + 1)
+        return UserKey(SecretBytes.random(KEY_BYTES), self.epoch + 1)
 
     def wipe(self) -> None:
         """Zero it."""
@@ -126,9 +126,9 @@ class DeviceKeys:
         self.id = self.public.id
 
     @staticmethod
-    def new_seed() -> Secret:
+    def new_seed() -> SecretBytes:
         """64 random bytes to keep where the device keeps its secrets, and to make `DeviceKeys` of."""
-        return Secret.random(2 * KEY_BYTES)
+        return SecretBytes.random(2 * KEY_BYTES)
 
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
@@ -142,7 +142,7 @@ class DeviceKeys:
         """
         try:
             info = _key_info(tenant, user, epoch, self.id)
-            secret = Secret.taking(hpke.SUITE.decrypt(sealed, self._kem, info=info))
+            secret = SecretBytes.take(hpke.SUITE.decrypt(sealed, self._kem, info=info))
         except (InvalidTag, ValueError):
             raise KeyRefused() from None
         if len(secret.data) != KEY_BYTES:  # a key of another size would allow guessing it by parts

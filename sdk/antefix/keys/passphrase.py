@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from antefix.crypto.aead import KEY_BYTES, Secret, decrypt, encrypt, sealed_size
+from antefix.crypto.aead import KEY_BYTES, SecretBytes, decrypt, encrypt, sealed_size
 from antefix.errors import InvalidArgument, KeyRefused
 from antefix.keys.device_keys import UserKey, whose
 
@@ -90,7 +90,7 @@ def _context(cost: Cost, salt: bytes, tenant: bytes, user: bytes, epoch: int) ->
     return b"antefix/v1/passphrase\0" + numbers + salt + whose(tenant, user)
 
 
-def _derived(passphrase: str, cost: Cost, salt: bytes, context: bytes) -> Secret:
+def _derived(passphrase: str, cost: Cost, salt: bytes, context: bytes) -> SecretBytes:
     """The key that a passphrase gives; the same letters typed on another system give the same."""
     try:
         typed = unicodedata.normalize("NFKC", passphrase).encode()
@@ -104,4 +104,4 @@ def _derived(passphrase: str, cost: Cost, salt: bytes, context: bytes) -> Secret
         memory_cost=cost.memory_kib,
         ad=context,
     )
-    return Secret.taking(kdf.derive(typed))
+    return SecretBytes.take(kdf.derive(typed))

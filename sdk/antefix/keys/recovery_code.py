@@ -7,7 +7,7 @@ from typing import Self
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from antefix.crypto.aead import KEY_BYTES, Secret
+from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.crypto.code32 import read, written
 from antefix.errors import InvalidArgument
 from antefix.keys.device_keys import DeviceKeys, whose
@@ -18,7 +18,7 @@ _WHAT = "a recovery code"
 class RecoveryCode:
     """256 random bits with a checksum. Private: who has it has everything. Shown once, stored nowhere."""
 
-    def __init__(self, secret: Secret) -> None:
+    def __init__(self, secret: SecretBytes) -> None:
         """Take over 32 bytes."""
         if len(secret.data) != KEY_BYTES:
             raise InvalidArgument(f"a recovery code has {len(secret.data)} bytes, expected {KEY_BYTES}")
@@ -27,7 +27,7 @@ class RecoveryCode:
     @classmethod
     def generate(cls) -> Self:
         """A fresh code."""
-        return cls(Secret.random(KEY_BYTES))
+        return cls(SecretBytes.random(KEY_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -36,7 +36,7 @@ class RecoveryCode:
         Raises:
             InvalidArgument: too short, too long, or mistyped; the code itself is not repeated.
         """
-        return cls(Secret(bytearray(read(text, _WHAT, "type it as it stands on the sheet"))))
+        return cls(SecretBytes(bytearray(read(text, _WHAT, "type it as it stands on the sheet"))))
 
     def text(self) -> str:
         """Fourteen groups of four, for paper. Private."""
@@ -46,7 +46,7 @@ class RecoveryCode:
         """Keys of a device that exists on paper only; its public half stands in the device list."""
         info = b"antefix/v1/recovery\0" + whose(tenant, user)
         derived = HKDF(SHA256(), 2 * KEY_BYTES, None, info).derive(self._secret.data)
-        with Secret.taking(derived) as seed:
+        with SecretBytes.take(derived) as seed:
             return DeviceKeys(seed.data)
 
     def wipe(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.common.validation import path_of, require
 from antefix.errors import InvalidArgument, PrefixFileRefused, PrefixMismatch
 from antefix.model.kv_layout import Kind, Layout
@@ -98,7 +98,7 @@ class Prefix:
         target = path_of(path, "path")
         if target.is_dir():
             raise InvalidArgument(f"{target} is a folder", f"add a name: {target / 'prefix.safetensors'}")
-        write_whole(target, self.to_bytes(dtype=dtype))
+        atomic_write(target, self.to_bytes(dtype=dtype))
         return target
 
     def to_bytes(self, *, dtype: str = "fp32") -> bytes:

@@ -3,37 +3,50 @@
 The format, and why each field is there: `docs/format.md`. Nothing here trusts a record: what it should be
 comes from the caller, is compared first, and is what the decryption is bound to.
 
-    record = seal(prefix.to_bytes(), Edition(address, version=1, previous=FIRST), key=user_key, device=device)
+    version = RecordVersion(address, version=1, previous=NO_PREVIOUS)
+    record = seal(prefix.to_bytes(), version, key=user_key, device=device)
     with open_record(record, address, key=user_key, writers=devices.writers) as opened:
         prefix = opened.prefix()
 """
 
+from antefix.common.deprecation import former_names
 from antefix.records.record import (
-    FIRST,
+    NO_PREVIOUS,
     Address,
-    Cover,
-    Edition,
-    Known,
+    Expected,
     OpenedRecord,
-    cover_of,
+    RecordHeader,
+    RecordVersion,
     digest_of,
     open_record,
+    read_header,
     rewrap,
     seal,
     shape_of,
 )
 
 __all__ = [
-    "FIRST",
+    "NO_PREVIOUS",
     "Address",
-    "Cover",
-    "Edition",
-    "Known",
+    "Expected",
     "OpenedRecord",
-    "cover_of",
+    "RecordHeader",
+    "RecordVersion",
     "digest_of",
     "open_record",
+    "read_header",
     "rewrap",
     "seal",
     "shape_of",
 ]
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "Cover": "RecordHeader",
+        "Edition": "RecordVersion",
+        "FIRST": "NO_PREVIOUS",
+        "Known": "Expected",
+        "cover_of": "read_header",
+    },
+)

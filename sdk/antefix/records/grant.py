@@ -20,12 +20,19 @@ from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from pydantic import Field
 
 from antefix.crypto import hpke as hpke
-from antefix.crypto.aead import KEY_BYTES, Sealer, Secret
+from antefix.crypto.aead import KEY_BYTES, Sealer, SecretBytes
 from antefix.errors import GrantRefused, ReleaseRefused
 from antefix.keys.device_keys import DeviceKeys, DevicePublic
-from antefix.records.header import Address, Parts
+from antefix.records.header import Address, ParsedRecord
 from antefix.records.record import OpenedRecord
-from antefix.records.verification import Known, compared, content_of, data_key_of, require_epoch, verify
+from antefix.records.verification import (
+    Expected,
+    check_public_fields,
+    data_key_of,
+    decrypt_body,
+    require_epoch,
+    verify,
+)
 from antefix.wire.release import Digest, Id, Number, Signed, Size, Statement
 
 _SEALED = 2 * (KEY_BYTES + hpke.OVERHEAD)  # hex digits
@@ -60,23 +67,23 @@ class EpochKey:
         public: 1,216 bytes.
     """
 
-    def __init__(self, id: bytes, seed: Secret, until: int) -> None:
+    def __init__(self, id: bytes, seed: SecretBytes, until: int) -> None:
         """Take a seed, 32 bytes, which stays the caller's to wipe."""
         private, self.public = hpke.private_key(seed.data)
         self._private: MLKEM768X25519PrivateKey | None = private
         self.id, self.until = id, until
 
     @classmethod
-    def generate(cls, until: int) -> tuple[Self, Secret]:
+    def generate(cls, until: int) -> tuple[Self, SecretBytes]:
         """A fresh one, and the seed to keep it by."""
-        seed = Secret.random(_SEED)
+        seed = SecretBytes.random(_SEED)
         return cls(os.urandom(_ID), seed, until), seed
 
     def statement(self, tenant: bytes) -> Epoch:
         """For the server to sign."""
         return Epoch(tenant=tenant.hex(), id=self.id.hex(), key=self.public.hex(), until=self.until)
 
-    def open(self, sealed: bytes, bound: bytes) -> Secret:
+    def open(self, sealed: bytes, bound: bytes) -> SecretBytes:
         """The data key of a grant.
 
         Raises:
@@ -86,7 +93,7 @@ class EpochKey:
         if private is None:
             raise GrantRefused("its epoch is over")
         try:
-            return Secret.taking(hpke.SUITE.decrypt(sealed, private, info=bound))
+            return SecretBytes.take(hpke.SUITE.decrypt(sealed, private, info=bound))
         except (InvalidTag, ValueError):
             raise GrantRefused("it does not open") from None
 
@@ -166,7 +173,7 @@ class Grant(Statement):
         return found
 
 
-def granted(
+def issue_grant(
     record: bytes,
     address: Address,
     *,
@@ -196,7 +203,7 @@ def granted(
         raise GrantRefused(f"the epoch is of tenant {epoch.tenant}, expected {address.tenant.hex()}")
     if epoch.until <= now:
         raise GrantRefused(f"the epoch ended {now - epoch.until} s ago")
-    parts, edition = compared(record, address, Known())
+    parts, edition = check_public_fields(record, address, Expected())
     require_epoch(parts, key.epoch)
     verify(parts, writers)
     terms = {
@@ -210,14 +217,14 @@ def granted(
         "until": min(now + seconds, epoch.until),
     }
     with data_key_of(parts, edition, key) as data_key:
-        content_of(parts, edition, data_key)[0].wipe()
+        decrypt_body(parts, edition, data_key)[0].wipe()
         sealed = _sealed(data_key, epoch, Grant.bound_of(terms))
     grant = Grant.model_validate({**terms, "sealed": sealed.hex()})
     body = grant.to_bytes()
     return Signed(body=body.decode(), signature=device.sign(Grant.label + body).hex())
 
 
-def _named(parts: Parts, address: Address) -> dict[str, str | int]:
+def _named(parts: ParsedRecord, address: Address) -> dict[str, str | int]:
     """Which record a grant is of."""
     return {
         **{name: getattr(address, name).hex() for name in ("tenant", "user", "prefix", "base", "shape")},
@@ -227,7 +234,7 @@ def _named(parts: Parts, address: Address) -> dict[str, str | int]:
     }
 
 
-def _sealed(data_key: Secret, epoch: Epoch, bound: bytes) -> bytes:
+def _sealed(data_key: SecretBytes, epoch: Epoch, bound: bytes) -> bytes:
     try:
         key = hpke.public_key(bytes.fromhex(epoch.key))
         return hpke.SUITE.encrypt(data_key.data, key, info=bound)
@@ -263,12 +270,12 @@ def open_granted(
             raise GrantRefused(f"{name} is {theirs}, expected {ours}")
     if not grant.since <= now + _CLOCKS_S or now >= min(grant.until, epoch.until):  # 3
         raise GrantRefused(f"it holds from {grant.since} until {grant.until}, and now is {int(now)}")
-    known = Known(grant.version, bytes.fromhex(grant.record))
-    parts, edition = compared(record, grant.address, known)  # 4
+    known = Expected(grant.version, bytes.fromhex(grant.record))
+    parts, edition = check_public_fields(record, grant.address, known)  # 4
     if parts.core.version != grant.version:
         raise GrantRefused(f"it is for version {grant.version}, stored is {parts.core.version}")
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(grant.writer_key))
     verify(parts, {bytes.fromhex(grant.writer): key})  # 5
     with epoch.open(bytes.fromhex(grant.sealed), grant.bound) as data_key:  # 6
-        content, size = content_of(parts, edition, data_key)
+        content, size = decrypt_body(parts, edition, data_key)
     return OpenedRecord(edition, parts.digest, parts.wrap.writer, content, size)

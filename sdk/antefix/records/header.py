@@ -19,10 +19,10 @@ _CORE = struct.Struct(f">8sH{_ID}s{_ID}s{_ID}sQ{_DIGEST}s{_DIGEST}s{_DIGEST}sI")
 _WRAP = struct.Struct(f">I{_ID}s{_WRAPPED}s")
 _PLACE = struct.Struct(f">H{_ID}s{_ID}s{_ID}sQ{_DIGEST}s{_DIGEST}s{_DIGEST}s")
 HEADER_BYTES = _CORE.size + _WRAP.size
-BODY_AT = HEADER_BYTES + SIGNATURE_BYTES
-RECORD_LIMIT = BODY_AT + BODY_LIMIT
+BODY_OFFSET = HEADER_BYTES + SIGNATURE_BYTES
+RECORD_LIMIT = BODY_OFFSET + BODY_LIMIT
 _STORED = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-FIRST = bytes(_DIGEST)
+NO_PREVIOUS = bytes(_DIGEST)
 """`previous` of version 1."""
 
 
@@ -58,7 +58,7 @@ class Address:
                 raise InvalidArgument(f"{field.name} of an address is {had}, expected {size} bytes")
 
 
-class Core(NamedTuple):
+class CoreHeader(NamedTuple):
     """Fields that a new user key leaves alone."""
 
     magic: bytes
@@ -73,7 +73,7 @@ class Core(NamedTuple):
     body_bytes: int
 
 
-class Wrap(NamedTuple):
+class KeyEnvelope(NamedTuple):
     """Fields that change with the user key."""
 
     epoch: int
@@ -82,21 +82,21 @@ class Wrap(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parts:
+class ParsedRecord:
     """A record taken apart; nothing in it is checked."""
 
-    core: Core
-    wrap: Wrap
+    core: CoreHeader
+    wrap: KeyEnvelope
     header: bytes
     signature: bytes
     body: memoryview
 
     @classmethod
     def of(cls, record: bytes) -> Self:
-        """Take apart a record of at least `BODY_AT` bytes."""
+        """Take apart a record of at least `BODY_OFFSET` bytes."""
         view = memoryview(record)
-        core, wrap = Core(*_CORE.unpack_from(view)), Wrap(*_WRAP.unpack_from(view, _CORE.size))
-        return cls(core, wrap, record[:HEADER_BYTES], record[HEADER_BYTES:BODY_AT], view[BODY_AT:])
+        core, wrap = CoreHeader(*_CORE.unpack_from(view)), KeyEnvelope(*_WRAP.unpack_from(view, _CORE.size))
+        return cls(core, wrap, record[:HEADER_BYTES], record[HEADER_BYTES:BODY_OFFSET], view[BODY_OFFSET:])
 
     @cached_property
     def body_hash(self) -> bytes:
@@ -114,7 +114,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Edition:
+class RecordVersion:
     """One version at one address, as its owner expects it: what encryption is bound to."""
 
     address: Address
@@ -134,7 +134,7 @@ class Edition:
         return _CORE.pack(MAGIC, SUITE, *place, body_bytes)
 
 
-def header_of(core: bytes, wrap: Wrap) -> bytes:
+def header_of(core: bytes, wrap: KeyEnvelope) -> bytes:
     """The whole header."""
     return core + _WRAP.pack(*wrap)
 

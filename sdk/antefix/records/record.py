@@ -3,7 +3,8 @@
 The format, and why each field is there: `docs/format.md`. Nothing here trusts a record: what it should be
 comes from the caller, is compared first, and is what the decryption is bound to.
 
-    record = seal(prefix.to_bytes(), Edition(address, version=1, previous=FIRST), key=user_key, device=device)
+    version = RecordVersion(address, version=1, previous=NO_PREVIOUS)
+    record = seal(prefix.to_bytes(), version, key=user_key, device=device)
     with open_record(record, address, key=user_key, writers=devices.writers) as opened:
         prefix = opened.prefix()
 """
@@ -17,27 +18,27 @@ from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix.crypto.aead import KEY_BYTES, Sealer, Secret, Signer, encrypt, sealed_size
+from antefix.crypto.aead import KEY_BYTES, Sealer, SecretBytes, Signer, encrypt, sealed_size
 from antefix.errors import InvalidArgument, RecordRefused
 from antefix.records.header import (
-    BODY_AT,
     BODY_LIMIT,
+    BODY_OFFSET,
     BUCKET,
-    FIRST,
+    NO_PREVIOUS,
     Address,
-    Edition,
-    Wrap,
+    KeyEnvelope,
+    RecordVersion,
     header_of,
     shape_of,
     signed,
 )
 from antefix.records.verification import (
-    Known,
-    compared,
-    content_of,
+    Expected,
+    check_public_fields,
     data_key_of,
+    decrypt_body,
+    parse_record,
     require_epoch,
-    taken_apart,
     verify,
 )
 
@@ -46,12 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = [  # noqa: RUF022 (plain order)
     "Address",
-    "Cover",
-    "Edition",
-    "FIRST",
-    "Known",
+    "RecordHeader",
+    "RecordVersion",
+    "NO_PREVIOUS",
+    "Expected",
     "OpenedRecord",
-    "cover_of",
+    "read_header",
     "digest_of",
     "open_record",
     "rewrap",
@@ -61,7 +62,7 @@ __all__ = [  # noqa: RUF022 (plain order)
 
 
 @dataclass(frozen=True)
-class Cover:
+class RecordHeader:
     """What anyone can read on a record, as a server that stores it; nothing of it is verified.
 
     Attributes:
@@ -72,7 +73,7 @@ class Cover:
         digest: of the record, 32 bytes.
     """
 
-    edition: Edition
+    edition: RecordVersion
     epoch: int
     writer: bytes
     size: int
@@ -89,7 +90,13 @@ class OpenedRecord:
     """
 
     def __init__(
-        self, edition: Edition, digest: bytes, writer: bytes, content: Secret, size: int, start: int = 4
+        self,
+        edition: RecordVersion,
+        digest: bytes,
+        writer: bytes,
+        content: SecretBytes,
+        size: int,
+        start: int = 4,
     ) -> None:
         """Use `open_record`."""
         self.edition, self.digest, self.writer = edition, digest, writer
@@ -140,7 +147,7 @@ class OpenedRecord:
         return f"OpenedRecord(version={self.edition.version}, {self._size} bytes)"
 
 
-def seal(payload: bytes, edition: Edition, *, key: Sealer, device: Signer) -> bytes:
+def seal(payload: bytes, edition: RecordVersion, *, key: Sealer, device: Signer) -> bytes:
     """Encrypt and sign one version.
 
     Args:
@@ -152,18 +159,19 @@ def seal(payload: bytes, edition: Edition, *, key: Sealer, device: Signer) -> by
     Raises:
         InvalidArgument: too large, or version and previous digest do not go together.
     """
-    if not 1 <= edition.version < 2**64 or (edition.version == 1) != (edition.previous == FIRST):
+    first = edition.previous == NO_PREVIOUS
+    if not 1 <= edition.version < 2**64 or (edition.version == 1) != first:
         raise InvalidArgument(
-            f"version {edition.version} with {'no' if edition.previous == FIRST else 'a'} version before it",
-            "the first version is 1 and has previous=FIRST; each later one names the digest before",
+            f"version {edition.version} with {'no' if first else 'a'} version before it",
+            "the first version is 1 and has previous=NO_PREVIOUS; each later one names the digest before",
         )
     padded_bytes = -(-(4 + len(payload)) // BUCKET) * BUCKET
     if sealed_size(padded_bytes) > BODY_LIMIT:
         raise InvalidArgument(f"a payload of {len(payload):,} bytes makes a body above {BODY_LIMIT:,}")
-    with Secret(bytearray(padded_bytes)) as padded:
+    with SecretBytes(bytearray(padded_bytes)) as padded:
         padded.data[:4] = len(payload).to_bytes(4, "big")
         padded.data[4 : 4 + len(payload)] = payload
-        with Secret.random(KEY_BYTES) as data_key:
+        with SecretBytes.random(KEY_BYTES) as data_key:
             body = encrypt(data_key.data, edition.context(b"body"), padded.data)
             wrap = _wrapped(data_key, edition, key, device)
     return _put_together(edition.core(len(body)), wrap, body, device)
@@ -175,7 +183,7 @@ def open_record(
     *,
     key: Sealer,
     writers: Mapping[bytes, Ed25519PublicKey],
-    known: Known | None = None,
+    known: Expected | None = None,
 ) -> OpenedRecord:
     """Open a record that must be the one the caller expects.
 
@@ -192,11 +200,11 @@ def open_record(
         RecordMismatch: a public field is not the expected one; shows both. No key was used.
         RecordRefused: everything after that, with one message.
     """
-    parts, edition = compared(record, address, known or Known())
+    parts, edition = check_public_fields(record, address, known or Expected())
     require_epoch(parts, key.epoch)
     verify(parts, writers)
     with data_key_of(parts, edition, key) as data_key:
-        content, size = content_of(parts, edition, data_key)
+        content, size = decrypt_body(parts, edition, data_key)
     return OpenedRecord(edition, parts.digest, parts.wrap.writer, content, size)
 
 
@@ -214,16 +222,16 @@ def rewrap(
     Raises:
         RecordMismatch, RecordRefused: as `open_record`.
     """
-    parts, edition = compared(record, address, Known())
+    parts, edition = check_public_fields(record, address, Expected())
     require_epoch(parts, old.epoch)
     verify(parts, writers)
     with data_key_of(parts, edition, old) as data_key:
-        content_of(parts, edition, data_key)[0].wipe()  # no device signs what does not open
+        decrypt_body(parts, edition, data_key)[0].wipe()  # no device signs what does not open
         wrap = _wrapped(data_key, edition, new, device)
     return _put_together(edition.core(parts.core.body_bytes), wrap, bytes(parts.body), device)
 
 
-def cover_of(start: bytes, body_hash: bytes | None = None) -> Cover:
+def read_header(start: bytes, body_hash: bytes | None = None) -> RecordHeader:
     """Read the public fields of a record (steps 1 to 3).
 
     Args:
@@ -233,12 +241,12 @@ def cover_of(start: bytes, body_hash: bytes | None = None) -> Cover:
     Raises:
         RecordMismatch: not a record.
     """
-    parts = taken_apart(start, whole=body_hash is None)
+    parts = parse_record(start, whole=body_hash is None)
     core = parts.core
     address = Address(core.tenant, core.user, core.prefix, core.base, core.shape)
     digest = parts.digest if body_hash is None else parts.digest_with(body_hash)
-    edition = Edition(address, core.version, core.previous)
-    return Cover(edition, parts.wrap.epoch, parts.wrap.writer, BODY_AT + core.body_bytes, digest)
+    edition = RecordVersion(address, core.version, core.previous)
+    return RecordHeader(edition, parts.wrap.epoch, parts.wrap.writer, BODY_OFFSET + core.body_bytes, digest)
 
 
 def digest_of(record: bytes) -> bytes:
@@ -247,14 +255,14 @@ def digest_of(record: bytes) -> bytes:
     Raises:
         RecordMismatch: not a record.
     """
-    return taken_apart(record).digest
+    return parse_record(record).digest
 
 
-def _wrapped(data_key: Secret, edition: Edition, key: Sealer, device: Signer) -> Wrap:
+def _wrapped(data_key: SecretBytes, edition: RecordVersion, key: Sealer, device: Signer) -> KeyEnvelope:
     context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
-    return Wrap(key.epoch, device.id, encrypt(key.secret.data, context, data_key.data))
+    return KeyEnvelope(key.epoch, device.id, encrypt(key.secret.data, context, data_key.data))
 
 
-def _put_together(core: bytes, wrap: Wrap, body: bytes, device: Signer) -> bytes:
+def _put_together(core: bytes, wrap: KeyEnvelope, body: bytes, device: Signer) -> bytes:
     header = header_of(core, wrap)
     return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body

@@ -9,24 +9,24 @@ from typing import NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix.crypto.aead import Sealer, Secret, decrypt
+from antefix.crypto.aead import Sealer, SecretBytes, decrypt
 from antefix.errors import RecordMismatch, RecordRefused
 from antefix.records.header import (
-    BODY_AT,
     BODY_LIMIT,
+    BODY_OFFSET,
     BUCKET,
     MAGIC,
     RECORD_LIMIT,
     SUITE,
     Address,
-    Edition,
-    Parts,
+    ParsedRecord,
+    RecordVersion,
     signed,
 )
 
 
 @dataclass(frozen=True)
-class Known:
+class Expected:
     """What a device remembers; older or other records are refused.
 
     Attributes:
@@ -40,10 +40,10 @@ class Known:
     previous: bytes | None = None
 
 
-def taken_apart(record: bytes, whole: bool = True) -> Parts:
-    if not BODY_AT <= len(record) <= RECORD_LIMIT:  # 1
-        _differs("size", f"{len(record):,} bytes", f"{BODY_AT:,} to {RECORD_LIMIT:,}")
-    parts = Parts.of(bytes(record))
+def parse_record(record: bytes, whole: bool = True) -> ParsedRecord:
+    if not BODY_OFFSET <= len(record) <= RECORD_LIMIT:  # 1
+        _differs("size", f"{len(record):,} bytes", f"{BODY_OFFSET:,} to {RECORD_LIMIT:,}")
+    parts = ParsedRecord.of(bytes(record))
     if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):  # 2
         _differs("format", f"{parts.core.magic.hex()} {parts.core.suite}", f"{MAGIC.hex()} {SUITE}")
     if parts.core.body_bytes > BODY_LIMIT:  # 1, of a record that comes piece by piece
@@ -53,9 +53,11 @@ def taken_apart(record: bytes, whole: bool = True) -> Parts:
     return parts
 
 
-def compared(record: bytes, address: Address, known: Known) -> tuple[Parts, Edition]:
+def check_public_fields(
+    record: bytes, address: Address, known: Expected
+) -> tuple[ParsedRecord, RecordVersion]:
     """Steps 1 to 6: public fields, before any key is used."""
-    parts = taken_apart(record)
+    parts = parse_record(record)
     core = parts.core
     for name in ("tenant", "user", "prefix", "base", "shape"):  # 4
         if getattr(core, name) != getattr(address, name):
@@ -66,16 +68,16 @@ def compared(record: bytes, address: Address, known: Known) -> tuple[Parts, Edit
         _differs("digest", parts.digest.hex(), known.digest.hex())
     if known.previous is not None and core.previous != known.previous:
         _differs("previous digest", core.previous.hex(), known.previous.hex())
-    return parts, Edition(address, core.version, core.previous)
+    return parts, RecordVersion(address, core.version, core.previous)
 
 
-def require_epoch(parts: Parts, epoch: int) -> None:
+def require_epoch(parts: ParsedRecord, epoch: int) -> None:
     """Step 7, of who has the user key."""
     if parts.wrap.epoch != epoch:  # 7
         _differs("epoch", str(parts.wrap.epoch), str(epoch))
 
 
-def verify(parts: Parts, writers: Mapping[bytes, Ed25519PublicKey]) -> None:
+def verify(parts: ParsedRecord, writers: Mapping[bytes, Ed25519PublicKey]) -> None:
     """Steps 7, the writer, and 8."""
     if parts.wrap.writer not in writers:  # 7
         _differs("writer", parts.wrap.writer.hex(), f"one of {len(writers)} devices")
@@ -86,7 +88,7 @@ def verify(parts: Parts, writers: Mapping[bytes, Ed25519PublicKey]) -> None:
         raise RecordRefused() from None
 
 
-def data_key_of(parts: Parts, edition: Edition, key: Sealer) -> Secret:
+def data_key_of(parts: ParsedRecord, edition: RecordVersion, key: Sealer) -> SecretBytes:
     """Step 9; the field has room for 32 bytes alone, for other sizes allow guessing by parts (age's rule)."""
     context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
     data_key = decrypt(key.secret.data, context, parts.wrap.wrapped)
@@ -95,7 +97,9 @@ def data_key_of(parts: Parts, edition: Edition, key: Sealer) -> Secret:
     return data_key
 
 
-def content_of(parts: Parts, edition: Edition, data_key: Secret) -> tuple[Secret, int]:
+def decrypt_body(
+    parts: ParsedRecord, edition: RecordVersion, data_key: SecretBytes
+) -> tuple[SecretBytes, int]:
     """Steps 10 and 11: the padded content, and the size of the payload in it."""
     content = decrypt(data_key.data, edition.context(b"body"), parts.body)
     if content is None:

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from pydantic import Field
 
 from antefix.crypto import hpke
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import UpdateRefused
 from antefix.wire.release import Digest, Id, Number, Size, Statement
 
@@ -56,18 +56,18 @@ class RoundKey:
 
     def __init__(self) -> None:
         """A fresh one."""
-        with Secret.random(hpke.SEED) as seed:
+        with SecretBytes.random(hpke.SEED) as seed:
             self._private, self.public = hpke.private_key(bytes(seed.data))
         self.id = os.urandom(16)
 
-    def open(self, sealed: bytes, bound: bytes) -> Secret:
+    def open(self, sealed: bytes, bound: bytes) -> SecretBytes:
         """What was sealed for this round.
 
         Raises:
             UpdateRefused: for another round or node, or damaged.
         """
         try:
-            return Secret.taking(hpke.SUITE.decrypt(sealed, self._private, info=bound))
+            return SecretBytes.take(hpke.SUITE.decrypt(sealed, self._private, info=bound))
         except (InvalidTag, ValueError):
             raise UpdateRefused("it does not open") from None
 

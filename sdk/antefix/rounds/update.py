@@ -104,7 +104,7 @@ class Update:
         return cls(vector, examples, loss if math.isfinite(loss) else float("nan"))
 
 
-def clipped(vector: NDArray[np.floating], most: float) -> Vector:
+def clip_to_norm(vector: NDArray[np.floating], most: float) -> Vector:
     """A vector no longer than `most`, of the same direction (L2)."""
     exact = np.asarray(vector, np.float64)
     length = float(np.linalg.norm(exact))

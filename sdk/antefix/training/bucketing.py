@@ -1,4 +1,4 @@
-"""Sizes of micro-batches: constants of plan and device, of which a row's own length picks one."""
+"""Buckets of micro-batches: constants of plan and device, of which a row's own length picks one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEAST_WIDTH = 128
 
 
 @dataclass(frozen=True)
-class Shape:
+class Bucket:
     """Constant shape of a micro-batch, dummies included.
 
     Attributes:
@@ -32,7 +32,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Buckets:
     """What micro-batches look like.
 
     A CPU computes attention row by row, at each row's own size. That would starve a GPU, which computes
@@ -48,28 +48,28 @@ class Sizes:
 
     @classmethod
     def of(cls, base: FrozenBase, tokens: int | None) -> Self:
-        """Sizes for the base's device; a number of `tokens` is taken as given."""
+        """Buckets for the base's device; a number of `tokens` is taken as given."""
         gpu = base.device.type != "cpu"
         return cls(tokens or (_GPU_TOKENS if gpu else _CPU_TOKENS), gpu)
 
-    def shape_for(self, row: Row) -> Shape:
-        """Shape of the micro-batches that a row takes part in: a function of that row alone."""
+    def shape_for(self, row: Row) -> Bucket:
+        """Bucket of the micro-batches that a row takes part in: a function of that row alone."""
         longest = max(len(row.inputs), len(row.source))
         tokens = max(1, -(-longest // self.tokens)) * self.tokens
         rows = max(1, tokens // _TOKENS_PER_ROW) if self.at_once else 0
-        return Shape(tokens, tokens if row.source else 0, rows, self._width(longest))
+        return Bucket(tokens, tokens if row.source else 0, rows, self._width(longest))
 
-    def shape_around(self, rows: Sequence[Row]) -> Shape:
-        """Shape that just holds these rows."""
+    def shape_around(self, rows: Sequence[Row]) -> Bucket:
+        """Bucket that just holds these rows."""
         tokens, source = sum(len(row.inputs) for row in rows), sum(len(row.source) for row in rows)
         longest = max(max(len(row.inputs), len(row.source)) for row in rows)
-        return Shape(tokens, source, len(rows) if self.at_once else 0, self._width(longest))
+        return Bucket(tokens, source, len(rows) if self.at_once else 0, self._width(longest))
 
     def _width(self, longest: int) -> int:
         return max(_LEAST_WIDTH, 1 << (longest - 1).bit_length()) if self.at_once else 0
 
 
-def first_fit(rows: Sequence[Row], shape: Shape) -> tuple[list[int], list[int]]:
+def first_fit(rows: Sequence[Row], shape: Bucket) -> tuple[list[int], list[int]]:
     """Numbers of the rows that go into `shape` in order, and of those that do not."""
     tokens, source = shape.tokens, shape.source_tokens
     most = shape.rows or len(rows)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.errors import CheckpointMismatch, InvalidArgument
 from antefix.prefix.strict_safetensors import HEADER_LIMIT, Unreadable, content_of, read_tensor
 from antefix.training.adam import Adam
@@ -153,7 +153,7 @@ class Checkpoint:
 
     def _write(self, run: UserRun, content: bytes) -> None:
         if isinstance(self._place, Path):
-            write_whole(self._place / _name(run), content)
+            atomic_write(self._place / _name(run), content)
         elif self._place is not None:
             self._place[_name(run)] = content
 

@@ -21,11 +21,11 @@ from antefix.data.tokenization import Row
 from antefix.errors import OutOfMemory
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Layout
-from antefix.training.bucketing import Shape
+from antefix.training.bucketing import Bucket
 
 
 @dataclass
-class Outcome:
+class MicroBatchResult:
     """What one micro-batch gives back.
 
     Attributes:
@@ -38,14 +38,14 @@ class Outcome:
     gradients: Tensor | None
 
 
-def run(
+def forward_backward(
     base: FrozenBase,
-    shape: Shape,
+    shape: Bucket,
     rows: Sequence[Row],
     prefixes: Tensor,
     weights: Sequence[float] | None,
     layout: Layout | None = None,
-) -> Outcome:
+) -> MicroBatchResult:
     """As `_run`, where memory lasts.
 
     Raises:
@@ -63,12 +63,12 @@ def run(
 
 def _run(
     base: FrozenBase,
-    shape: Shape,
+    shape: Bucket,
     rows: Sequence[Row],
     prefixes: Tensor,
     weights: Sequence[float] | None,
     layout: Layout,
-) -> Outcome:
+) -> MicroBatchResult:
     """Losses, and with `weights` prefix gradients, of rows that fit into `shape` together.
 
     Args:
@@ -91,14 +91,14 @@ def _run(
     losses, slopes = base.head.losses(hidden.detach()[places], targets, factors)
     per_row = [math.fsum(part) for part in _cut(losses.tolist(), [len(row.targets) for row in rows])]
     if slopes is None:
-        return Outcome(per_row, None)
+        return MicroBatchResult(per_row, None)
     upstream = torch.zeros_like(hidden).index_copy(0, places, slopes.to(hidden.dtype))
     gradients = torch.autograd.grad(hidden, parts, upstream)
     joined = layout.join([gradient[: len(rows)].float() for gradient in gradients])
-    return Outcome(per_row, joined)
+    return MicroBatchResult(per_row, joined)
 
 
-def _forward(base: FrozenBase, shape: Shape, rows: Sequence[Row], parts: list[Tensor]) -> Tensor:
+def _forward(base: FrozenBase, shape: Bucket, rows: Sequence[Row], parts: list[Tensor]) -> Tensor:
     """Last hidden state [1, tokens, hidden] of packed rows."""
     lengths = {slot.kind: part.shape[-2] for slot, part in zip(base.layout.slots, parts, strict=True)}
     inputs, sources = [len(row.inputs) for row in rows], [len(row.source) for row in rows]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from antefix.model.frozen_base import FrozenBase
-from antefix.training.bucketing import Shape, Sizes, first_fit
+from antefix.training.bucketing import Bucket, Buckets, first_fit
 from antefix.training.config import TrainingPlan
 from antefix.training.user_state import Job
 
@@ -20,7 +20,7 @@ from antefix.training.user_state import Job
 class MicroBatch:
     """Rows that run together."""
 
-    shape: Shape
+    shape: Bucket
     jobs: list[Job]
 
 
@@ -38,17 +38,17 @@ class RowQueue(Protocol):
 
 def row_queue(base: FrozenBase, plan: TrainingPlan) -> RowQueue:
     """The queue that the plan asks for."""
-    sizes = Sizes.of(base, plan.micro_batch_tokens)
+    sizes = Buckets.of(base, plan.micro_batch_tokens)
     return AloneQueue(sizes) if plan.batching == "alone" else StackedQueue(sizes)
 
 
 class StackedQueue:
     """Rows of all users in micro-batches of constant size."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Buckets) -> None:
         """Take the sizes of micro-batches."""
         self._sizes = sizes
-        self._waiting: dict[tuple[bool, Shape], list[Job]] = {}
+        self._waiting: dict[tuple[bool, Bucket], list[Job]] = {}
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Put each row with those of its size class."""
@@ -74,7 +74,7 @@ class AloneQueue:
     The shape depends on that user's own rows alone, which keeps the promise without dummies.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Buckets) -> None:
         """Take the largest sizes of micro-batches."""
         self._sizes = sizes
         self._ready: list[MicroBatch] = []

@@ -11,7 +11,7 @@ from antefix.training.train import SHARED_WORDS
 _NEAR = 1e-3  # of its length: another processor computes the same words a little differently
 
 
-def fresh_shared(base: FrozenBase, length: int) -> Prefix:
+def neutral_prefix(base: FrozenBase, length: int) -> Prefix:
     """What the base computes on neutral words, [length] positions: nobody's text is in it.
 
     Raises:
@@ -22,9 +22,9 @@ def fresh_shared(base: FrozenBase, length: int) -> Prefix:
     return Prefix(values, base.layout, base.fingerprint)
 
 
-def is_fresh(base: FrozenBase, prefix: Prefix) -> bool:
-    """Whether it is what `fresh_shared` makes, on whichever machine: nobody has trained it yet."""
-    made = fresh_shared(base, prefix.length).values
+def is_neutral(base: FrozenBase, prefix: Prefix) -> bool:
+    """Whether it is what `neutral_prefix` makes, on whichever machine: nobody has trained it yet."""
+    made = neutral_prefix(base, prefix.length).values
     if prefix.values.shape != made.shape:
         return False
     return bool((prefix.values - made).norm() <= _NEAR * made.norm())

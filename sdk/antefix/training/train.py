@@ -12,7 +12,7 @@ from typing import Never, Self
 import torch
 from torch import Tensor
 
-from antefix.common.malloc import large_blocks_kept
+from antefix.common.malloc import retain_large_blocks
 from antefix.common.progress import ProgressBar
 from antefix.common.validation import path_of, refuse_unknown, require, require_users
 from antefix.data.example import Example
@@ -25,8 +25,8 @@ from antefix.training.adam import Adam
 from antefix.training.checkpoint import Checkpoint
 from antefix.training.config import PrefixSpec, TrainingPlan
 from antefix.training.initialization import Beginner, computed, layout_of, start_values, start_vectors
-from antefix.training.micro_batch import Outcome
-from antefix.training.micro_batch import run as run_rows
+from antefix.training.micro_batch import MicroBatchResult
+from antefix.training.micro_batch import forward_backward as run_rows
 from antefix.training.queue import MicroBatch, row_queue
 from antefix.training.reparameterization import Embedded, Reparametrisation, reparametrisation
 from antefix.training.user_state import UserRun, split_rows
@@ -198,7 +198,7 @@ class _Cohort:
         with (
             _Bar(steps, progress) as bar,
             self._base.activation_checkpointing(self._plan.activation_checkpointing),
-            large_blocks_kept(),
+            retain_large_blocks(),
         ):
             try:
                 self._loop(bar)
@@ -234,13 +234,13 @@ class _Cohort:
             self._active.remove(run)
             self._finish(run)
 
-    def _run_batch(self, batch: MicroBatch) -> Outcome:
+    def _run_batch(self, batch: MicroBatch) -> MicroBatchResult:
         prefixes = torch.stack([job.user.prefix for job in batch.jobs])
         weights = [job.weight for job in batch.jobs if job.weight is not None]
         rows = [job.row for job in batch.jobs]
         return run_rows(self._base, batch.shape, rows, prefixes, weights or None, self._layout)
 
-    def _deliver(self, batch: MicroBatch, outcome: Outcome, bar: _Bar) -> None:
+    def _deliver(self, batch: MicroBatch, outcome: MicroBatchResult, bar: _Bar) -> None:
         for number, job in enumerate(batch.jobs):
             gradient = None if outcome.gradients is None else outcome.gradients[number]
             before = job.user.adam.step

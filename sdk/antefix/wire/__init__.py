@@ -1,8 +1,9 @@
 """What a device and a server say to each other."""
 
+from antefix.common.deprecation import former_names
 from antefix.wire.invitation import Invitation, server_id
 from antefix.wire.messages import Enrol, Enrolled, NodeKey, ServerKeys
-from antefix.wire.release import Announcement, Release, Seen, Signed
+from antefix.wire.release import Announcement, Release, ReleaseState, Signed
 
 __all__ = [
     "Announcement",
@@ -11,8 +12,10 @@ __all__ = [
     "Invitation",
     "NodeKey",
     "Release",
-    "Seen",
+    "ReleaseState",
     "ServerKeys",
     "Signed",
     "server_id",
 ]
+
+__getattr__ = former_names(__name__, {"Seen": "ReleaseState"})

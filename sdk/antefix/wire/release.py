@@ -2,7 +2,7 @@
 
 A `Release` names the bytes of a shared base. An `Announcement` says which release is the current one. Both
 are JSON in one canonical form, signed with the key by whose digest an invitation names the server
-(`docs/format.md`). `Seen` is what a device remembers of them, and decides by it what it takes.
+(`docs/format.md`). `ReleaseState` is what a device remembers of them, and decides by it what it takes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from antefix.errors import ReleaseRefused
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 """Of the body of a release or an announcement."""
 _MOST_FILES = 1000
 ENDINGS = ("json", "safetensors", "txt", "model", "spm", "jinja", "bpe")
@@ -117,7 +117,7 @@ class Signed(_Plain):
         signature: Ed25519, in hex, over a label and the body.
     """
 
-    body: Annotated[str, Field(max_length=MOST_BYTES)]
+    body: Annotated[str, Field(max_length=MAX_BYTES)]
     signature: Annotated[str, Field(pattern="^[0-9a-f]{128}$")]
 
     @classmethod
@@ -127,7 +127,7 @@ class Signed(_Plain):
         Raises:
             ReleaseRefused: too large, or not in the format.
         """
-        return parsed(cls, content, 2 * MOST_BYTES)
+        return parsed(cls, content, 2 * MAX_BYTES)
 
     def to_bytes(self) -> bytes:
         """JSON."""
@@ -155,8 +155,8 @@ class Statement(_Plain):
             ReleaseRefused: more bytes than any device reads.
         """
         body = self.to_bytes()
-        if len(body) > MOST_BYTES:
-            raise ReleaseRefused(f"it has {len(body):,} bytes, {MOST_BYTES:,} are allowed")
+        if len(body) > MAX_BYTES:
+            raise ReleaseRefused(f"it has {len(body):,} bytes, {MAX_BYTES:,} are allowed")
         return Signed(body=body.decode(), signature=key.sign(self.label + body).hex())
 
     @classmethod
@@ -175,7 +175,7 @@ class Statement(_Plain):
             Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signed.signature), cls.label + body)
         except (InvalidSignature, UnicodeEncodeError):
             raise ReleaseRefused("it is not signed by this server") from None
-        found = parsed(cls, body, MOST_BYTES)
+        found = parsed(cls, body, MAX_BYTES)
         if found.to_bytes() != body:  # two readers must not see two releases in one
             raise ReleaseRefused("it is not in canonical form")
         return found
@@ -223,7 +223,7 @@ class Release(Statement):
         return found | ({} if self.shared is None else {self.shared.sha256: self.shared.size})
 
 
-class Current(_Plain):
+class CurrentRelease(_Plain):
     """The release to use: version and digest."""
 
     version: Number
@@ -246,7 +246,7 @@ class Announcement(Statement):
     tenant: Id
     serial: Number
     issued: Size
-    current: Current | None = None
+    current: CurrentRelease | None = None
     withdrawn: Annotated[tuple[Number, ...], Field(max_length=100_000)] = ()
 
     @model_validator(mode="after")
@@ -258,7 +258,7 @@ class Announcement(Statement):
         return self
 
 
-class Offer(_Plain):
+class ReleaseOffer(_Plain):
     """What a server answers who asks for its release: an announcement, and the release that it names."""
 
     announcement: Signed
@@ -271,10 +271,10 @@ class Offer(_Plain):
         Raises:
             ReleaseRefused: too large, or not in the format.
         """
-        return parsed(cls, content, 4 * MOST_BYTES)
+        return parsed(cls, content, 4 * MAX_BYTES)
 
 
-class Seen(_Plain):
+class ReleaseState(_Plain):
     """What a device knows of a server's releases; keep it, for without it an old one cannot be told.
 
     Attributes:
@@ -319,7 +319,7 @@ class Seen(_Plain):
         known = dict(self.versions) | {release.version: release.digest}
         return self.model_copy(update={"versions": tuple(sorted(known.items())[-_KNOWN:])})
 
-    def accepting(self, offer: Offer, key: bytes) -> tuple[Self, Release | None]:
+    def accepting(self, offer: ReleaseOffer, key: bytes) -> tuple[Self, Release | None]:
         """Decide about what a server, or who poses as it, offers.
 
         Args:
@@ -346,7 +346,7 @@ class Seen(_Plain):
         if announcement.current is None or offer.release is None:
             return after, None
         release = Release.verified(offer.release, key)
-        if Current(version=release.version, digest=release.digest) != announcement.current:
+        if CurrentRelease(version=release.version, digest=release.digest) != announcement.current:
             raise ReleaseRefused(
                 f"it is version {release.version}, announced is {announcement.current.version}"
                 f" with digest {announcement.current.digest[:16]}…"

@@ -14,7 +14,7 @@ from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint
 from antefix.rounds import Round
 from antefix.wire import Announcement, Invitation, Release
-from antefix.wire.release import MOST_BYTES, Privacy, parsed
+from antefix.wire.release import MAX_BYTES, Privacy, parsed
 from antefix_server.engine.interface import Hosting
 from antefix_server.errors import ReleaseAbsent
 from antefix_server.grants import Grants
@@ -202,7 +202,7 @@ class Operations:
 
     def sign_round(self, statement: str) -> Json:
         """A round with the server's signature, in hex."""
-        found = parsed(Round, statement.encode(), MOST_BYTES)
+        found = parsed(Round, statement.encode(), MAX_BYTES)
         if found.tenant != self._vault.tenant.hex():
             raise InvalidArgument("a round of another server", "start rounds with antefix-server federate")
         return found.signed(self._vault.identity.releasing).to_bytes().hex()

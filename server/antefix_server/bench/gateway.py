@@ -17,7 +17,7 @@ import httpx
 
 from antefix.keys import DeviceKeys
 from antefix.records import digest_of
-from antefix.records.header import BODY_AT, FIRST, Address, Edition, Wrap, header_of
+from antefix.records.header import BODY_OFFSET, NO_PREVIOUS, Address, KeyEnvelope, RecordVersion, header_of
 from antefix_server.admin import admin_socket
 from antefix_server.bench.gateway_process import cpu_s, gateway
 from antefix_server.bench.vault import summary
@@ -61,15 +61,15 @@ class _Device:
     tenant: bytes
     size: int
     version: int = 0
-    digest: bytes = FIRST
+    digest: bytes = NO_PREVIOUS
     tag: str | None = None
 
     def next_record(self) -> bytes:
         """A record as a server sees it: a cover and noise."""
-        body = os.urandom(self.size - BODY_AT)
+        body = os.urandom(self.size - BODY_OFFSET)
         address = Address(self.tenant, self.user, _PREFIX, bytes(32), bytes(32))
-        core = Edition(address, self.version + 1, self.digest).core(len(body))
-        return header_of(core, Wrap(1, bytes(16), bytes(104))) + bytes(64) + body
+        core = RecordVersion(address, self.version + 1, self.digest).core(len(body))
+        return header_of(core, KeyEnvelope(1, bytes(16), bytes(104))) + bytes(64) + body
 
 
 @dataclass

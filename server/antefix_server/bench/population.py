@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from antefix import FrozenBase, Prefix
-from antefix.crypto.aead import Secret
-from antefix.grants import Epoch, granted
+from antefix.crypto.aead import SecretBytes
+from antefix.grants import Epoch, issue_grant
 from antefix.keys import DeviceKeys, UserKey
 from antefix.records import seal, shape_of
-from antefix.records.header import FIRST, Address, Edition
+from antefix.records.header import NO_PREVIOUS, Address, RecordVersion
 from antefix_server.bench.vault import summary
 from antefix_server.engine.prefix_loader import openers
 from antefix_server.grants import Grants
@@ -100,17 +100,17 @@ class _Owner:
         self._added = added
         shape = shape_of(prefix.layout.digest, prefix.length, "fp32")
         self._address = Address(tenant, added.user.id, _PREFIX, bytes.fromhex(base.fingerprint), shape)
-        self._key = UserKey(Secret.random(32), 1)
+        self._key = UserKey(SecretBytes.random(32), 1)
         self._device = DeviceKeys(DeviceKeys.new_seed().data)
 
     def sealed(self, payload: bytes) -> bytes:
-        return seal(payload, Edition(self._address, 1, FIRST), key=self._key, device=self._device)
+        return seal(payload, RecordVersion(self._address, 1, NO_PREVIOUS), key=self._key, device=self._device)
 
     def let_in(self, registry: Registry, grants: Grants, epoch: Epoch, record: bytes) -> Hosted:
         """Enrol the device and put a grant, the two as a gateway would."""
         invitation = self._added.invitation
         token = registry.enrol(invitation, self._device.public, invitation.proof(self._device)).token
-        signed = granted(
+        signed = issue_grant(
             record,
             self._address,
             key=self._key,

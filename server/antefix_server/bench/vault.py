@@ -15,7 +15,7 @@ from typing import Any
 
 from antefix.keys import DeviceKeys
 from antefix.records import digest_of
-from antefix.records.header import BODY_AT, FIRST, Address, Edition, Wrap, header_of
+from antefix.records.header import BODY_OFFSET, NO_PREVIOUS, Address, KeyEnvelope, RecordVersion, header_of
 from antefix_server.vault import Vault
 from antefix_server.vault.settings import Settings
 
@@ -138,12 +138,12 @@ class _Population:
             if self._dice.random() < _KEPT / max(_KEPT, self.count):
                 self.known[self._dice.randrange(_KEPT)] = one
 
-    def _record(self, user: bytes, version: int = 1, previous: bytes = FIRST) -> bytes:
+    def _record(self, user: bytes, version: int = 1, previous: bytes = NO_PREVIOUS) -> bytes:
         """A record as a server sees it: a cover and noise."""
-        body = os.urandom(self._bytes - BODY_AT)
+        body = os.urandom(self._bytes - BODY_OFFSET)
         address = Address(self.vault.tenant, user, _PREFIX, bytes(32), bytes(32))
-        core = Edition(address, version, previous).core(len(body))
-        return header_of(core, Wrap(1, bytes(16), bytes(104))) + bytes(64) + body
+        core = RecordVersion(address, version, previous).core(len(body))
+        return header_of(core, KeyEnvelope(1, bytes(16), bytes(104))) + bytes(64) + body
 
 
 def _measured(population: _Population, settings: VaultBench, folder: Path) -> dict[str, Any]:

@@ -45,16 +45,16 @@ def publish(
         str, typer.Argument(help="Name of the catalogue, folder, or hub id.", show_default=False)
     ],
     shared: Shared = None,
-    fresh_shared: FreshShared = None,
+    neutral_prefix: FreshShared = None,
     source: Sources = None,
     note: Annotated[str, typer.Option(help="For people.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
     """Publish a base, with or without a shared prefix. No device uses it before it is promoted."""
-    if shared is not None and fresh_shared is not None:
+    if shared is not None and neutral_prefix is not None:
         raise typer.BadParameter("give --shared or --fresh-shared")
     path = None if shared is None else str(shared.absolute())
-    content = None if fresh_shared is None else _fresh(base, fresh_shared)
+    content = None if neutral_prefix is None else _fresh(base, neutral_prefix)
     facts = do(
         context, "publish", base=_whole(base), shared=path, content=content, sources=source or [], note=note
     )
@@ -101,9 +101,9 @@ def _fresh(base: str, length: int) -> str:
     import base64
 
     from antefix import FrozenBase
-    from antefix.training.shared_init import fresh_shared
+    from antefix.training.shared_init import neutral_prefix
 
-    return base64.b64encode(fresh_shared(FrozenBase.load(base), length).to_bytes()).decode()
+    return base64.b64encode(neutral_prefix(FrozenBase.load(base), length).to_bytes()).decode()
 
 
 def _whole(base: str) -> str:

@@ -77,7 +77,7 @@ def remove(
     ] = None,
 ) -> None:
     """Remove a user for good, with all that is known of it, and give the receipt."""
-    from antefix.common.files import write_whole
+    from antefix.common.files import atomic_write
     from antefix.errors import InvalidArgument
     from antefix_server.storage.os_errors import files
 
@@ -88,7 +88,7 @@ def remove(
         typer.echo(text, nl=False)
         return
     with files(receipt):
-        write_whole(receipt, text.encode())
+        atomic_write(receipt, text.encode())
 
 
 def list_devices(context: typer.Context, name: Name, as_json: AsJson = False) -> None:

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from antefix import FrozenBase
-from antefix.generation.request import Prepared, Size
-from antefix.generation.running_batch import Piece, RunningBatch
+from antefix.generation.request import Size, TokenizedRequest
+from antefix.generation.running_batch import ContinuousBatch, StepOutput
 
 __all__ = ["Rows"]
 
@@ -25,7 +25,7 @@ class Rows:
     def __init__(self, base: FrozenBase, most: int, *, exact: bool) -> None:
         """Begin empty."""
         self._base, self._most, self._exact = base, most, exact
-        self._batches: OrderedDict[Size, RunningBatch] = OrderedDict()
+        self._batches: OrderedDict[Size, ContinuousBatch] = OrderedDict()
         self._places: dict[int, tuple[Size, int]] = {}
         self._tickets = 0
 
@@ -39,7 +39,7 @@ class Rows:
         """Whether a step has anything to do."""
         return bool(self._places)
 
-    def join(self, prepared: Prepared) -> int:
+    def join(self, prepared: TokenizedRequest) -> int:
         """Let a row in; return the ticket that its pieces will carry.
 
         Raises:
@@ -47,7 +47,7 @@ class Rows:
         """
         size = prepared.size.rounded if self._exact else Size(_SMALL)
         if size not in self._batches:
-            self._batches[size] = RunningBatch(self._base, self._most, size, exact=self._exact)
+            self._batches[size] = ContinuousBatch(self._base, self._most, size, exact=self._exact)
         inner = self._batches[size].join(prepared)
         self._tickets += 1
         self._places[self._tickets] = (size, inner)
@@ -59,7 +59,7 @@ class Rows:
             size, inner = self._places.pop(ticket)
             self._batches[size].cancel(inner)
 
-    def step(self) -> list[Piece]:
+    def step(self) -> list[StepOutput]:
         """One forward pass of the batch whose turn it is."""
         size, batch = next((size, batch) for size, batch in self._batches.items() if batch.busy)
         self._batches.move_to_end(size)

@@ -19,11 +19,11 @@ from itertools import chain
 from typing import Any, Self
 
 from antefix import FrozenBase, Generated, GenerationRequest, Prefix
-from antefix.common.malloc import large_blocks_kept
+from antefix.common.malloc import retain_large_blocks
 from antefix.errors import AntefixError, GrantRefused, InvalidArgument, OutOfMemory
 from antefix.generation.detokenizer import token_text
-from antefix.generation.request import Prepared, Size, prepare
-from antefix.generation.running_batch import Piece
+from antefix.generation.request import Size, TokenizedRequest, tokenize
+from antefix.generation.running_batch import StepOutput
 from antefix_server.engine.access import Granting
 from antefix_server.engine.batches import Rows
 from antefix_server.engine.buffer_scrub import scrub
@@ -84,7 +84,7 @@ class Engine:
             InvalidArgument, TextTooLong, BaseUnsuitable: about the settings.
         """
         applied = self._applied(user) if personal else None
-        prepared = prepare(self._base, GenerationRequest(**settings))
+        prepared = tokenize(self._base, GenerationRequest(**settings))
         self._require_room(prepared)
         stream = Stream(len(prepared.inputs), self._wake.set)
         with self._lock:
@@ -130,7 +130,7 @@ class Engine:
             raise NoGrant
         return Applied.by(max(grants, key=lambda one: one.since))
 
-    def _require_room(self, prepared: Prepared) -> None:
+    def _require_room(self, prepared: TokenizedRequest) -> None:
         new, stop = prepared.request.max_new_tokens, prepared.request.stop
         if len(stop) > self.limits.stops or sum(map(len, stop)) > self.limits.stop_chars:
             most = f"{self.limits.stops:,} of {self.limits.stop_chars:,} characters together"
@@ -166,7 +166,7 @@ class Engine:
     # --- in the engine's own thread
 
     def _run(self) -> None:
-        with large_blocks_kept():
+        with retain_large_blocks():
             until = float("inf")
             while self._goes_on(until):
                 if self._closing.is_set() and until == float("inf"):
@@ -224,7 +224,7 @@ class Engine:
         self._end(lambda asked: bool(asked.ticket), said)
         self._batch.clear()
 
-    def _deliver(self, piece: Piece) -> None:
+    def _deliver(self, piece: StepOutput) -> None:
         asked = self._rows[piece.ticket]
         if not piece.finite:
             self._batch.cancel(asked.ticket)
@@ -244,7 +244,7 @@ class Engine:
             try:
                 self._require_still(asked)
                 request = GenerationRequest(**asked.settings, prefix=asked.prefix)
-                prepared = prepare(self._base, request)
+                prepared = tokenize(self._base, request)
                 self._require_room(prepared)  # with the prefix, which counts too
                 asked.ticket = self._batch.join(prepared)
                 self._rows[asked.ticket] = asked

@@ -13,7 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix_server.http.tls import Certificate
 from antefix_server.processes.supervisor import Part
 from antefix_server.registry.retired_nodes import FOLDER
@@ -46,14 +46,14 @@ def prepared(data: Path, certificate: Certificate, port: int) -> str:
     with files(home):
         home.parent.mkdir(mode=0o700, exist_ok=True)
         home.mkdir(mode=0o700, exist_ok=True)
-        write_whole(
+        atomic_write(
             home / "config.toml",
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
             f'address = "{address}"\nroot-certificates = "{authority}"\n'.encode(),
         )
         secret = data / FOLDER / "secret"
         if not secret.is_file():
-            write_whole(secret, base64.b64encode(os.urandom(32)))
+            atomic_write(secret, base64.b64encode(os.urandom(32)))
     return address
 
 

@@ -16,7 +16,7 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def brought_up_to_date(database: Path) -> None:
     _migrate(copy)
     copy.chmod(0o600)
     copy.replace(database)
-    write_whole(mark, flower.encode())
+    atomic_write(mark, flower.encode())
 
 
 def _migrate(database: Path) -> None:

@@ -20,7 +20,7 @@ from starlette.responses import StreamingResponse
 
 from antefix.errors import RecordMismatch
 from antefix.keys import DevicePublic
-from antefix.records import cover_of
+from antefix.records import read_header
 from antefix.wire import Enrol, Enrolled, Invitation, NodeKey, ServerKeys
 from antefix_server.engine.interface import Hosting
 from antefix_server.errors import TokenRefused
@@ -216,7 +216,7 @@ class Gateway:
         await self._session(bearer)
         record = await _body(request)
         session = await self._known(bearer)  # the device may have been revoked while it was sending
-        address = cover_of(record).edition.address
+        address = read_header(record).edition.address
         if (address.user, address.prefix) != (session.user, bytes.fromhex(prefix)):
             raise RecordMismatch(
                 f"the record is of user {address.user.hex()}, prefix {address.prefix.hex()}; "

@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from antefix.errors import AntefixError
 from antefix.grants import Grant
-from antefix.http.openai import Answer, ChatAsked, CompletionAsked
+from antefix.http.openai import ChatCompletionRequest, CompletionRequest, ResponseBuilder
 from antefix.wire import Signed
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.output_reader import pieces
@@ -117,16 +117,16 @@ class Inference:
         one = {"object": "model", "created": 0, "owned_by": "antefix"}
         return {"object": "list", "data": [{"id": name, **one} for name in names]}
 
-    async def completions(self, asked: CompletionAsked, bearer: Bearer, request: Request) -> Response:
+    async def completions(self, asked: CompletionRequest, bearer: Bearer, request: Request) -> Response:
         """What follows a prompt."""
         return await self._answer(asked, await self._session(bearer), request)
 
-    async def chat(self, asked: ChatAsked, bearer: Bearer, request: Request) -> Response:
+    async def chat(self, asked: ChatCompletionRequest, bearer: Bearer, request: Request) -> Response:
         """The next turn of a conversation."""
         return await self._answer(asked, await self._session(bearer), request)
 
     async def _answer(
-        self, asked: CompletionAsked | ChatAsked, session: Session, request: Request
+        self, asked: CompletionRequest | ChatCompletionRequest, session: Session, request: Request
     ) -> Response:
         model = asked.model or "personal"
         if model not in MODELS:
@@ -134,7 +134,7 @@ class Inference:
         settings = {"prompt": asked.prompt, **asked.settings}
         stream = await run_in_threadpool(self._begun, session.user, settings, MODELS[model])
         word = self._engine.word if settings["logprobs"] is not None else None
-        answer = Answer(isinstance(asked, ChatAsked), model, stream.prompt_tokens, word)
+        answer = ResponseBuilder(isinstance(asked, ChatCompletionRequest), model, stream.prompt_tokens, word)
         if asked.stream:
             events = _events(answer, stream, asked.with_usage)
             return StreamingResponse(events, media_type="text/event-stream")
@@ -150,7 +150,7 @@ class Inference:
             return self._engine.ask(user, settings, personal=personal)
 
 
-async def _events(answer: Answer, stream: Stream, with_usage: bool) -> AsyncIterator[str]:
+async def _events(answer: ResponseBuilder, stream: Stream, with_usage: bool) -> AsyncIterator[str]:
     """Server-sent events of one request; one that ends before its end says why."""
     first = True
     try:

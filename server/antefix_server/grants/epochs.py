@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from antefix.common.files import sync_folder
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.grants import EpochKey
 from antefix_server.errors import VaultDamaged
 from antefix_server.storage.os_errors import files
@@ -68,7 +68,7 @@ class Epochs:
 
     def _fresh(self, until: int) -> EpochKey:
         key, seed = EpochKey.generate(until)
-        with seed, files(self._folder), Secret(bytearray(_FORM.size)) as content:
+        with seed, files(self._folder), SecretBytes(bytearray(_FORM.size)) as content:
             _FORM.pack_into(content.data, 0, _MAGIC, key.id, until, seed.data)
             _write(self._path(key.id), content)
         self._keys[key.id] = key
@@ -88,18 +88,18 @@ class Epochs:
 
 
 def _read(path: Path) -> EpochKey:
-    with Secret(bytearray(_FORM.size + 1)) as content, path.open("rb", buffering=0) as file:
+    with SecretBytes(bytearray(_FORM.size + 1)) as content, path.open("rb", buffering=0) as file:
         size = file.readinto(content.data)
         if size != _FORM.size or not content.data.startswith(_MAGIC):
             raise VaultDamaged(
                 f"{path} is no epoch key", "remove it: its grants are lost, devices grant anew"
             )
         _, id, until, seed = _FORM.unpack_from(content.data)
-    with Secret.taking(seed) as kept:
+    with SecretBytes.take(seed) as kept:
         return EpochKey(id, kept, until)
 
 
-def _write(path: Path, content: Secret) -> None:
+def _write(path: Path, content: SecretBytes) -> None:
     """Whole or not at all, durable on return; the system has the only copy of the bytes."""
     unfinished = path.with_suffix(_UNFINISHED)
     handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

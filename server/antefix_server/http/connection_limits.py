@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from antefix.http.timeouts import Impatient
+from antefix.http.timeouts import TimeoutProtocol
 
 
-def sparing(most: int) -> type[Impatient]:
+def sparing(most: int) -> type[TimeoutProtocol]:
     """A protocol for one server.
 
     Args:
@@ -16,7 +16,7 @@ def sparing(most: int) -> type[Impatient]:
     """
     open_now: Counter[str] = Counter()
 
-    class Sparing(Impatient):
+    class Sparing(TimeoutProtocol):
         """Ends what is over the limit before it says anything."""
 
         _address = ""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix_server.errors import ServerUnfit
 from antefix_server.storage.os_errors import files
 
@@ -125,8 +125,8 @@ def _make_authority(path: Path, key_path: Path) -> None:
     builder = _builder(name, name, key.public_key(), _AUTHORITY)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     made = builder.add_extension(usage, critical=True).sign(key, SHA256())
-    write_whole(key_path, _pem(key))
-    write_whole(path, made.public_bytes(Encoding.PEM))
+    atomic_write(key_path, _pem(key))
+    atomic_write(path, made.public_bytes(Encoding.PEM))
 
 
 def _make_server(certificate: Certificate, authority_key: Path, names: list[x509.GeneralName]) -> None:
@@ -146,8 +146,8 @@ def _make_server(certificate: Certificate, authority_key: Path, names: list[x509
         (x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False),
     ):
         builder = builder.add_extension(extension, critical=critical)
-    write_whole(certificate.key, _pem(key))
-    write_whole(certificate.chain, builder.sign(signing, SHA256()).public_bytes(Encoding.PEM))
+    atomic_write(certificate.key, _pem(key))
+    atomic_write(certificate.chain, builder.sign(signing, SHA256()).public_bytes(Encoding.PEM))
 
 
 def _builder(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix_server.errors import VaultDamaged
 from antefix_server.storage.os_errors import files
 
@@ -74,4 +74,4 @@ class Retired:
 
     def _write(self, nodes: set[int]) -> None:
         with files(self._path):
-            write_whole(self._path, json.dumps(sorted(nodes)).encode())
+            atomic_write(self._path, json.dumps(sorted(nodes)).encode())

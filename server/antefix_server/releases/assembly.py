@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from antefix.common.files import sync_folder, write_whole
+from antefix.common.files import atomic_write, sync_folder
 from antefix.loading.catalog import CATALOGUE
 from antefix.loading.names import origin_of
 from antefix.loading.stored_tensors import file_digest
@@ -139,7 +139,7 @@ def keep_bytes(content: bytes, digest: str, store: Path) -> None:
     """Write a file to where devices fetch it."""
     with files(store):
         if not (store / digest).is_file():
-            write_whole(store / digest, content)
+            atomic_write(store / digest, content)
 
 
 def _is_wanted(name: str) -> bool:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from antefix.errors import InvalidArgument
 from antefix.wire import Announcement, Release, Signed
-from antefix.wire.release import Current, Offer, Privacy, SharedPrefix
+from antefix.wire.release import CurrentRelease, Privacy, ReleaseOffer, SharedPrefix
 from antefix_server.errors import (
     ReleaseAbsent,
     ReleaseUnsuitable,
@@ -184,7 +184,7 @@ class Releases:
         with self._vault.log() as log:
             return self._announced(log)
 
-    def offer(self) -> Offer:
+    def offer(self) -> ReleaseOffer:
         """What devices get: the newest announcement, and the release that it names.
 
         Raises:
@@ -196,7 +196,7 @@ class Releases:
                 raise ReleaseAbsent("no release is announced", "antefix-server base promote VERSION")
             current = self._announced(log)
             release = None if current is None else self._store.signed_release(current.version)
-            return Offer(announcement=signed, release=release)
+            return ReleaseOffer(announcement=signed, release=release)
 
     def manifest(self, version: int) -> Signed:
         """A release as it was signed.
@@ -299,7 +299,9 @@ class Releases:
             tenant=self._vault.tenant.hex(),
             serial=log.next_number(Kind.ANNOUNCEMENT),
             issued=int(time.time()),
-            current=None if current is None else Current(version=current.version, digest=current.digest),
+            current=None
+            if current is None
+            else CurrentRelease(version=current.version, digest=current.digest),
             withdrawn=withdrawn,
         )
         self._store.announce(log, announcement, announcement.signed(self._signing))

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from antefix.common.files import sync_folder, write_whole
+from antefix.common.files import atomic_write, sync_folder
 from antefix.errors import ReleaseRefused
 from antefix.wire import Announcement, Signed
 from antefix.wire.release import Release
@@ -131,7 +131,7 @@ class Store:
 
     def _add(self, log: RemovalLog, statement: Statement, signed: Signed, target: Path) -> None:
         with files(self._next):
-            write_whole(self._next / target.name, signed.to_bytes())
+            atomic_write(self._next / target.name, signed.to_bytes())
         log.append([statement])
         self._move(target)
 

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import AntefixError
 from antefix_server.errors import EngineLost
 from antefix_server.remote_engine import rpc_messages
@@ -56,7 +56,7 @@ class Line:
         """
         self._end, self._told, self._asked = end, told, asked
         self._lock, self._numbers = threading.Lock(), itertools.count(1)
-        self._waiting: dict[int, Future[tuple[Said, Secret]]] = {}
+        self._waiting: dict[int, Future[tuple[Said, SecretBytes]]] = {}
         self._over = False
         self._threads = ThreadPoolExecutor(threads, "antefix-line")
 
@@ -65,14 +65,16 @@ class Line:
         with suppress(EngineLost):
             self._send({"do": name, **said})
 
-    def call(self, name: str, said: Mapping[str, Any], seconds: float | None = None) -> tuple[Said, Secret]:
+    def call(
+        self, name: str, said: Mapping[str, Any], seconds: float | None = None
+    ) -> tuple[Said, SecretBytes]:
         """Ask the other side; the payload is the caller's to wipe.
 
         Raises:
             EngineLost: it went away, or took too long.
             AntefixError: what the other side raised.
         """
-        number, answer = next(self._numbers), Future[tuple[Said, Secret]]()
+        number, answer = next(self._numbers), Future[tuple[Said, SecretBytes]]()
         with self._lock:
             if self._over:
                 raise EngineLost
@@ -109,7 +111,7 @@ class Line:
         with suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
 
-    def _take(self, said: Said, payload: Secret) -> None:
+    def _take(self, said: Said, payload: SecretBytes) -> None:
         name, number = said.pop("do", None), said.pop("number", None)
         if name is None:
             self._answered(number, said, payload)
@@ -118,7 +120,7 @@ class Line:
         else:
             self._threads.submit(self._do, name, number, said)
 
-    def _answered(self, number: int, said: Said, payload: Secret) -> None:
+    def _answered(self, number: int, said: Said, payload: SecretBytes) -> None:
         with self._lock:
             answer = self._waiting.pop(number, None)
         if answer is None:  # nobody waits for it any more
@@ -153,16 +155,16 @@ class Line:
         except OSError:
             raise EngineLost from None
 
-    def _receive(self) -> tuple[Said, Secret]:
+    def _receive(self) -> tuple[Said, SecretBytes]:
         body, payload = _HEAD.unpack(self._exactly(_HEAD.size).data)
         if max(body, payload) > _MOST:
             raise EOFError
         said = json.loads(self._exactly(body).data)
         return said, self._exactly(payload)
 
-    def _exactly(self, size: int) -> Secret:
+    def _exactly(self, size: int) -> SecretBytes:
         """So many bytes, into memory that is wiped."""
-        found = Secret(bytearray(size))
+        found = SecretBytes(bytearray(size))
         with memoryview(found.data) as view:
             at = 0
             while at < size:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from antefix import Generated
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import AntefixError
 from antefix.generation.request import TokenLogprob
-from antefix.records import Address, Edition, OpenedRecord
+from antefix.records import Address, OpenedRecord, RecordVersion
 from antefix_server import errors as _errors
 
 __all__ = ["error", "generated", "logprobs", "of_error", "of_generated", "of_logprobs", "of_opened", "opened"]
@@ -71,10 +71,10 @@ def of_opened(opened: OpenedRecord) -> Json:
     }
 
 
-def opened(said: Json, payload: Secret) -> OpenedRecord:
+def opened(said: Json, payload: SecretBytes) -> OpenedRecord:
     """The same record again; it takes over the payload."""
     address = Address(*(bytes.fromhex(said[name]) for name in _ADDRESS))
-    edition = Edition(address, said["version"], bytes.fromhex(said["previous"]))
+    edition = RecordVersion(address, said["version"], bytes.fromhex(said["previous"]))
     digest, writer = bytes.fromhex(said["digest"]), bytes.fromhex(said["writer"])
     return OpenedRecord(edition, digest, writer, payload, len(payload.data), start=0)
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from antefix.crypto.merkle import Node, Range, cover, fold, node_hash
+from antefix.crypto.merkle import Node, Range, cover, node_hash, root_from_inclusion_proof
 from antefix_server.errors import VaultDamaged
 from antefix_server.removal_log.statement import Kind, Statement
 from antefix_server.storage.database import Database
@@ -132,7 +132,7 @@ class LogFile:
 
     def hashes(self, ranges: Sequence[Range]) -> list[bytes]:
         """Hash of each range of leaves."""
-        return [fold(self._cover_hashes(one)) for one in ranges]
+        return [root_from_inclusion_proof(self._cover_hashes(one)) for one in ranges]
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the tree, or of an earlier one."""

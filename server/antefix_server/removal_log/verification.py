@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from antefix.crypto.merkle import Node, fold
+from antefix.crypto.merkle import Node, root_from_inclusion_proof
 from antefix.receipts import Checkpoint
 from antefix_server.errors import VaultDamaged
 from antefix_server.removal_log.log_file import Entry, LogFile, grown
@@ -44,4 +44,4 @@ def computed_root(copy: LogFile, mark: Mark, earlier: Checkpoint | None) -> byte
 
 
 def _root(peaks: list[tuple[Node, bytes]]) -> bytes:
-    return fold([value for _, value in peaks])
+    return root_from_inclusion_proof([value for _, value in peaks])

@@ -18,7 +18,7 @@ KEY = "shared"
 _MOST = 4096
 
 
-class Adding:
+class UpdateAggregator:
     """Adds up the updates of a round: their sum alone, or all of them for rules that need them."""
 
     def __init__(

@@ -18,7 +18,7 @@ class RunFailed(Exception):
 
 
 @contextmanager
-def plainly(command: str) -> Iterator[None]:
+def report_errors(command: str) -> Iterator[None]:
     """Let errors of ours end a run as a line that begins with the name of a command."""
     logger = logging.getLogger("flwr")
     logger.addFilter(_without_traceback)

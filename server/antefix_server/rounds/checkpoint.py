@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix_server.errors import VaultBusy, VaultDamaged
 from antefix_server.rounds.plan import RoundPlan
 from antefix_server.rounds.privacy import Spent
-from antefix_server.rounds.server_optimizer import Rule
+from antefix_server.rounds.server_optimizer import ServerOptimizer
 from antefix_server.storage.os_errors import files
 
 _FOLDER, _STATE, _SPENT = "rounds", "state.safetensors", "spent.json"
@@ -36,7 +36,7 @@ _PREFIX = "prefix"
 class RoundState:
     """Of one server's data and one plan."""
 
-    def __init__(self, data: Path, plan: RoundPlan, rule: Rule) -> None:
+    def __init__(self, data: Path, plan: RoundPlan, rule: ServerOptimizer) -> None:
         """Read nothing yet."""
         self._folder, self._rule = data / _FOLDER, rule
         facts = {**asdict(plan), "privacy": None if plan.privacy is None else asdict(plan.privacy)}
@@ -81,7 +81,7 @@ class RoundState:
         said = {"plan": self._plan, "number": str(number), "started": started}
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            write_whole(self._folder / _STATE, save(arrays, metadata=said))
+            atomic_write(self._folder / _STATE, save(arrays, metadata=said))
 
     def restore(self) -> tuple[int, str, bytes] | None:
         """What `save` was given last, and the rule's memory put back; None for another plan or none.
@@ -131,7 +131,7 @@ class RoundState:
             after = (*before, one)
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            write_whole(self._folder / _SPENT, json.dumps([asdict(entry) for entry in after]).encode())
+            atomic_write(self._folder / _SPENT, json.dumps([asdict(entry) for entry in after]).encode())
 
 
 def spent(data: Path) -> tuple[Spent, ...]:

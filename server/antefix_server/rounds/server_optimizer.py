@@ -35,7 +35,7 @@ _LOG = logging.getLogger("antefix.rounds")
 _DICTS, _LISTS = ("m_t", "v_t"), ("momentum_vector",)
 
 
-class Rule:
+class ServerOptimizer:
     """Arithmetic alone: whom to ask is not its business."""
 
     def __init__(self, strategy: Strategy) -> None:

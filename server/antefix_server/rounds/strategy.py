@@ -30,13 +30,13 @@ from antefix.errors import InvalidArgument
 from antefix.rounds import Round, RoundKey
 from antefix.wire import Release, Signed
 from antefix_server.errors import TooFewUsers, VaultDamaged
-from antefix_server.rounds.aggregation import KEY, Adding
+from antefix_server.rounds.aggregation import KEY, UpdateAggregator
 from antefix_server.rounds.checkpoint import RoundState
 from antefix_server.rounds.collection import Gathered, Gathering, answers_of
 from antefix_server.rounds.coordinator import Host, Participant, Standing
 from antefix_server.rounds.plan import RoundPlan
 from antefix_server.rounds.privacy import Spent, epsilon_of, too_few
-from antefix_server.rounds.server_optimizer import Rule
+from antefix_server.rounds.server_optimizer import ServerOptimizer
 from antefix_server.rounds.shared_prefix import SharedVector
 
 __all__ = ["PrefixRounds", "RoundPlan"]
@@ -71,7 +71,7 @@ class PrefixRounds(Strategy):
         Raises:
             InvalidArgument: a rule that needs other answers, or privacy with one that is no mean.
         """
-        self._rule, self._host, self._plan = Rule(rule), host, plan
+        self._rule, self._host, self._plan = ServerOptimizer(rule), host, plan
         if plan.privacy is not None and not self._rule.is_mean:
             raise InvalidArgument(
                 f"{self._rule.name} needs single updates, privacy their sum alone", "use a mean, like fedavg"
@@ -237,7 +237,7 @@ class PrefixRounds(Strategy):
         if under_way is None:
             raise InvalidArgument("no round is under way", "configure_train comes first")
         size = self._plan.projection or len(under_way.shared.values)
-        adding = Adding(
+        adding = UpdateAggregator(
             self._plan,
             under_way.expected,
             size,

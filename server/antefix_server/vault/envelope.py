@@ -15,8 +15,8 @@ from typing import Self
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from antefix.crypto.aead import Secret, decrypt, encrypt
-from antefix.records import Cover
+from antefix.crypto.aead import SecretBytes, decrypt, encrypt
+from antefix.records import RecordHeader
 from antefix_server.errors import VaultDamaged
 from antefix_server.vault.key_file import owner_tag
 
@@ -43,7 +43,7 @@ class Head:
     digest: bytes
 
     @classmethod
-    def of(cls, cover: Cover) -> Self:
+    def of(cls, cover: RecordHeader) -> Self:
         """That of a record."""
         edition = cover.edition
         return cls(edition.address.prefix, edition.version, cover.epoch, cover.size, cover.digest)
@@ -60,7 +60,7 @@ class Owner:
 
     tenant: bytes
     user: bytes
-    key: Secret
+    key: SecretBytes
 
     @property
     def tag(self) -> bytes:

@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-from antefix.common.files import write_whole
-from antefix.crypto.aead import KEY_BYTES, Secret
+from antefix.common.files import atomic_write
+from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.keys import DevicePublic
 from antefix_server.errors import UnknownUser, VaultBusy, VaultDamaged, VaultUnavailable
 from antefix_server.storage.os_errors import files
@@ -137,12 +137,12 @@ class KeyFile:
     def create(path: Path, identity: Identity) -> None:
         """Write a file without users."""
         with files(path):
-            write_whole(path, identity.to_bytes())
+            atomic_write(path, identity.to_bytes())
 
     def enrol(self, count: int) -> list[bytes]:
         """Give away slots with fresh keys: ids of new users, 16 bytes each; durable on return."""
         first = self.slots
-        with Secret(bytearray(SLOT * count)) as fresh, open("/dev/urandom", "rb", buffering=0) as source:
+        with SecretBytes(bytearray(SLOT * count)) as fresh, open("/dev/urandom", "rb", buffering=0) as source:
             nonces = os.urandom(_NONCE * count)
             view = memoryview(fresh.data)
             for number in range(count):
@@ -155,7 +155,7 @@ class KeyFile:
         parts = (nonces[n * _NONCE : (n + 1) * _NONCE] for n in range(count))
         return [self._id(first + number, nonce) for number, nonce in enumerate(parts)]
 
-    def key_of(self, user: bytes) -> Secret:
+    def key_of(self, user: bytes) -> SecretBytes:
         """A user's shred key, for a `with` block.
 
         Raises:
@@ -168,7 +168,7 @@ class KeyFile:
         with self._read(number) as slot:
             if slot.data[_NONCE_AT : _NONCE_AT + _NONCE] != nonce:
                 raise UnknownUser(user)
-            return Secret(slot.data[:KEY_BYTES])
+            return SecretBytes(slot.data[:KEY_BYTES])
 
     def slot_of(self, user: bytes) -> int:
         """The slot that an id names, whoever has or had it.
@@ -181,16 +181,16 @@ class KeyFile:
             raise UnknownUser(user)
         return number
 
-    def living(self, start: int = 0) -> Iterator[tuple[int, bytes, Secret]]:
+    def living(self, start: int = 0) -> Iterator[tuple[int, bytes, SecretBytes]]:
         """Slot, user id and key of each user; wipe the keys. Slots that are torn are left out."""
         for first in range(start, self.slots, _BATCH):
-            with Secret(self._block(first, min(_BATCH, self.slots - first))) as block:
+            with SecretBytes(self._block(first, min(_BATCH, self.slots - first))) as block:
                 view = memoryview(block.data)
                 for number in range(len(view) // SLOT):
                     slot = view[number * SLOT : (number + 1) * SLOT]
                     if slot[_CHECK_AT:] == _check(first + number, slot):
                         user = self._id(first + number, bytes(slot[_NONCE_AT : _NONCE_AT + _NONCE]))
-                        yield first + number, user, Secret(bytearray(slot[:KEY_BYTES]))
+                        yield first + number, user, SecretBytes(bytearray(slot[:KEY_BYTES]))
 
     def not_zero(self, slots: Sequence[int]) -> list[int]:
         """Those of `slots` that hold anything."""
@@ -202,7 +202,7 @@ class KeyFile:
 
     def tag_in(self, number: int) -> bytes | None:
         """What stands in the database for whoever has or had a slot; None where it is zero or torn."""
-        with Secret(self._block(number, 1)) as slot:
+        with SecretBytes(self._block(number, 1)) as slot:
             if slot.data[_CHECK_AT:] == _check(number, slot.data, b"doomed"):
                 return bytes(slot.data[:_TAG])
             if slot.data[_CHECK_AT:] == _check(number, slot.data):
@@ -242,7 +242,7 @@ class KeyFile:
     def copy(self) -> Iterator[bytearray]:
         """All of them, block by block, each of which is wiped when the next is asked for. Private."""
         for at in range(0, self.size, 2**20):
-            with Secret(bytearray(min(2**20, self.size - at))) as block, files(self._path):
+            with SecretBytes(bytearray(min(2**20, self.size - at))) as block, files(self._path):
                 os.preadv(self._file, [block.data], at)
                 yield block.data
 
@@ -317,13 +317,13 @@ class KeyFile:
             os.preadv(self._file, [block], _HEAD_BYTES + first * SLOT)
         return block
 
-    def _read(self, number: int) -> Secret:
+    def _read(self, number: int) -> SecretBytes:
         """A living slot, or zeros."""
         self.require_there()
-        slot = Secret(self._block(number, 1))
+        slot = SecretBytes(self._block(number, 1))
         if not self._usable(number, slot):
             slot.wipe()
-            slot = Secret(self._block(number, 1))  # a removal may just have been writing
+            slot = SecretBytes(self._block(number, 1))  # a removal may just have been writing
         if not self._usable(number, slot):
             slot.wipe()
             raise VaultDamaged(
@@ -331,7 +331,7 @@ class KeyFile:
             )
         return slot
 
-    def _usable(self, number: int, slot: Secret) -> bool:
+    def _usable(self, number: int, slot: SecretBytes) -> bool:
         """Whether a slot is living, doomed or zero, and so not damaged."""
         check = slot.data[_CHECK_AT:]
         if check == _check(number, slot.data, b"doomed"):

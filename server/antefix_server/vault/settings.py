@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix_server.errors import VaultUnavailable
 from antefix_server.storage.os_errors import files
 
@@ -58,4 +58,4 @@ class Settings(BaseModel):
         mirror = None if self.mirror is None else self.mirror.absolute()
         kept = self.model_copy(update={"mirror": mirror})
         with files(folder):
-            write_whole(folder / SETTINGS, kept.model_dump_json(indent=2).encode() + b"\n")
+            atomic_write(folder / SETTINGS, kept.model_dump_json(indent=2).encode() + b"\n")

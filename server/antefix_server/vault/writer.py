@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 
 from antefix.errors import InvalidArgument, RecordMismatch
-from antefix.records import Cover, cover_of
+from antefix.records import RecordHeader, read_header
 from antefix_server.errors import VaultError, VersionConflict
 from antefix_server.vault.envelope import Head, Owner
 from antefix_server.vault.key_file import KeyFile
@@ -25,7 +25,7 @@ class Writer:
 
     def put_all(self, records: Sequence[tuple[bytes, int]]) -> list[Head]:
         """Store records, each with the version it replaces; all or none. The caller holds the lock."""
-        covers = [self._admitted(cover_of(record)) for record, _ in records]
+        covers = [self._admitted(read_header(record)) for record, _ in records]
         with ExitStack() as stack:
             owners = [stack.enter_context(self._owner(cover)) for cover in covers]
             places = [
@@ -57,7 +57,7 @@ class Writer:
         start = bytearray()
         while len(start) < _START and (chunk := next(chunks, None)) is not None:
             start += chunk
-        early = self._admitted(cover_of(bytes(start), bytes(32)))
+        early = self._admitted(read_header(bytes(start), bytes(32)))
         with ExitStack() as stack:
             with self._lock:  # held once: a row begun after the user's removal would be nobody's to delete
                 owner = stack.enter_context(self._owner(early))
@@ -67,13 +67,13 @@ class Writer:
                 for number, piece in enumerate(owner.seal(Head.of(early), body)):
                     with self._lock:
                         self._shelf.add_piece(upload, number, piece)
-                return self._settle(owner, upload, cover_of(bytes(start), body.digest()), replaces)
+                return self._settle(owner, upload, read_header(bytes(start), body.digest()), replaces)
             except BaseException:
                 with suppress(VaultError), self._lock:
                     self._shelf.drop_upload(upload)  # else the next start does
                 raise
 
-    def _settle(self, owner: Owner, upload: int, cover: Cover, replaces: int) -> Head:
+    def _settle(self, owner: Owner, upload: int, cover: RecordHeader, replaces: int) -> Head:
         head, place = Head.of(cover), owner.place(cover.edition.address.prefix)
         with self._lock, self._shelf.database.writing() as connection:
             before = self._shelf.find(connection, place)
@@ -83,7 +83,7 @@ class Writer:
             self._shelf.settle(connection, upload, place, owner.seal_head(head))
         return head
 
-    def _admitted(self, cover: Cover) -> Cover:
+    def _admitted(self, cover: RecordHeader) -> RecordHeader:
         theirs, ours = cover.edition.address.tenant, self._keys.identity.tenant
         if theirs != ours:
             raise RecordMismatch(
@@ -91,7 +91,7 @@ class Writer:
             )
         return cover
 
-    def _owner(self, cover: Cover) -> Owner:
+    def _owner(self, cover: RecordHeader) -> Owner:
         user = cover.edition.address.user
         return Owner(self._keys.identity.tenant, user, self._keys.key_of(user))
 
@@ -123,7 +123,7 @@ class _Body:
         return self._hash.digest()
 
 
-def _compare(stored: Head | None, cover: Cover, replaces: int) -> None:
+def _compare(stored: Head | None, cover: RecordHeader, replaces: int) -> None:
     """Refuse a record that is not the next of what is stored.
 
     A version may be skipped where the caller knows what is stored: after a restore, devices are ahead. An

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from antefix import FrozenBase
 from antefix.data.tokenization import Row
-from antefix.generation.request import Prepared, banned_tokens
+from antefix.generation.request import TokenizedRequest, banned_tokens
 from antefix_simulations.arms.peft import batches, own_copy, quiet
 
 __all__ = ["Pace", "Weights", "all_weights", "lora"]
@@ -114,7 +114,7 @@ class Weights:
         return total / tokens
 
     @torch.no_grad()
-    def write(self, asked: Sequence[Prepared]) -> list[list[int]]:
+    def write(self, asked: Sequence[TokenizedRequest]) -> list[list[int]]:
         """The best of a beam search for each request, all at once, up to the first token that ends a text.
 
         Args:

@@ -16,8 +16,8 @@ import torch
 
 from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, TrainingPlan, generate, train
 from antefix.data.tokenization import encode
-from antefix.training.bucketing import Sizes
-from antefix.training.micro_batch import Outcome, run
+from antefix.training.bucketing import Buckets
+from antefix.training.micro_batch import MicroBatchResult, forward_backward
 from antefix_simulations.bench.random_base import random_base
 from antefix_simulations.common.machine import describe, wait
 from antefix_simulations.common.terminal import aligned
@@ -106,16 +106,16 @@ def _below(value: float, most: float) -> dict[str, Any]:
     return {"value": f"{value:.1e}", "wanted": f"≤ {most:.0e}", "ok": value <= most}
 
 
-def _gradients(base: FrozenBase) -> Outcome:
+def _gradients(base: FrozenBase) -> MicroBatchResult:
     """Of eight rows, each under a prefix of its own."""
     rows = [encode(base, text, None) for text in _texts(random.Random(1), 8)]
     dice = torch.Generator().manual_seed(2)
     prefixes = torch.randn(len(rows), base.layout.size(_LENGTH), generator=dice) * 0.3
-    shape = Sizes.of(base, 1024).shape_for(rows[0])
-    return run(base, shape, rows, prefixes, [1.0] * len(rows))
+    shape = Buckets.of(base, 1024).shape_for(rows[0])
+    return forward_backward(base, shape, rows, prefixes, [1.0] * len(rows))
 
 
-def _distance(ours: Outcome, wanted: Outcome) -> float:
+def _distance(ours: MicroBatchResult, wanted: MicroBatchResult) -> float:
     if ours.gradients is None or wanted.gradients is None:
         raise RuntimeError("weights were given, so gradients come")
     return float((ours.gradients.cpu() - wanted.gradients).norm() / wanted.gradients.norm())

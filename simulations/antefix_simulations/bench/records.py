@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from antefix.keys import DeviceKeys, UserKey
-from antefix.records import FIRST, Address, Edition, open_record, rewrap, seal
+from antefix.records import NO_PREVIOUS, Address, RecordVersion, open_record, rewrap, seal
 from antefix_simulations.common.terminal import aligned
 
 
@@ -28,7 +28,7 @@ def _row(size: int, repetitions: int) -> dict[str, Any]:
     key, device = UserKey.generate(), DeviceKeys(DeviceKeys.new_seed().data)
     new, writers = key.rotated(), {device.id: device.public.signing}
     address = Address(bytes(16), os.urandom(16), os.urandom(16), os.urandom(32), os.urandom(32))
-    edition = Edition(address, 1, FIRST)
+    edition = RecordVersion(address, 1, NO_PREVIOUS)
     record = seal(payload, edition, key=key, device=device)
     actions: dict[str, Callable[[], object]] = {
         "seal": lambda: seal(payload, edition, key=key, device=device),

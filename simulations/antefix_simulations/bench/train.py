@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, train
-from antefix.common.malloc import large_blocks_kept
+from antefix.common.malloc import retain_large_blocks
 from antefix.data.tokenization import Row, encode
 from antefix_simulations.arms.peft import PeftTraining
 from antefix_simulations.bench.harness import (
@@ -97,7 +97,7 @@ def _ours(base: FrozenBase, users: Mapping[str, Sequence[Example]], settings: Tr
 
     def one_user(names: Sequence[str]) -> int:
         plan = _plan(settings, batching="alone", users_in_flight=1)
-        with large_blocks_kept():  # no user pays for the memory that the one before gave back
+        with retain_large_blocks():  # no user pays for the memory that the one before gave back
             return sum(run([user], plan) for user in names)
 
     return {"ours": ours, "one_user": one_user}

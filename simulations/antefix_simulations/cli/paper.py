@@ -114,7 +114,7 @@ def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
 
 
 def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, out: Path) -> Table:
-    from antefix.common.files import write_whole
+    from antefix.common.files import atomic_write
     from antefix_simulations.paper.results.studies import STUDIES
     from antefix_simulations.paper.results.tables import Rows
     from antefix_simulations.paper.source import Source
@@ -135,8 +135,8 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
         made = study.table(rows)
         if (done := sum(map(len, found.values()))) < every:
             made.notes.insert(0, f"{done} of {every} cells are done.")
-        write_whole(out / f"{table}.md", made.as_markdown().encode())
-        write_whole(out / f"{table}.svg", study.plot(rows).encode())
+        atomic_write(out / f"{table}.md", made.as_markdown().encode())
+        atomic_write(out / f"{table}.svg", study.plot(rows).encode())
         return made
 
     with held(out), room(out), going_on(out, _say):

@@ -76,6 +76,6 @@ class Ledger:
         return list(self.lines.values())
 
     def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        from antefix.common.files import write_whole
+        from antefix.common.files import atomic_write
 
-        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        atomic_write(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -16,9 +16,9 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Do what the run-config says; `out` is a folder below the one where Flower was started first."""
-    from antefix_server.rounds.app_errors import plainly
+    from antefix_server.rounds.app_errors import report_errors
 
-    with plainly("antefix-sim"):
+    with report_errors("antefix-sim"):
         _run(grid, dict(context.run_config))
 
 

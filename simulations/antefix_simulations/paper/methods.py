@@ -20,7 +20,7 @@ from antefix import (
     train,
 )
 from antefix.data.tokenization import Row, encode
-from antefix.generation.request import prepare
+from antefix.generation.request import tokenize
 from antefix_simulations.arms.context_prefix import packed
 from antefix_simulations.arms.weights import Pace, Weights
 from antefix_simulations.paper.cell import Cell, PaperSettings
@@ -122,7 +122,7 @@ class _OwnWeights:
 
     def write(self, prompts: Sequence[str]) -> list[str]:
         """In batches of prompts of like length."""
-        asked = [prepare(self.base, _request(self.settings, prompt, None, False)) for prompt in prompts]
+        asked = [tokenize(self.base, _request(self.settings, prompt, None, False)) for prompt in prompts]
         order = sorted(range(len(asked)), key=lambda at: len(asked[at].source or asked[at].inputs))
         each, found = max(1, _ROWS // self.settings.beams), dict[int, list[int]]()
         for at in range(0, len(order), each):

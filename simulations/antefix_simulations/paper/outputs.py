@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.errors import InvalidArgument
 from antefix_simulations.paper.tasks import Item
 
@@ -45,7 +45,7 @@ class Written:
             for item, text in zip(tests, texts, strict=True)
         ]
         content = {"cell": cell, "texts": lines}
-        write_whole(self._path(cell, digest), json.dumps(content, indent=1, ensure_ascii=False).encode())
+        atomic_write(self._path(cell, digest), json.dumps(content, indent=1, ensure_ascii=False).encode())
 
     def read(self, cell: str, digest: str, tests: Sequence[Item]) -> list[str] | None:
         """What it wrote; None where that is not there, or was for other inputs."""

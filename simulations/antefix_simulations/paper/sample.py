@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 
 __all__ = ["write_sample"]
 
@@ -37,7 +37,7 @@ def write_sample(path: Path) -> Path:
         for split, some in parts.items()
         for given in some
     ]
-    write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix_simulations.data.card import Card
 from antefix_simulations.report import plots
 from antefix_simulations.report.summary import Summary, summary_of
@@ -61,7 +61,7 @@ def write_report(out: Path) -> Path:
         card=Card(**config["data"]["card"]).as_text(),
         settings_text="\n".join(f"{name} = {json.dumps(one)}" for name, one in run.settings.items()),
     )
-    write_whole(out / REPORT, page.encode())
+    atomic_write(out / REPORT, page.encode())
     return out / REPORT
 
 

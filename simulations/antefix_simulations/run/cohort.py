@@ -18,8 +18,8 @@ import numpy as np
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train
 from antefix.data.tokenization import encode
 from antefix.errors import AntefixError, OutOfMemory
-from antefix.rounds import Projection, Update, clipped
-from antefix.training.bucketing import Sizes
+from antefix.rounds import Projection, Update, clip_to_norm
+from antefix.training.bucketing import Buckets
 from antefix_simulations.arms import in_context as in_context_module
 from antefix_simulations.data.store import Population, Split
 from antefix_simulations.data.text import alike
@@ -49,7 +49,7 @@ class Cohort:
         self._spec = PrefixSpec(length=settings.length)
         self._sealer: Sealer | None = None
         self._tuned: tuple[str, Finetuning] | None = None
-        self._micro = settings.micro_batch_tokens or Sizes.of(base, None).tokens
+        self._micro = settings.micro_batch_tokens or Buckets.of(base, None).tokens
 
     def do(self, task: Task) -> Result:
         """One task. What fails for one user is told in its line, and the others go on.
@@ -154,7 +154,7 @@ class Cohort:
         for user, one in trained.items():
             change = one.prefix.values.numpy() - before
             change = change if down is None else down(change)
-            update = Update(clipped(change, asked.clip), len(users[user].training))
+            update = Update(clip_to_norm(change, asked.clip), len(users[user].training))
             weight = float(min(update.examples, _MOST_EXAMPLES)) if asked.weights == "examples" else 1.0
             result.sum += weight * update.vector.astype(np.float64)
             result.weight += weight
@@ -332,7 +332,7 @@ class Cohort:
     def _score(self, users: Mapping[int, Split], prefixes: Mapping[int, Prefix] | None) -> dict[int, float]:
         texts = {str(user): split.held_out for user, split in users.items()}
         under = None if prefixes is None else {str(user): prefixes[user] for user in users}
-        halved = self._micro < Sizes.of(self._base, None).tokens
+        halved = self._micro < Buckets.of(self._base, None).tokens
         at_once = self._micro if halved else None  # less memory than training needs, so as usual else
         return {
             int(user): loss

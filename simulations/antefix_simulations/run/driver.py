@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from antefix import FrozenBase
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.common.progress import ProgressBar
 from antefix.errors import InvalidArgument
 from antefix_server.rounds.shared_prefix import SharedVector
@@ -117,7 +117,7 @@ class Run:
             self._newcomers(executor)
         if self.settings.private:
             self._private(executor)
-        write_whole(self.out / METRICS, json_lines(self._metrics()))
+        atomic_write(self.out / METRICS, json_lines(self._metrics()))
 
     def close(self) -> None:
         """Let go of the files."""
@@ -200,7 +200,7 @@ class Run:
                 self._time(task, result)
                 if result.micro_batch_tokens:
                     self._say(f"out of memory: micro-batches of {result.micro_batch_tokens} tokens from here")
-                write_whole(self._place(task), result.to_bytes())
+                atomic_write(self._place(task), result.to_bytes())
                 bar.update(len(task.users))
         for task in tasks:
             yield _result(self._place(task))
@@ -266,7 +266,7 @@ class Run:
             "data": self.population.facts,
         }
         if not path.is_file():
-            write_whole(path, json.dumps(now, indent=2).encode())
+            atomic_write(path, json.dumps(now, indent=2).encode())
             return
         try:
             before = dict(json.loads(path.read_text("utf-8")))

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from antefix import FrozenBase, Prefix
-from antefix.common.files import sync_folder, write_whole
-from antefix.crypto.aead import Secret
+from antefix.common.files import atomic_write, sync_folder
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import InvalidArgument
 from antefix.keys import DeviceKeys, UserKey
 from antefix.receipts import LogKey
-from antefix.records import FIRST, Address, Edition, OpenedRecord, open_record, seal
+from antefix.records import NO_PREVIOUS, Address, OpenedRecord, RecordVersion, open_record, seal
 from antefix.records.header import shape_of
 from antefix_server.errors import RecordAbsent, UnknownUser
 from antefix_server.vault import Vault
@@ -54,8 +54,8 @@ class Sealer:
 
     def sealed(self, user: int, prefix: Prefix) -> bytes:
         """The first record of a user's private prefix."""
-        key = UserKey(Secret(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
-        edition = Edition(self._address(user, prefix.length), 1, FIRST)
+        key = UserKey(SecretBytes(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
+        edition = RecordVersion(self._address(user, prefix.length), 1, NO_PREVIOUS)
         return seal(prefix.to_bytes(), edition, key=key, device=self._device)
 
     def opened(self, user: int, record: bytes, length: int) -> OpenedRecord:
@@ -64,7 +64,7 @@ class Sealer:
         Raises:
             RecordError: it is another's, or damaged.
         """
-        key = UserKey(Secret(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
+        key = UserKey(SecretBytes(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
         return open_record(record, self._address(user, length), key=key, writers=self._writers)
 
     def id(self, user: int) -> bytes:
@@ -169,10 +169,10 @@ def _make(out: Path, folder: Path, users: int) -> None:
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     secret = os.urandom(_SECRET)
-    write_whole(out / "keys", secret)
+    atomic_write(out / "keys", secret)
     operator = DeviceKeys(HKDF(SHA256(), 64, None, b"antefix-sim operator").derive(secret))
     with Vault.create(unfinished, operator.public) as vault:
-        write_whole(out / "ids", vault.tenant + b"".join(vault.enrol_many(users)))
+        atomic_write(out / "ids", vault.tenant + b"".join(vault.enrol_many(users)))
     unfinished.replace(folder)
     sync_folder(out)
 

@@ -22,11 +22,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from antefix import FrozenBase, Prefix
-from antefix.common.files import write_whole
+from antefix.common.files import atomic_write
 from antefix.errors import AntefixError, InvalidArgument
-from antefix.training.shared_init import fresh_shared
-from antefix_server.rounds.aggregation import KEY, Adding
-from antefix_server.rounds.server_optimizer import Rule
+from antefix.training.shared_init import neutral_prefix
+from antefix_server.rounds.aggregation import KEY, UpdateAggregator
+from antefix_server.rounds.server_optimizer import ServerOptimizer
 from antefix_server.rounds.shared_prefix import SharedVector
 from antefix_simulations.run.folder import damaged
 from antefix_simulations.run.task import Result
@@ -50,7 +50,7 @@ class Sharing:
     def begin(self, base: FrozenBase) -> None:
         """Round 0: neutral words."""
         if self.number < 0:
-            self._keep(0, fresh_shared(base, self._settings.length).to_bytes(), {}, {"round": 0})
+            self._keep(0, neutral_prefix(base, self._settings.length).to_bytes(), {}, {"round": 0})
 
     @property
     def shared(self) -> bytes:
@@ -88,12 +88,12 @@ class Sharing:
         """
         number, plan = self.number + 1, self._settings.plan
         vector = SharedVector.of(self.shared)
-        rule = Rule(self._settings.rule)
+        rule = ServerOptimizer(self._settings.rule)
         rule.restore(self._remembered())
         size = plan.projection or len(vector.values)
         seed = hashlib.sha256(vector.values.tobytes()).digest()
         expected = plan.fraction * users if plan.poisson else float(max(1, round(plan.fraction * users)))
-        adding = Adding(plan, expected, size, seed, vector, True, self._noise(number))
+        adding = UpdateAggregator(plan, expected, size, seed, vector, True, self._noise(number))
         rule.begin(number, vector.values, KEY)
         for result in results:
             if result.sum is not None:
@@ -130,9 +130,9 @@ class Sharing:
         """The facts come last: by them a round is known to be whole."""
         place, held = self._place(number), io.BytesIO()
         np.savez(held, allow_pickle=False, **{name.replace("/", "|"): one for name, one in rule.items()})
-        write_whole(place / "shared.safetensors", shared)
-        write_whole(place / "rule.npz", held.getvalue())
-        write_whole(place / "facts.json", json.dumps(facts).encode())
+        atomic_write(place / "shared.safetensors", shared)
+        atomic_write(place / "rule.npz", held.getvalue())
+        atomic_write(place / "facts.json", json.dumps(facts).encode())
         self.number = number
 
     def _place(self, number: int) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from antefix.errors import DeviceListRefused, KeyRefused, RecordMismatch, RecordRefused
 from antefix.keys import DeviceChange, DeviceKeys, UserKey
-from antefix.records import cover_of, open_record
+from antefix.records import open_record, read_header
 from antefix_client import PersonalModel
 from tests.attacks.devices.test_link_forged import cut, flipped
 from tests.client.two_devices import device, follow, learned, link, record, removed, snapshot
@@ -93,7 +93,7 @@ def test_the_removed_one_opens_nothing_that_is_sealed_afterwards(three: list[Per
     content = removed(phone, laptop)
     learned(phone, 2.0)
     sealed = record(phone)
-    cover = cover_of(sealed)
+    cover = read_header(sealed)
     change = DeviceChange.introduced(content, by=phone._held.profile.keys.device.id)
     with pytest.raises(KeyRefused):
         change.key_for(stolen.device)

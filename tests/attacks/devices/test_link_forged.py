@@ -11,7 +11,7 @@ import pytest
 
 from antefix.errors import RecordError, RecordMismatch, RecordRefused
 from antefix.keys import DeviceKeys, DevicePublic, UserKey
-from antefix.records import Edition, seal
+from antefix.records import RecordVersion, seal
 from antefix_client import PersonalModel
 from antefix_client.devices.link_request import to_bytes
 from antefix_client.devices.welcome import _LABEL, Welcome
@@ -231,7 +231,7 @@ def test_what_is_no_prefix_never_comes_into_use(phone: PersonalModel, laptop: Pe
     profile = phone._held.profile
     (version,) = profile.history.versions
     with profile.open_version(version) as opened:
-        edition = Edition(opened.edition.address, 2, opened.digest)
+        edition = RecordVersion(opened.edition.address, 2, opened.digest)
     keys = profile.keys
     forged = seal(b"not a prefix", edition, key=keys.user_key, device=keys.device)
     not_received(laptop, forged, RecordRefused, "does not open here")

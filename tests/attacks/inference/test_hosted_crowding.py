@@ -16,7 +16,7 @@ import pytest
 
 from antefix import GenerationRequest, generate
 from antefix.errors import GrantRefused, InvalidArgument
-from antefix.generation.running_batch import Piece, RunningBatch
+from antefix.generation.running_batch import ContinuousBatch, StepOutput
 from antefix.grants import Grant, open_granted
 from antefix.http import timeouts
 from antefix_server.engine.core import Engine
@@ -53,13 +53,13 @@ def alone(settings: dict[str, Any], prefix: Any) -> str:
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    step = RunningBatch.step
+    step = ContinuousBatch.step
 
-    def slow(batch: RunningBatch) -> list[Piece]:
+    def slow(batch: ContinuousBatch) -> list[StepOutput]:
         time.sleep(seconds)
         return step(batch)
 
-    monkeypatch.setattr(RunningBatch, "step", slow)
+    monkeypatch.setattr(ContinuousBatch, "step", slow)
 
 
 def counted_of(

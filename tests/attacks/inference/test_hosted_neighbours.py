@@ -15,7 +15,7 @@ from sqlalchemy import LargeBinary, String, Table, select, type_coerce, update
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix.grants import Grant
-from antefix.http.openai import ChatAsked
+from antefix.http.openai import ChatCompletionRequest
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.limits import Limits
@@ -198,7 +198,7 @@ def test_a_prefix_whose_numbers_overflow_is_its_users_own(
     chat = path.startswith("chat")
     more: dict[str, Any] = {"logprobs": True, "top_logprobs": 2} if chat else {"logprobs": 2}
     if chat:  # the base has no template for one
-        monkeypatch.setattr(ChatAsked, "settings", property(_as_a_prompt))
+        monkeypatch.setattr(ChatCompletionRequest, "settings", property(_as_a_prompt))
         more["messages"] = [{"role": "user", "content": BODY["prompt"]}]
     body = {name: value for name, value in BODY.items() if name != "prompt" or not chat} | more
     with Engine(BASE, host.grants, Limits(rows=2)) as engine:

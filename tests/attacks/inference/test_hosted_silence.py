@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from antefix.http.openai import Answer
+from antefix.http.openai import ResponseBuilder
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.gateway import application
@@ -53,7 +53,7 @@ def test_an_error_that_nobody_thought_of_tells_nothing(
     if where == "ask":
         monkeypatch.setattr(engine, "ask", fails)
     else:
-        monkeypatch.setattr(Answer, "piece" if stream else "whole", fails)
+        monkeypatch.setattr(ResponseBuilder, "piece" if stream else "whole", fails)
     with caplog.at_level(logging.DEBUG):
         said = asked(url, token, {"stream": stream})
     assert said.status_code == (200 if stream and where != "ask" else 503)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from antefix import FrozenBase, Prefix
-from antefix.generation.request import Generated, GenerationRequest, Prepared, Size, prepare
-from antefix.generation.running_batch import RunningBatch
+from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
+from antefix.generation.running_batch import ContinuousBatch
 from tests.support import tiny_models
 from tests.support.poisoned_prefix import poisoned
 
@@ -20,7 +20,7 @@ def prefix(base: FrozenBase, value: float, length: int = 9) -> Prefix:
     return poisoned(base, torch.full((base.layout.size(length),), value))
 
 
-def finish(batch: RunningBatch, *joining: Prepared) -> list[tuple[Generated, Tensor]]:
+def finish(batch: ContinuousBatch, *joining: TokenizedRequest) -> list[tuple[Generated, Tensor]]:
     """Results and logits of requests that join together."""
     logits: dict[int, list[Tensor]] = {}
     results: dict[int, Generated] = {}
@@ -31,8 +31,8 @@ def finish(batch: RunningBatch, *joining: Prepared) -> list[tuple[Generated, Ten
     return [(results[ticket], torch.stack(logits[ticket])) for ticket in tickets]
 
 
-def fresh(base: FrozenBase, exact: bool) -> RunningBatch:
-    return RunningBatch(base, 2, Size(64, 64 if base.is_encoder_decoder else 0), exact=exact)
+def fresh(base: FrozenBase, exact: bool) -> ContinuousBatch:
+    return ContinuousBatch(base, 2, Size(64, 64 if base.is_encoder_decoder else 0), exact=exact)
 
 
 def same(found: tuple[Generated, Tensor], wanted: tuple[Generated, Tensor]) -> bool:
@@ -44,11 +44,11 @@ def same(found: tuple[Generated, Tensor], wanted: tuple[Generated, Tensor]) -> b
 @pytest.mark.parametrize("value", [0.5, 1e4, float("inf"), float("nan")])
 def test_the_previous_prefix_is_gone(family: str, exact: bool, value: float) -> None:
     base = tiny_models.base(family)
-    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
+    victim = tokenize(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
     wanted = finish(fresh(base, exact), victim)
     batch = fresh(base, exact)
     attacker = GenerationRequest(prompt="An ornament", prefix=prefix(base, value), max_new_tokens=20)
-    finish(batch, prepare(base, attacker))
+    finish(batch, tokenize(base, attacker))
     assert same(finish(batch, victim)[0], wanted[0])
 
 
@@ -57,11 +57,11 @@ def test_the_previous_prefix_is_gone(family: str, exact: bool, value: float) -> 
 def test_a_poisoned_neighbour_that_leaves_early_is_gone(family: str, exact: bool) -> None:
     """Its slot is filled by the row behind it, or stays empty beside a row that goes on."""
     base = tiny_models.base(family)
-    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=12))
-    nobody = prepare(base, GenerationRequest(prompt="The roof", max_new_tokens=3))
+    victim = tokenize(base, GenerationRequest(prompt="An ornament", max_new_tokens=12))
+    nobody = tokenize(base, GenerationRequest(prompt="The roof", max_new_tokens=3))
     poison = GenerationRequest(prompt="The roof", prefix=prefix(base, float("nan")), max_new_tokens=3)
     wanted = finish(fresh(base, exact), nobody, victim)
-    found = finish(fresh(base, exact), prepare(base, poison), victim)
+    found = finish(fresh(base, exact), tokenize(base, poison), victim)
     if exact or not base.is_encoder_decoder:
         torch.testing.assert_close(found[1][1], wanted[1][1], rtol=1e-3, atol=1e-4)
     assert found[1][0] == wanted[1][0]
@@ -72,7 +72,7 @@ def test_a_poisoned_neighbour_that_leaves_early_is_gone(family: str, exact: bool
 @FAMILY
 def test_a_poisoned_free_slot_is_cleaned_before_use(family: str, exact: bool) -> None:
     base = tiny_models.base(family)
-    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
+    victim = tokenize(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
     wanted = finish(fresh(base, exact), victim)
     batch = fresh(base, exact)
     for stored in batch._arena._stored.values():
@@ -86,7 +86,7 @@ def test_nothing_of_a_row_lingers_when_it_has_left(family: str, exact: bool) -> 
     base = tiny_models.base(family)
     batch = fresh(base, exact)
     ask = GenerationRequest(prompt="secret", prefix=prefix(base, 0.5), max_new_tokens=20)
-    finish(batch, *[prepare(base, ask.model_copy(update={"max_new_tokens": n})) for n in (3, 20)])
+    finish(batch, *[tokenize(base, ask.model_copy(update={"max_new_tokens": n})) for n in (3, 20)])
     for stored in batch._arena._stored.values():
         assert not stored[:, :2].any()
 
@@ -97,7 +97,7 @@ def test_masked_slots_hold_zeros(family: str, exact: bool) -> None:
     """What hides behind a mask is multiplied by zero, and zero times NaN is NaN."""
     base = tiny_models.base(family)
     batch = fresh(base, exact)
-    victim = prepare(
+    victim = tokenize(
         base, GenerationRequest(prompt="An ornament", prefix=prefix(base, 0.5), max_new_tokens=9)
     )
     batch.join(victim)
@@ -112,10 +112,10 @@ def test_masked_slots_hold_zeros(family: str, exact: bool) -> None:
 def test_a_prompt_without_room_for_padding_stays_in_its_slot() -> None:
     """In exact mode prompts are padded; past the end of a slot lies the next user's."""
     base = tiny_models.base("llama")
-    long = prepare(base, GenerationRequest(prompt="An", prefix=prefix(base, 0.5), max_new_tokens=3))
+    long = tokenize(base, GenerationRequest(prompt="An", prefix=prefix(base, 0.5), max_new_tokens=3))
     long = replace(long, inputs=tuple(range(4, 64 - long.length - 3 + 4)))
     assert long.size.decoder == 64
-    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
+    victim = tokenize(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
     wanted = finish(fresh(base, exact=True), victim)[0]
     batch = fresh(base, exact=True)
     logits: list[Tensor] = []
@@ -136,11 +136,11 @@ def test_a_prompt_without_room_for_padding_stays_in_its_slot() -> None:
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_cancelled_row_is_gone_and_its_neighbour_goes_on(family: str, exact: bool, after: int) -> None:
     base = tiny_models.base(family)
-    victim = prepare(base, GenerationRequest(prompt="An ornament", max_new_tokens=12))
+    victim = tokenize(base, GenerationRequest(prompt="An ornament", max_new_tokens=12))
     wanted = finish(fresh(base, exact), victim)[0]
     poison = GenerationRequest(prompt="An ornament", prefix=prefix(base, 1e4), max_new_tokens=20)
     batch = fresh(base, exact)
-    leaving = batch.join(prepare(base, poison))
+    leaving = batch.join(tokenize(base, poison))
     found = {batch.join(victim): wanted[0]}
     for _ in range(after):
         batch.step()

@@ -150,17 +150,17 @@ def test_other_devices_follow_and_cannot_bring_it_back(tmp_path: Path) -> None:
 
 
 def test_a_version_that_is_far_ahead_uses_no_numbers_up(tmp_path: Path) -> None:
-    from antefix.records import Edition, cover_of, seal
+    from antefix.records import RecordVersion, read_header, seal
 
     with device(tmp_path / "phone") as phone, device(tmp_path / "laptop") as laptop:
         link(phone, laptop)
         learned(phone, 1.0)
         laptop.receive(record(phone))
-        profile, place = phone._held.profile, cover_of(record(phone)).edition.address
+        profile, place = phone._held.profile, read_header(record(phone)).edition.address
         with profile.open_version(phone.versions()[0]) as opened:
             payload = bytes(opened.payload)
         for number in (2**64 - 1, 2**20 + 3):
-            edition = Edition(place, number, b"\1" * 32)
+            edition = RecordVersion(place, number, b"\1" * 32)
             hostile = seal(payload, edition, key=profile.keys.user_key, device=profile.keys.device)
             with pytest.raises(VersionRefused, match="at most"):
                 laptop.receive(hostile)

@@ -90,7 +90,7 @@ def test_remembering_above_the_limit_is_all_or_none(folder: Path, monkeypatch: p
     with opened(folder) as model:
         profile = model._held.profile
         profile.card = profile.card.model_copy(update={"max_texts": 4})
-        monkeypatch.setattr(text_log, "write_whole", failing(errno.ENOSPC))
+        monkeypatch.setattr(text_log, "atomic_write", failing(errno.ENOSPC))
         with pytest.raises(ProfileFull):
             model.remember(["refused, so not kept"])
         monkeypatch.undo()
@@ -124,7 +124,7 @@ def old_file(folder: Path) -> Iterator[int]:
     os.close(handle)
 
 
-@pytest.mark.parametrize("step", ["write_whole", "zero"])
+@pytest.mark.parametrize("step", ["atomic_write", "zero"])
 def test_a_removal_that_was_killed_leaves_nothing_for_long(step: str, folder: Path, old_file: int) -> None:
     child = os.fork()
     if child == 0:
@@ -138,7 +138,7 @@ def test_a_removal_that_was_killed_leaves_nothing_for_long(step: str, folder: Pa
     size = os.fstat(old_file).st_size
     assert any(os.pread(old_file, size, 0))  # control: it was not overwritten yet
     with opened(folder) as model:
-        assert texts(model) == (TEXTS if step == "write_whole" else TEXTS[1:])
+        assert texts(model) == (TEXTS if step == "atomic_write" else TEXTS[1:])
         model.remove_texts([1])
         assert texts(model) == TEXTS[1:]
     assert not any(os.pread(old_file, size, 0))

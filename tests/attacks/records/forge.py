@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from antefix.errors import RecordMismatch, RecordRefused
 from antefix.keys import DeviceKeys
-from antefix.records.header import BODY_AT, HEADER_BYTES, signed
+from antefix.records.header import BODY_OFFSET, HEADER_BYTES, signed
 from tests.support.records import Owner, some_bytes
 
 ANN = Owner.named("ann")
@@ -26,7 +26,7 @@ CONTROL_EVERY = 10_000
 
 def signed_again(record: bytes, device: DeviceKeys = ANN.device) -> bytes:
     """What an attacker makes who stole a device's signing key, but not the user key."""
-    header, body = record[:HEADER_BYTES], record[BODY_AT:]
+    header, body = record[:HEADER_BYTES], record[BODY_OFFSET:]
     return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body
 
 
@@ -45,9 +45,9 @@ def mutants(count: int, seed: int, record: bytes = SMALL) -> Iterator[bytes]:
                 del changed[at : at + dice.randrange(1, 64)]
             else:
                 changed[at:at] = dice.randbytes(dice.randrange(1, 64))
-        if len(changed) >= BODY_AT and dice.randrange(2):  # let the body's length agree again
-            changed[162:166] = (len(changed) - BODY_AT).to_bytes(4, "big")
-        again = number % 2 and len(changed) > BODY_AT
+        if len(changed) >= BODY_OFFSET and dice.randrange(2):  # let the body's length agree again
+            changed[162:166] = (len(changed) - BODY_OFFSET).to_bytes(4, "big")
+        again = number % 2 and len(changed) > BODY_OFFSET
         forged = signed_again(bytes(changed)) if again else bytes(changed)
         if forged != record:  # a new signature may mend a damaged one
             yield forged

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from antefix.errors import GrantRefused, RecordMismatch, RecordRefused
-from antefix.grants import Epoch, EpochKey, Grant, granted, open_granted
+from antefix.grants import Epoch, EpochKey, Grant, issue_grant, open_granted
 from antefix.keys import DeviceKeys, UserKey
 from antefix.records import digest_of, rewrap
 from antefix.wire import Signed
@@ -23,7 +23,7 @@ EPOCH = KEY.statement(TENANT)
 
 
 def grant(owner: Owner = ANN, record: bytes = RECORD, epoch: Epoch = EPOCH, seconds: int = 600) -> Signed:
-    return granted(
+    return issue_grant(
         record,
         owner.address,
         key=owner.key,

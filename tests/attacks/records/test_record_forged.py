@@ -7,9 +7,9 @@ import pytest
 
 from antefix.crypto.aead import encrypt, sealed_size
 from antefix.errors import RecordError, RecordMismatch, RecordRefused
-from antefix.records import Edition, Known, digest_of
-from antefix.records.header import BODY_AT, MAGIC
-from antefix.records.verification import compared, data_key_of
+from antefix.records import Expected, RecordVersion, digest_of
+from antefix.records.header import BODY_OFFSET, MAGIC
+from antefix.records.verification import check_public_fields, data_key_of
 from tests.attacks.records.forge import run_cuts, run_flips, run_mutants, run_swaps, signed_again
 from tests.support.records import Owner, address_of, some_bytes
 from tests.support.trial_counts import thorough
@@ -37,7 +37,7 @@ def test_the_untouched_record_opens() -> None:
 @pytest.mark.parametrize("again", [False, True])
 def test_no_flipped_bit_opens(again: bool) -> None:
     for at in range(len(RECORD)):
-        for bit in range(8) if at < BODY_AT + 64 or at % 16 == 0 else (at % 8,):
+        for bit in range(8) if at < BODY_OFFSET + 64 or at % 16 == 0 else (at % 8,):
             changed = bytearray(RECORD)
             changed[at] ^= 1 << bit
             forged = signed_again(bytes(changed)) if again else bytes(changed)
@@ -102,7 +102,7 @@ def test_a_record_with_the_right_key_in_the_wrong_place_is_refused(field: str) -
 
 def test_all_refusals_behind_the_public_fields_say_the_same() -> None:
     said = set()
-    for at in (190, 250, 295, BODY_AT + 3, BODY_AT + 40, len(RECORD) - 1):
+    for at in (190, 250, 295, BODY_OFFSET + 3, BODY_OFFSET + 40, len(RECORD) - 1):
         for make in (bytes, lambda record: signed_again(bytes(record))):
             changed = bytearray(RECORD)
             changed[at] ^= 1
@@ -123,19 +123,21 @@ def test_another_device_cannot_write() -> None:
 
 def test_who_was_given_a_data_key_cannot_forge() -> None:
     """A server with a data key writes another body under it: the signature does not fit."""
-    parts, edition = compared(RECORD, ANN.address, Known())
+    parts, edition = check_public_fields(RECORD, ANN.address, Expected())
     with data_key_of(parts, edition, ANN.key) as data_key:
-        plain = (2000).to_bytes(4, "big") + bytes(len(RECORD) - BODY_AT - 56 - 16 - 4)
+        plain = (2000).to_bytes(4, "big") + bytes(len(RECORD) - BODY_OFFSET - 56 - 16 - 4)
         body = encrypt(data_key.data, edition.context(b"body"), plain)
-    assert len(body) == len(RECORD) - BODY_AT
+    assert len(body) == len(RECORD) - BODY_OFFSET
     with pytest.raises(RecordRefused):
-        ANN.open(RECORD[:BODY_AT] + body)
-    assert opens(signed_again(RECORD[:BODY_AT] + body))  # with the device it would: the body itself is fine
+        ANN.open(RECORD[:BODY_OFFSET] + body)
+    assert opens(
+        signed_again(RECORD[:BODY_OFFSET] + body)
+    )  # with the device it would: the body itself is fine
 
 
 def resealed(plain: bytes, key: bytes = bytes(32), wrap: bytes | None = None) -> bytes:
     """A record whose body and wrapped key are what the attacker likes, rightly encrypted and signed."""
-    edition = Edition(ANN.address, 1, bytes(32))
+    edition = RecordVersion(ANN.address, 1, bytes(32))
     body = encrypt(key, edition.context(b"body"), plain)
     wrapped = encrypt(ANN.key.secret.data, edition.context(b"data key", (1).to_bytes(4, "big")), wrap or key)
     header = edition.core(len(body)) + (1).to_bytes(4, "big") + ANN.device.id + wrapped
@@ -163,7 +165,7 @@ def test_the_context_is_part_of_the_key() -> None:
     """Body and wrapped key of another version, in a header that says this one, signed by the device."""
     second = ANN.seal(some_bytes("payload", 2000), 2, digest_of(RECORD))
     mixed = bytearray(second)
-    mixed[BODY_AT:] = RECORD[BODY_AT:]
+    mixed[BODY_OFFSET:] = RECORD[BODY_OFFSET:]
     with pytest.raises(RecordRefused):
         ANN.open(signed_again(bytes(mixed)))
     mixed[186:290] = RECORD[186:290]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from antefix.errors import RecordMismatch
-from antefix.records import Known, digest_of
+from antefix.records import Expected, digest_of
 from antefix_server.errors import VersionConflict
 from tests.support.records import Owner
 from tests.support.vaults import Person, new_vault
@@ -16,7 +16,7 @@ from tests.support.vaults import Person, new_vault
 ANN = Owner.named("ann")
 FIRST = ANN.seal(b"one")
 SECOND = ANN.seal(b"two", 2, digest_of(FIRST))
-REMEMBERED = Known(2, digest_of(SECOND), digest_of(FIRST))
+REMEMBERED = Expected(2, digest_of(SECOND), digest_of(FIRST))
 
 
 def test_what_the_device_remembers_opens() -> None:
@@ -39,7 +39,7 @@ def test_a_newer_version_of_a_fork_is_refused() -> None:
     other = ANN.seal(b"other", 2, digest_of(FIRST))
     fork = ANN.seal(b"three", 3, digest_of(other))
     with pytest.raises(RecordMismatch, match="previous digest"):
-        ANN.open(fork, Known(3, previous=digest_of(SECOND)))
+        ANN.open(fork, Expected(3, previous=digest_of(SECOND)))
 
 
 def test_a_record_from_before_a_rotation_is_refused() -> None:

@@ -16,7 +16,7 @@ TESTS = [
 ]
 WORDS = ["-k", "not many and not large and not 300", *TESTS]  # what takes minutes, and notices no more
 STEPS = {
-    "1, too short or too long": ("if not BODY_AT <= len(record) <= RECORD_LIMIT:", "if False:"),
+    "1, too short or too long": ("if not BODY_OFFSET <= len(record) <= RECORD_LIMIT:", "if False:"),
     "2, magic and suite": ("if (parts.core.magic, parts.core.suite) != (MAGIC, SUITE):", "if False:"),
     "3, body length": ("if whole and parts.core.body_bytes != len(parts.body):", "if False:"),
     **{

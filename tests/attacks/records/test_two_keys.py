@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from antefix.crypto.aead import Secret, decrypt, encrypt
+from antefix.crypto.aead import SecretBytes, decrypt, encrypt
 from antefix.errors import RecordRefused
 from antefix.keys import UserKey
-from antefix.records.header import BODY_AT, HEADER_BYTES, signed
+from antefix.records.header import BODY_OFFSET, HEADER_BYTES, signed
 from tests.support.records import Owner, some_bytes
 
 KEYS = some_bytes("first key", 32), some_bytes("second key", 32)
@@ -96,12 +96,12 @@ def test_a_signed_record_with_it_inside_opens_under_neither_key(place: str) -> N
     owner = Owner.named("ann")
     record = bytearray(owner.seal(bytes(2000)))
     if place == "body":
-        record[BODY_AT + 56 : BODY_AT + 56 + len(BLOB)] = BLOB
+        record[BODY_OFFSET + 56 : BODY_OFFSET + 56 + len(BLOB)] = BLOB
     else:
         record[186 + 56 : HEADER_BYTES] = BLOB[-48:]
-    header, body = bytes(record[:HEADER_BYTES]), bytes(record[BODY_AT:])
+    header, body = bytes(record[:HEADER_BYTES]), bytes(record[BODY_OFFSET:])
     forged = header + owner.device.sign(signed(header, hashlib.sha256(body).digest())) + body
     for key in (bytes(owner.key.secret.data), *KEYS):
-        other = Owner(owner.name, owner.address, UserKey(Secret(bytearray(key)), 1), owner.device)
+        other = Owner(owner.name, owner.address, UserKey(SecretBytes(bytearray(key)), 1), owner.device)
         with pytest.raises(RecordRefused):
             other.open(forged)

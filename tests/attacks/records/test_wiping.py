@@ -5,7 +5,7 @@ import os
 import pytest
 from cryptography.hazmat.primitives.kdf import argon2
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import InvalidArgument
 from antefix.keys import (
     Cost,
@@ -25,13 +25,13 @@ IDS = {"tenant": some_bytes("tenant", 16), "user": some_bytes("user", 16)}
 
 def test_what_is_taken_is_gone_where_it_was() -> None:
     data = some_bytes("key", 32)
-    with Secret.taking(data) as secret:
+    with SecretBytes.take(data) as secret:
         assert secret.data == some_bytes("key", 32)
         assert data == bytes(32)
 
 
 def test_a_single_byte_is_everybodys() -> None:
-    Secret.taking(bytes([65])).wipe()
+    SecretBytes.take(bytes([65])).wipe()
     assert bytes([65]) == b"A"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from antefix.errors import ReleaseRefused
 from antefix.wire import Announcement, Release, Signed
-from antefix.wire.release import Offer
+from antefix.wire.release import ReleaseOffer
 from tests.support.releases import a_release, announced, key, offered, public, unseen
 
 NOT_SIGNED = "not signed by this server"
@@ -31,7 +31,7 @@ def test_a_genuine_announcement_carries_no_forged_release() -> None:
             unseen().accepting(swapped, public())
     with pytest.raises(ReleaseRefused, match="not the one that is announced"):
         unseen().accepting(genuine.model_copy(update={"release": None}), public())
-    bare = Offer(announcement=offered(None).announcement, release=genuine.release)
+    bare = ReleaseOffer(announcement=offered(None).announcement, release=genuine.release)
     with pytest.raises(ReleaseRefused, match="not the one that is announced"):
         unseen().accepting(bare, public())
 
@@ -62,4 +62,4 @@ def test_a_release_of_another_tenant_is_refused_though_its_key_is_the_same() -> 
 )
 def test_rubbish_is_refused_as_a_release_is(content: bytes) -> None:
     with pytest.raises(ReleaseRefused):
-        Offer.parse(content)
+        ReleaseOffer.parse(content)

@@ -10,14 +10,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from antefix.errors import ReleaseRefused, RoundRefused
 from antefix.rounds import Round, RoundKey
 from antefix.wire import Release
-from antefix.wire.release import BaseNamed, Seen, Signed
+from antefix.wire.release import BaseNamed, ReleaseState, Signed
 from antefix_client.rounds.local_update import checked
 from antefix_client.rounds.round_request import RoundAsked
 from tests.support.records import some_bytes
 from tests.support.server.rounds import KEY, PUBLIC, TENANT, MemoryHost, base, fresh_prefix
 
 MALLORY = Ed25519PrivateKey.from_private_bytes(some_bytes("mallory", 32))
-SEEN = Seen(tenant=TENANT, base=base().fingerprint)
+SEEN = ReleaseState(tenant=TENANT, base=base().fingerprint)
 
 
 @pytest.fixture(scope="module")

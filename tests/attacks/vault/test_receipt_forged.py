@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from typer.testing import CliRunner
 
-from antefix.crypto.merkle import fold, node_hash
+from antefix.crypto.merkle import node_hash, root_from_inclusion_proof
 from antefix.errors import InvalidArgument, ReceiptRefused
 from antefix.receipts import Checkpoint, LogKey, Receipt, Removal, heads_digest, verify_receipt
 from antefix_client.cli import app
@@ -116,7 +116,7 @@ def test_a_statement_that_is_not_in_the_tree_is_refused() -> None:
 
 def test_a_node_cannot_pose_as_a_leaf() -> None:
     """RFC 9162's reason for the first byte: the inner node of a larger tree, offered as a leaf hash."""
-    assert fold([NEIGHBOUR, REMOVAL.leaf]) == receipt().checkpoint.root
+    assert root_from_inclusion_proof([NEIGHBOUR, REMOVAL.leaf]) == receipt().checkpoint.root
     assert REMOVAL.leaf != node_hash(NEIGHBOUR, NEIGHBOUR)
 
 

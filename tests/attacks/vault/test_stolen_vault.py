@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import RecordError
 from antefix.keys import UserKey
-from antefix.records import cover_of
+from antefix.records import read_header
 from antefix_server.backups import backup_keys, backup_records
 from antefix_server.errors import VaultDamaged
 from antefix_server.storage.database import Database
@@ -88,7 +88,7 @@ def test_nothing_that_was_sealed_lies_open_anywhere(loot: Loot) -> None:
 
 
 def test_without_the_key_file_there_is_not_even_an_id(loot: Loot) -> None:
-    covers = [cover_of(record) for record in records_with_keys(loot)]
+    covers = [read_header(record) for record in records_with_keys(loot)]
     needles = Needles([*loot.ids, *(cover.digest for cover in covers)])
     assert len(needles.within(b"".join(records_with_keys(loot)))) >= USERS  # control: ids stand on records
     for path in without_keys(loot):
@@ -111,7 +111,7 @@ def test_without_the_key_file_no_row_opens_under_anything_found(loot: Loot) -> N
 def opened(rows: list[Stored], victim: Person, key: bytes) -> int:
     """How many rows open for somebody whose ids the thief knows."""
     count = 0
-    with ShredOwner(victim.owner.address.tenant, victim.user, Secret(bytearray(key))) as owner:
+    with ShredOwner(victim.owner.address.tenant, victim.user, SecretBytes(bytearray(key))) as owner:
         for row in rows:
             with suppress(VaultDamaged):
                 owner.open_head(row.head)
@@ -127,7 +127,7 @@ def test_with_the_key_file_a_thief_has_what_the_devices_sent_and_cannot_open_it(
         person.owner.open(record).wipe()  # control: its owner can
     victim, record = loot.people[3], records[0]
     for key in keys_in([loot.folder / "vault" / "keys"], step=16):
-        victim.owner.key, kept = UserKey(Secret(bytearray(key)), 1), victim.owner.key
+        victim.owner.key, kept = UserKey(SecretBytes(bytearray(key)), 1), victim.owner.key
         with pytest.raises(RecordError):
             victim.owner.open(record)
         victim.owner.key = kept

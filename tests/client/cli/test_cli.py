@@ -7,7 +7,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from antefix.common.cli import harmless
+from antefix.common.cli import strip_control_chars
 from antefix_client import PersonalModel
 from antefix_client.cli import app
 from tests.client.people import KEY, NOTES, tiny_folder
@@ -60,7 +60,7 @@ def test_a_whole_life(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nothing was learned" not in written.stderr
     text = written.stdout
     whole = json.loads(run("complete", "Note 3:", "--max-tokens", 5, "--json").stdout)["text"]
-    assert harmless(whole) == text[:-1]
+    assert strip_control_chars(whole) == text[:-1]
     assert float(run("score", home / "notes.txt").stdout) > 0
     assert len(json.loads(run("versions", "--json").stdout)) == 1
     run("remember", "-", "--split", "lines", stdin="a\nb\n")
@@ -220,9 +220,9 @@ def test_forgetting_asks_first(home: Path) -> None:
 
 
 def test_a_terminal_is_not_made_to_obey() -> None:
-    assert harmless("fine\n\tGrüße") == "fine\n\tGrüße"
-    assert "\x1b" not in harmless("\x1b[2J\x1b]0;title\x07")
-    assert "\x9b" not in harmless("\x9b31m\r\x08")
+    assert strip_control_chars("fine\n\tGrüße") == "fine\n\tGrüße"
+    assert "\x1b" not in strip_control_chars("\x1b[2J\x1b]0;title\x07")
+    assert "\x9b" not in strip_control_chars("\x9b31m\r\x08")
 
 
 def test_a_profile_of_a_newer_version_is_not_called_damaged(home: Path) -> None:

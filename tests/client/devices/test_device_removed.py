@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from antefix.errors import DeviceListRefused, RecordMismatch
-from antefix.records import cover_of
+from antefix.records import read_header
 from antefix_client import PersonalModel
 from antefix_client.devices import device_changes
 from antefix_client.errors import DeviceRefused, DeviceRemoved, LinkRefused
@@ -54,7 +54,7 @@ def all_open(model: PersonalModel) -> bool:
     profile = model._held.profile
     for version in model.versions():
         profile.open_version(version).wipe()
-        assert cover_of(profile.history.record(version)).epoch == profile.keys.user_key.epoch
+        assert read_header(profile.history.record(version)).epoch == profile.keys.user_key.epoch
     return bool(model.versions())
 
 

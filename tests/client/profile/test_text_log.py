@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antefix import Example
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix_client.errors import ProfileDamaged
 from antefix_client.profile.text_log import TextLog, new_identity
 from tests.support.records import some_bytes
@@ -20,7 +20,7 @@ TEXTS = {
 
 
 def log_at(path: Path, key: str = "root") -> TextLog:
-    return TextLog(path, PROFILE, Secret(bytearray(some_bytes(key, 32))))
+    return TextLog(path, PROFILE, SecretBytes(bytearray(some_bytes(key, 32))))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import InvalidArgument
 from antefix.keys import Cost
 from antefix_client import Keyring, PersonalModel
@@ -45,8 +45,8 @@ def drawer(monkeypatch: pytest.MonkeyPatch) -> Drawer:
     return found
 
 
-def root() -> Secret:
-    return Secret(bytearray(ROOT))
+def root() -> SecretBytes:
+    return SecretBytes(bytearray(ROOT))
 
 
 @pytest.mark.parametrize("unlock", ["words", KEY, lambda: "words", lambda: KEY])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from antefix.common.malloc import large_blocks_kept
+from antefix.common.malloc import retain_large_blocks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 
@@ -24,7 +24,7 @@ def faults() -> int:
 def alone() -> None:
     """In a process of its own: what other tests have left in a heap decides, too, where a block goes."""
     outside, before = faults(), resident()
-    with large_blocks_kept(), large_blocks_kept():
+    with retain_large_blocks(), retain_large_blocks():
         for _ in range(4):  # the heap takes a few rounds to find a place that fits
             inside = faults()
         kept = resident()

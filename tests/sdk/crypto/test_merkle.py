@@ -12,11 +12,11 @@ from antefix.crypto.merkle import (
     consistency,
     cover,
     extends,
-    fold,
     includes,
     inclusion,
     leaf_hash,
     node_hash,
+    root_from_inclusion_proof,
 )
 from antefix.errors import ReceiptRefused
 from antefix.receipts import Checkpoint, verify_growth
@@ -67,7 +67,7 @@ def proof(hashes: list[bytes], ranges: list[tuple[int, int]]) -> list[bytes]:
         for level, position in completed(at):
             below = nodes[level - 1, 2 * position], nodes[level - 1, 2 * position + 1]
             nodes[level, position] = node_hash(*below)
-    return [fold([nodes[node] for node in cover(one)]) for one in ranges]
+    return [root_from_inclusion_proof([nodes[node] for node in cover(one)]) for one in ranges]
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -10,13 +10,13 @@ from transformers import GenerationConfig
 from antefix import FrozenBase, Prefix
 from antefix.generation.beam_search import search
 from antefix.generation.generate import generate
-from antefix.generation.request import GenerationRequest, Prepared, prepare
+from antefix.generation.request import GenerationRequest, TokenizedRequest, tokenize
 from antefix.training.initialization import activations
 from tests.sdk.generation.test_generation import naive_logits, prefix_for
 from tests.support import tiny_models
 
 
-def naive_search(base: FrozenBase, prepared: Prepared) -> tuple[int, ...]:
+def naive_search(base: FrozenBase, prepared: TokenizedRequest) -> tuple[int, ...]:
     """Plain beam search without an end token: all hypotheses have the same length."""
     beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for _ in range(prepared.request.max_new_tokens):
@@ -36,7 +36,7 @@ def test_beams_equal_a_search_without_any_cache(family: str, length: int) -> Non
     request = GenerationRequest(
         prompt="The roof", prefix=prefix_for(base, length), max_new_tokens=6, num_beams=3
     )
-    prepared = replace(prepare(base, request), ends=frozenset())
+    prepared = replace(tokenize(base, request), ends=frozenset())
     found = search(base, [prepared])[0]
     assert found.tokens == naive_search(base, prepared)
     assert found.finish == "length"
@@ -49,7 +49,7 @@ def test_a_prefix_of_real_activations_is_the_text_itself(family: str) -> None:
     lead = [0, 50, 60, 70, 80]
     prefix = Prefix(activations(base, [lead])[0], base.layout, base.fingerprint)
     request = GenerationRequest(prompt="The roof", prefix=prefix, max_new_tokens=10, num_beams=4)
-    prepared = prepare(base, request)
+    prepared = tokenize(base, request)
     greedy = generate(base, [request.model_copy(update={"num_beams": 1})])[0].tokens
     prepared = replace(prepared, ends=frozenset({2, *greedy[3:6]}))
     ids = torch.tensor([[*lead, *prepared.inputs]])
@@ -91,7 +91,7 @@ def test_many_searches_at_once_are_each_its_own(family: str) -> None:
         )
         for number, prompt in enumerate([*prompts, *prompts])
     ]
-    prepared = [prepare(base, one) for one in asked]
+    prepared = [tokenize(base, one) for one in asked]
     found = [search(base, [one])[0].tokens for one in prepared]
     few, many = ({token for tokens in some for token in tokens[2:4]} for some in (found[:3], found))
     finishes = set()

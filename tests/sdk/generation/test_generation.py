@@ -17,10 +17,10 @@ from antefix import FrozenBase, Prefix
 from antefix.data.tokenization import Row
 from antefix.errors import InvalidArgument, PrefixMismatch, TextTooLong
 from antefix.generation.generate import generate, run
-from antefix.generation.request import Generated, GenerationRequest, Prepared, Size, prepare
-from antefix.generation.running_batch import RunningBatch
-from antefix.training.bucketing import Shape
-from antefix.training.micro_batch import run as score_rows
+from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
+from antefix.generation.running_batch import ContinuousBatch
+from antefix.training.bucketing import Bucket
+from antefix.training.micro_batch import forward_backward as score_rows
 from tests.sdk.reference import OneRow
 from tests.support import tiny_models
 from tests.support.poisoned_prefix import poisoned
@@ -44,7 +44,7 @@ def text_of(base: FrozenBase, tokens: Sequence[int]) -> str:
     return str(base.tokenizer.decode(list(tokens)))
 
 
-def naive_logits(base: FrozenBase, prepared: Prepared, tokens: Sequence[int]) -> Tensor:
+def naive_logits(base: FrozenBase, prepared: TokenizedRequest, tokens: Sequence[int]) -> Tensor:
     """Logits [vocabulary] of the token after `tokens`, everything computed again."""
     prefix, start = prepared.request.prefix, prepared.length
     watcher = OneRow(base, base.layout.split(torch.zeros(0) if prefix is None else prefix.values))
@@ -58,7 +58,7 @@ def naive_logits(base: FrozenBase, prepared: Prepared, tokens: Sequence[int]) ->
         return base.head.logits(hidden[0, -1])
 
 
-def naive_tokens(base: FrozenBase, prepared: Prepared) -> tuple[int, ...]:
+def naive_tokens(base: FrozenBase, prepared: TokenizedRequest) -> tuple[int, ...]:
     tokens: list[int] = []
     while len(tokens) < prepared.request.max_new_tokens:
         token = int(naive_logits(base, prepared, tokens).argmax())
@@ -69,7 +69,7 @@ def naive_tokens(base: FrozenBase, prepared: Prepared) -> tuple[int, ...]:
 
 
 def watched(
-    base: FrozenBase, prepared: Sequence[Prepared], *, max_rows: int, exact: bool
+    base: FrozenBase, prepared: Sequence[TokenizedRequest], *, max_rows: int, exact: bool
 ) -> tuple[dict[int, Generated], dict[int, list[Tensor]]]:
     """Results and all logits, by number of the request."""
     results: dict[int, Generated] = {}
@@ -108,7 +108,7 @@ def ragged(base: FrozenBase) -> list[GenerationRequest]:
 )
 def test_rows_that_join_and_leave_get_what_each_gets_alone(family: str, exact: bool) -> None:
     base = tiny_models.base(family)
-    prepared = [prepare(base, request) for request in ragged(base)]
+    prepared = [tokenize(base, request) for request in ragged(base)]
     results, logits = watched(base, prepared, max_rows=3, exact=exact)
     for number, one in enumerate(prepared):
         tokens = results[number].tokens
@@ -122,13 +122,13 @@ def test_generation_sees_what_training_saw(family: str) -> None:
     """The logits of a generated text give the loss that training computes for it."""
     base = tiny_models.base(family)
     request = GenerationRequest(prompt="The roof", prefix=prefix_for(base, 5), max_new_tokens=9)
-    prepared = replace(prepare(base, request), ends=frozenset())
+    prepared = replace(tokenize(base, request), ends=frozenset())
     results, logits = watched(base, [prepared], max_rows=1, exact=False)
     targets = results[0].tokens
     row = Row((*prepared.inputs, *targets[:-1]), targets, prepared.source)
     values = prefix_for(base, 5)
     assert values is not None
-    shape = Shape(64, 64 if row.source else 0)
+    shape = Bucket(64, 64 if row.source else 0)
     (loss,) = score_rows(base, shape, [row], values.values[None], None).losses
     nats = torch.nn.functional.cross_entropy(torch.stack(logits[0]), torch.tensor(targets), reduction="sum")
     assert nats.item() == pytest.approx(loss, rel=1e-4)
@@ -136,9 +136,9 @@ def test_generation_sees_what_training_saw(family: str) -> None:
 
 def test_a_longer_request_makes_a_running_batch_grow() -> None:
     base = tiny_models.base("llama")
-    short = prepare(base, GenerationRequest(prompt="An", prefix=prefix_for(base, 3), max_new_tokens=40))
-    long = prepare(base, GenerationRequest(prompt=TEXT * 2, prefix=prefix_for(base, 7), max_new_tokens=20))
-    batch = RunningBatch(base, 2, short.size)
+    short = tokenize(base, GenerationRequest(prompt="An", prefix=prefix_for(base, 3), max_new_tokens=40))
+    long = tokenize(base, GenerationRequest(prompt=TEXT * 2, prefix=prefix_for(base, 7), max_new_tokens=20))
+    batch = ContinuousBatch(base, 2, short.size)
     results = {}
     tickets = [batch.join(short)]
     for step in range(100):
@@ -155,7 +155,7 @@ def test_a_longer_request_makes_a_running_batch_grow() -> None:
 def test_a_prompt_is_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("antefix.generation.forward.CHUNK", 16)
     base = tiny_models.base("llama")
-    prepared = prepare(base, GenerationRequest(prompt=TEXT, prefix=prefix_for(base, 3), max_new_tokens=5))
+    prepared = tokenize(base, GenerationRequest(prompt=TEXT, prefix=prefix_for(base, 3), max_new_tokens=5))
     assert len(prepared.inputs) > 32
     results, _ = watched(base, [prepared], max_rows=1, exact=False)
     assert results[0].tokens == naive_tokens(base, prepared)
@@ -163,8 +163,8 @@ def test_a_prompt_is_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_full_batch_takes_nobody() -> None:
     base = tiny_models.base("llama")
-    prepared = prepare(base, GenerationRequest(prompt="An", max_new_tokens=4))
-    batch = RunningBatch(base, 1, prepared.size)
+    prepared = tokenize(base, GenerationRequest(prompt="An", max_new_tokens=4))
+    batch = ContinuousBatch(base, 1, prepared.size)
     assert batch.free == 1
     batch.join(prepared)
     assert batch.free == 0
@@ -177,9 +177,9 @@ def test_a_full_batch_takes_nobody() -> None:
 
 def test_an_exact_batch_takes_no_other_size() -> None:
     base = tiny_models.base("llama")
-    batch = RunningBatch(base, 2, Size(64), exact=True)
+    batch = ContinuousBatch(base, 2, Size(64), exact=True)
     with pytest.raises(InvalidArgument, match="exact batch"):
-        batch.join(prepare(base, GenerationRequest(prompt="An", max_new_tokens=100)))
+        batch.join(tokenize(base, GenerationRequest(prompt="An", max_new_tokens=100)))
 
 
 # --- exact mode
@@ -222,7 +222,7 @@ def subjects(base: FrozenBase) -> list[GenerationRequest]:
 def alone(family: str, exact: bool) -> list[tuple[Generated, Tensor]]:
     """What each subject gets with nobody else there."""
     base = tiny_models.base(family)
-    runs = [watched(base, [prepare(base, one)], max_rows=4, exact=exact) for one in subjects(base)]
+    runs = [watched(base, [tokenize(base, one)], max_rows=4, exact=exact) for one in subjects(base)]
     return [(results[0], torch.stack(logits[0])) for results, logits in runs]
 
 
@@ -232,7 +232,7 @@ def among(
     """What each subject gets among neighbours."""
     base = tiny_models.base(family)
     others = [neighbour(base, drawn) for drawn in before], [neighbour(base, drawn) for drawn in after]
-    prepared = [prepare(base, request) for request in (*others[0], *subjects(base), *others[1])]
+    prepared = [tokenize(base, request) for request in (*others[0], *subjects(base), *others[1])]
     results, logits = watched(base, prepared, max_rows=4, exact=exact)
     return [(results[n], torch.stack(logits[n])) for n in range(len(before), len(before) + 3)]
 
@@ -267,8 +267,8 @@ def test_exact_rows_of_other_sizes_change_nothing() -> None:
     base = tiny_models.base("llama")
     ask = GenerationRequest(prompt="An ornament", prefix=prefix_for(base, 4), max_new_tokens=10)
     longer = [ask.model_copy(update={"max_new_tokens": n}) for n in (60, 130, 200)]
-    _, single = watched(base, [prepare(base, ask)], max_rows=2, exact=True)
-    _, mixed = watched(base, [prepare(base, r) for r in (*longer, ask)], max_rows=2, exact=True)
+    _, single = watched(base, [tokenize(base, ask)], max_rows=2, exact=True)
+    _, mixed = watched(base, [tokenize(base, r) for r in (*longer, ask)], max_rows=2, exact=True)
     assert torch.equal(torch.stack(mixed[3]), torch.stack(single[0]))
 
 
@@ -279,9 +279,9 @@ def test_exact_mode_holds_on_a_real_base() -> None:
     others = [
         GenerationRequest(prompt=TEXT[:n], prefix=prefix_for(base, n, n), max_new_tokens=n) for n in (2, 3, 5)
     ]
-    _, single = watched(base, [prepare(base, ask)], max_rows=4, exact=True)
+    _, single = watched(base, [tokenize(base, ask)], max_rows=4, exact=True)
     for order in ([*others, ask], [others[0], ask, others[1]]):
-        _, mixed = watched(base, [prepare(base, request) for request in order], max_rows=4, exact=True)
+        _, mixed = watched(base, [tokenize(base, request) for request in order], max_rows=4, exact=True)
         assert torch.equal(torch.stack(mixed[order.index(ask)]), torch.stack(single[0]))
 
 
@@ -328,7 +328,7 @@ def test_pieces_add_up_to_the_text(exact: bool) -> None:
 
 def test_a_text_ends_at_the_end_token() -> None:
     base = tiny_models.base("llama")
-    prepared = prepare(base, GenerationRequest(prompt="An", max_new_tokens=12))
+    prepared = tokenize(base, GenerationRequest(prompt="An", max_new_tokens=12))
     whole, _ = watched(base, [prepared], max_rows=1, exact=False)
     end = whole[0].tokens[5]
     first = whole[0].tokens.index(end)
@@ -339,9 +339,9 @@ def test_a_text_ends_at_the_end_token() -> None:
 
 def test_the_end_token_can_be_ignored() -> None:
     base = tiny_models.base("llama")
-    prepared = prepare(base, GenerationRequest(prompt="An", ignore_eos=True))
+    prepared = tokenize(base, GenerationRequest(prompt="An", ignore_eos=True))
     assert prepared.ends == frozenset()
-    assert prepare(base, GenerationRequest(prompt="An")).ends == {base.tokenizer.eos_token_id}
+    assert tokenize(base, GenerationRequest(prompt="An")).ends == {base.tokenizer.eos_token_id}
 
 
 def test_a_text_ends_before_the_stop_text() -> None:
@@ -359,9 +359,9 @@ def test_a_chat_template_is_filled_in() -> None:
     tokenizer = deepcopy(tiny_models.tokenizer())
     tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn.content }}{% endfor %}>"
     base = FrozenBase.from_model(tiny_models.model("llama"), tokenizer)
-    prepared = prepare(base, GenerationRequest(prompt="An ornament", chat=True))
+    prepared = tokenize(base, GenerationRequest(prompt="An ornament", chat=True))
     assert text_of(base, prepared.inputs) == "<s>An ornament>"
-    cut = prepare(base, GenerationRequest(prompt="An ornament", chat=True, max_prompt_tokens=1))
+    cut = tokenize(base, GenerationRequest(prompt="An ornament", chat=True, max_prompt_tokens=1))
     assert len(cut.inputs) == 3
     assert cut.inputs[::2] == prepared.inputs[:: len(prepared.inputs) - 1]
 
@@ -374,10 +374,10 @@ def test_a_base_without_a_chat_template_has_none() -> None:
 @pytest.mark.real
 def test_a_chat_prompt_is_one_turn_of_the_user() -> None:
     base = FrozenBase.load("smollm2-135m-q4", progress=False)
-    plain = prepare(base, GenerationRequest(prompt="What is a roof?", chat=True))
+    plain = tokenize(base, GenerationRequest(prompt="What is a roof?", chat=True))
     text = text_of(base, plain.inputs)
     assert text.endswith("<|im_start|>user\nWhat is a roof?<|im_end|>\n<|im_start|>assistant\n")
-    cut = prepare(base, GenerationRequest(prompt="What is a roof?", chat=True, max_prompt_tokens=2))
+    cut = tokenize(base, GenerationRequest(prompt="What is a roof?", chat=True, max_prompt_tokens=2))
     assert text_of(base, cut.inputs).endswith("user\nWhat is<|im_end|>\n<|im_start|>assistant\n")
     assert base.tokenizer.eos_token_id in plain.ends
 
@@ -446,6 +446,6 @@ def test_no_message_and_no_repr_shows_a_text() -> None:
         GenerationRequest()  # type: ignore[call-arg]  # the point of the test
     request = GenerationRequest(prompt="secret", stop=("secret",))
     assert "secret" not in repr(request)
-    prepared = prepare(tiny_models.base("llama"), request)
+    prepared = tokenize(tiny_models.base("llama"), request)
     assert "secret" not in repr(prepared)
     assert str(prepared.inputs[0]) not in repr(prepared)

@@ -9,8 +9,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from antefix.errors import InvalidArgument
 from antefix.generation.detokenizer import token_text
 from antefix.generation.generate import generate
-from antefix.generation.request import Generated, GenerationRequest, TokenLogprob, prepare
-from antefix.http.openai import Answer, ChatAsked, CompletionAsked
+from antefix.generation.request import Generated, GenerationRequest, TokenLogprob, tokenize
+from antefix.http.openai import ChatCompletionRequest, CompletionRequest, ResponseBuilder
 from tests.sdk.generation.test_generation import SEAMS, naive_logits, prefix_for
 from tests.support import tiny_models
 
@@ -39,7 +39,7 @@ def test_logprobs_are_those_of_the_whole_text_computed_again(family: str) -> Non
     for request, one in zip(requests, found, strict=True):
         if request.logprobs is None:
             continue
-        prepared = prepare(base, request)
+        prepared = tokenize(base, request)
         assert [entry.token for entry in one.logprobs] == list(one.tokens)
         for at, entry in enumerate(one.logprobs):
             wanted = naive_logits(base, prepared, one.tokens[:at]).float().log_softmax(-1)
@@ -66,7 +66,7 @@ def test_a_beam_search_has_no_logprobs() -> None:
 
 
 def test_a_completion_in_openais_form() -> None:
-    answer = Answer(chat=False, model="m", prompt_tokens=3, word=WORDS.__getitem__)
+    answer = ResponseBuilder(chat=False, model="m", prompt_tokens=3, word=WORDS.__getitem__)
     found = Completion.model_validate(answer.whole(FOUND)).choices[0].logprobs
     assert found is not None
     assert found.tokens == ["an", "  é"]
@@ -76,7 +76,7 @@ def test_a_completion_in_openais_form() -> None:
 
 
 def test_a_chat_in_openais_form() -> None:
-    answer = Answer(chat=True, model="m", prompt_tokens=3, word=WORDS.__getitem__)
+    answer = ResponseBuilder(chat=True, model="m", prompt_tokens=3, word=WORDS.__getitem__)
     found = ChatCompletion.model_validate(answer.whole(FOUND)).choices[0].logprobs
     assert found is not None
     assert found.content is not None
@@ -95,23 +95,27 @@ def test_a_chat_in_openais_form() -> None:
 def test_what_is_no_number_in_json_is_none_in_an_answer(number: float) -> None:
     found = Generated("an", (5,), "length", (TokenLogprob(5, number, ((5, number),)),))
     for chat in (True, False):
-        answer = Answer(chat=chat, model="m", prompt_tokens=3, word=WORDS.__getitem__)
+        answer = ResponseBuilder(chat=chat, model="m", prompt_tokens=3, word=WORDS.__getitem__)
         assert "-9999.0" in json.dumps(answer.whole(found), allow_nan=False)
 
 
 def test_an_answer_that_was_not_asked_for_logprobs_has_none() -> None:
-    assert Answer(chat=True, model="m", prompt_tokens=3).whole(FOUND)["choices"][0]["logprobs"] is None
+    assert (
+        ResponseBuilder(chat=True, model="m", prompt_tokens=3).whole(FOUND)["choices"][0]["logprobs"] is None
+    )
 
 
 def test_what_is_asked_becomes_a_number_of_alternatives() -> None:
     turn = [{"role": "user", "content": "a"}]
-    assert ChatAsked.model_validate({"messages": turn}).settings["logprobs"] is None
-    assert ChatAsked.model_validate({"messages": turn, "logprobs": True}).settings["logprobs"] == 0
+    assert ChatCompletionRequest.model_validate({"messages": turn}).settings["logprobs"] is None
+    assert (
+        ChatCompletionRequest.model_validate({"messages": turn, "logprobs": True}).settings["logprobs"] == 0
+    )
     more = {"messages": turn, "logprobs": True, "top_logprobs": 7}
-    assert ChatAsked.model_validate(more).settings["logprobs"] == 7
-    assert CompletionAsked.model_validate({"prompt": "a", "logprobs": 2}).settings["logprobs"] == 2
+    assert ChatCompletionRequest.model_validate(more).settings["logprobs"] == 7
+    assert CompletionRequest.model_validate({"prompt": "a", "logprobs": 2}).settings["logprobs"] == 2
     with pytest.raises(ValueError, match="goes with logprobs"):
-        ChatAsked.model_validate({"messages": turn, "top_logprobs": 7})
+        ChatCompletionRequest.model_validate({"messages": turn, "top_logprobs": 7})
 
 
 def test_the_text_of_a_token_has_its_space() -> None:

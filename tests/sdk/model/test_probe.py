@@ -97,14 +97,14 @@ def test_the_probe_finds_every_layers_shape(family: str, slots: list[tuple[str, 
 @pytest.mark.parametrize("family", tiny_models.CAUSAL)
 def test_a_prefix_is_what_transformers_calls_a_cache(family: str) -> None:
     """Same logits as the library's own way, so prefixes exchange with tools that use it."""
-    from antefix.training.bucketing import Shape
+    from antefix.training.bucketing import Bucket
     from antefix.training.micro_batch import _forward
 
     base = tiny_models.base(family)
     (row,) = rows_for(base, [(11, 11)])
     flat = torch.randn(1, base.layout.size(5)) * 0.3
     with torch.no_grad():
-        ours = base.head.logits(_forward(base, Shape(11), [row], base.layout.split(flat))[0])
+        ours = base.head.logits(_forward(base, Bucket(11), [row], base.layout.split(flat))[0])
         cache = DynamicCache([(part[:, 0], part[:, 1]) for part in base.layout.split(flat)])
         theirs = base.model(
             input_ids=torch.tensor([row.inputs]),

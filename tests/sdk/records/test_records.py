@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from antefix import Prefix
 from antefix.errors import InvalidArgument, RecordMismatch, RecordRefused
-from antefix.records import Address, Edition, Known, digest_of, rewrap, seal
-from antefix.records.header import BODY_AT, BODY_LIMIT, shape_of
+from antefix.records import Address, Expected, RecordVersion, digest_of, rewrap, seal
+from antefix.records.header import BODY_LIMIT, BODY_OFFSET, shape_of
 from tests.support import tiny_models
 from tests.support.records import Owner, address_of, some_bytes
 
@@ -20,7 +20,7 @@ ANN = Owner.named("ann")
 def test_what_was_sealed_comes_out(payload: bytes) -> None:
     with ANN.open(ANN.seal(payload)) as opened:
         assert bytes(opened.payload) == payload
-        assert opened.edition == Edition(ANN.address, 1, bytes(32))
+        assert opened.edition == RecordVersion(ANN.address, 1, bytes(32))
         assert opened.writer == ANN.device.id
 
 
@@ -45,8 +45,8 @@ def test_a_prefix_survives_sealing() -> None:
 
 def test_sizes_say_nothing_but_the_bucket() -> None:
     sizes = {len(ANN.seal(some_bytes("x", size))) for size in (0, 1, 100, 4092)}
-    assert sizes == {BODY_AT + 56 + 4096 + 16}
-    assert len(ANN.seal(some_bytes("x", 4093))) == BODY_AT + 56 + 8192 + 16
+    assert sizes == {BODY_OFFSET + 56 + 4096 + 16}
+    assert len(ANN.seal(some_bytes("x", 4093))) == BODY_OFFSET + 56 + 8192 + 16
 
 
 def test_two_records_of_one_content_share_nothing_secret() -> None:
@@ -72,10 +72,10 @@ def test_a_new_user_key_leaves_body_and_digest_alone() -> None:
     new = ANN.key.rotated()
     assert new.epoch == 2
     again = rewrap(record, ANN.address, old=ANN.key, new=new, device=ANN.device, writers=ANN.writers)
-    assert again[BODY_AT:] == record[BODY_AT:]
+    assert again[BODY_OFFSET:] == record[BODY_OFFSET:]
     assert digest_of(again) == digest_of(record)
     owner = Owner("ann", ANN.address, new, ANN.device)
-    assert bytes(owner.open(again, Known(1, digest_of(record))).payload) == b"mine"
+    assert bytes(owner.open(again, Expected(1, digest_of(record))).payload) == b"mine"
     with pytest.raises(RecordMismatch, match="epoch of the record is 2, expected 1"):
         ANN.open(again)
     with pytest.raises(RecordMismatch, match="epoch of the record is 1, expected 2"):
@@ -89,6 +89,6 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sealed() -> None:
         Address(bytes(16), bytes(16), bytes(16), "0" * 32, bytes(32))  # type: ignore[arg-type]
     for version, previous in ((0, bytes(32)), (2, bytes(32)), (1, b"\1" * 32), (2**64, b"\1" * 32)):
         with pytest.raises(InvalidArgument, match="version"):
-            seal(b"", Edition(ANN.address, version, previous), key=ANN.key, device=ANN.device)
+            seal(b"", RecordVersion(ANN.address, version, previous), key=ANN.key, device=ANN.device)
     with pytest.raises(InvalidArgument, match="makes a body above"):
         ANN.seal(bytes(BODY_LIMIT))

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix.crypto.aead import Secret
+from antefix.crypto.aead import SecretBytes
 from antefix.errors import RecordMismatch, RecordRefused
 from antefix.keys import UserKey
-from antefix.records import Address, Known, OpenedRecord, open_record
+from antefix.records import Address, Expected, OpenedRecord, open_record
 from tests.vectors import make
 
 FILE = json.loads((Path(__file__).parents[2] / "vectors" / "records.json").read_text())
@@ -27,12 +27,12 @@ def opened(vector: dict[str, Any]) -> OpenedRecord:
     return open_record(
         raw("record"),
         address,
-        key=UserKey(Secret(bytearray(raw("user_key"))), vector["epoch"]),
+        key=UserKey(SecretBytes(bytearray(raw("user_key"))), vector["epoch"]),
         writers={
             bytes.fromhex(device): Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
             for device, public in vector["writers"].items()
         },
-        known=Known(vector["min_version"], digest, previous),
+        known=Expected(vector["min_version"], digest, previous),
     )
 
 

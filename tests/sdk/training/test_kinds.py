@@ -22,8 +22,8 @@ from antefix import (
 from antefix.data.tokenization import Row, encode_user
 from antefix.errors import InvalidArgument, PrefixMismatch
 from antefix.model.kv_layout import Kind
-from antefix.training.bucketing import Shape
-from antefix.training.micro_batch import run as run_rows
+from antefix.training.bucketing import Bucket
+from antefix.training.micro_batch import forward_backward as run_rows
 from tests.sdk.reference import OneRow
 from tests.support import tiny_models
 
@@ -73,7 +73,7 @@ def test_loss_and_gradient_are_those_of_the_definition(
     rows = encode_user(base, "me", TEXTS, length=LENGTH, max_prompt_tokens=None)
     layout = base.layout.only(kinds)
     flat = torch.randn(len(rows), layout.size(LENGTH)) * 0.3
-    shape = Shape(128, 128, len(rows) + 1, 32) if padded else Shape(128, 128, 0, 0)
+    shape = Bucket(128, 128, len(rows) + 1, 32) if padded else Bucket(128, 128, 0, 0)
     ours = run_rows(base, shape, rows, flat, [1.0] * len(rows), layout)
     assert ours.gradients is not None
     for number, row in enumerate(rows):

@@ -5,8 +5,8 @@ import torch
 
 from antefix import FrozenBase
 from antefix.data.tokenization import Row
-from antefix.training.bucketing import Shape
-from antefix.training.micro_batch import run
+from antefix.training.bucketing import Bucket
+from antefix.training.micro_batch import forward_backward
 from tests.sdk.reference import row_loss
 from tests.support import tiny_models
 
@@ -33,8 +33,8 @@ def test_packed_losses_and_gradients_equal_the_sequential_ones(
     rows = rows_for(base, [(9, 4), (3, 1), (17, 17), (9, 2)])
     prefixes = torch.randn(len(rows), base.layout.size(length)) * 0.3
     weights = [0.5, 2.0, 0.1, 1.0]
-    shape = Shape(64, 64 if base.is_encoder_decoder else 0, **at_once)
-    outcome = run(base, shape, rows, prefixes, weights)
+    shape = Bucket(64, 64 if base.is_encoder_decoder else 0, **at_once)
+    outcome = forward_backward(base, shape, rows, prefixes, weights)
     assert outcome.gradients is not None
     assert outcome.gradients.shape == prefixes.shape
     for number, row in enumerate(rows):
@@ -50,8 +50,8 @@ def test_packed_losses_and_gradients_equal_the_sequential_ones(
 def test_no_prefix_is_the_plain_model(family: str, at_once: dict[str, int]) -> None:
     base = tiny_models.base(family)
     row = rows_for(base, [(7, 7)])[0]
-    shape = Shape(64, 64 if row.source else 0, **at_once)
-    (loss,) = run(base, shape, [row], torch.zeros(1, 0), None).losses
+    shape = Bucket(64, 64 if row.source else 0, **at_once)
+    (loss,) = forward_backward(base, shape, [row], torch.zeros(1, 0), None).losses
     ids = torch.tensor([row.inputs])
     with torch.no_grad():
         if base.is_encoder_decoder:
@@ -67,10 +67,10 @@ def test_activation_checkpointing_changes_no_bit(family: str) -> None:
     base = tiny_models.base(family)
     rows = rows_for(base, [(9, 4), (12, 3)])
     prefixes = torch.randn(2, base.layout.size(4))
-    shape = Shape(64, 64 if base.is_encoder_decoder else 0)
-    plain = run(base, shape, rows, prefixes, [1.0, 1.0])
+    shape = Bucket(64, 64 if base.is_encoder_decoder else 0)
+    plain = forward_backward(base, shape, rows, prefixes, [1.0, 1.0])
     with base.activation_checkpointing(True):
-        again = run(base, shape, rows, prefixes, [1.0, 1.0])
+        again = forward_backward(base, shape, rows, prefixes, [1.0, 1.0])
     assert plain.losses == again.losses
     assert plain.gradients is not None
     assert again.gradients is not None
@@ -79,5 +79,5 @@ def test_activation_checkpointing_changes_no_bit(family: str) -> None:
 
 def test_no_parameter_of_the_base_gets_a_gradient() -> None:
     base = tiny_models.base("llama")
-    run(base, Shape(64), rows_for(base, [(9, 4)]), torch.randn(1, base.layout.size(4)), [1.0])
+    forward_backward(base, Bucket(64), rows_for(base, [(9, 4)]), torch.randn(1, base.layout.size(4)), [1.0])
     assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainedUser, TrainingPlan, train
 from antefix.data.tokenization import encode
-from antefix.training.bucketing import Sizes
-from antefix.training.micro_batch import run
+from antefix.training.bucketing import Buckets
+from antefix.training.micro_batch import forward_backward
 from tests.support import tiny_models
 
 OWN = [
@@ -105,7 +105,7 @@ def test_neighbours_change_no_bit_when_each_runs_alone(others: Any, place: int) 
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit_with_attention_at_once(family: str, others: Any, place: int) -> None:
     with pytest.MonkeyPatch.context() as patch:  # what a GPU does, on this machine
-        patch.setattr(Sizes, "of", lambda base, tokens: Sizes(tokens or 512, at_once=True))
+        patch.setattr(Buckets, "of", lambda base, tokens: Buckets(tokens or 512, at_once=True))
         check(family, others, place)
 
 
@@ -117,10 +117,10 @@ def test_a_row_beside_a_poisoned_one_keeps_every_bit(family: str, value: float, 
     base = tiny_models.base(family)
     row = encode(base, OWN[2], None)
     prefixes = torch.randn(3, base.layout.size(4))
-    shape = Sizes(256, at_once).shape_for(row)
-    alone = run(base, shape, [row], prefixes[1:2], [0.5])
+    shape = Buckets(256, at_once).shape_for(row)
+    alone = forward_backward(base, shape, [row], prefixes[1:2], [0.5])
     prefixes[0], prefixes[2] = value, value
-    among = run(base, shape, [row] * 3, prefixes, [0.5] * 3)
+    among = forward_backward(base, shape, [row] * 3, prefixes, [0.5] * 3)
     assert alone.gradients is not None
     assert among.gradients is not None
     assert among.losses[1] == alone.losses[0]

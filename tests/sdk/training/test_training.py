@@ -161,7 +161,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: object, monkeypatch: p
     base, spec = tiny_models.base("llama"), PrefixSpec(length=3)
     users = {"a": TEXTS, "b": TEXTS[:5], "c": TEXTS[3:]}
     whole = train(base, users, spec, PLAN, progress=False)
-    calls, real = [0], micro_batch.run
+    calls, real = [0], micro_batch.forward_backward
 
     def failing(*args: object) -> object:
         calls[0] += 1

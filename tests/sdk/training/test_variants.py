@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, TrainingPlan, generate, train
 from antefix.data.tokenization import Row, encode_user, prompt_tokens
 from antefix.errors import InvalidArgument
-from antefix.training.bucketing import Shape
+from antefix.training.bucketing import Bucket
 from antefix.training.initialization import activations, computed
-from antefix.training.micro_batch import run as run_rows
+from antefix.training.micro_batch import forward_backward as run_rows
 from tests.sdk.reference import OneRow
 from tests.support import tiny_models
 
@@ -133,7 +133,7 @@ def test_an_infix_has_the_loss_and_gradient_of_its_definition(family: str, padde
     rows = [row.with_infix for row in encode_user(base, "me", TEXTS, length=5, max_prompt_tokens=None)]
     assert all(row.blind > 1 for row in rows)
     flat = torch.randn(len(rows), base.layout.size(5)) * 0.3
-    shape = Shape(128, 0, len(rows) + 1, 32) if padded else Shape(128, 0, 0, 0)
+    shape = Bucket(128, 0, len(rows) + 1, 32) if padded else Bucket(128, 0, 0, 0)
     ours = run_rows(base, shape, rows, flat, [1.0] * len(rows))
     assert ours.gradients is not None
     for number, row in enumerate(rows):

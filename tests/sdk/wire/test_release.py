@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antefix.errors import ReleaseRefused
-from antefix.wire import Announcement, Release, Seen, Signed
-from antefix.wire.release import MOST_BYTES, Offer, Privacy, SharedPrefix
+from antefix.wire import Announcement, Release, ReleaseState, Signed
+from antefix.wire.release import MAX_BYTES, Privacy, ReleaseOffer, SharedPrefix
 from tests.support.releases import BASE, TENANT, a_file, a_release, announced, key, offered, public, unseen
 from tests.support.trial_counts import thorough
 
@@ -123,11 +123,11 @@ def test_another_form_of_the_same_content_is_refused() -> None:
 
 def test_what_is_too_large_is_refused_unread() -> None:
     with pytest.raises(ReleaseRefused, match="are allowed"):
-        Signed.parse(b"[" * (2 * MOST_BYTES + 1))
+        Signed.parse(b"[" * (2 * MAX_BYTES + 1))
     with pytest.raises(ReleaseRefused, match="are allowed"):
-        Offer.parse(b"[" * (4 * MOST_BYTES + 1))
+        ReleaseOffer.parse(b"[" * (4 * MAX_BYTES + 1))
     with pytest.raises(ReleaseRefused):
-        Signed.parse(b"[" * (2 * MOST_BYTES))
+        Signed.parse(b"[" * (2 * MAX_BYTES))
     files = tuple(a_file(f"{n:04}{'n' * 100}.json", sources=("https://a/" + "x" * 900,)) for n in range(1000))
     with pytest.raises(ReleaseRefused, match="1,048,576 are allowed"):
         a_release(files=files).signed(key())
@@ -147,7 +147,7 @@ def test_a_device_takes_what_is_new_and_the_same_again() -> None:
         seen.require_usable(second)
     seen, taken = seen.accepting(offered(None, 4, withdrawn=(1, 2)), public())
     assert taken is None
-    assert Seen.model_validate_json(seen.model_dump_json()) == seen
+    assert ReleaseState.model_validate_json(seen.model_dump_json()) == seen
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix.errors import GrantRefused, InvalidArgument, RecordMismatch, TextTooLong
-from antefix.generation.running_batch import Piece, RunningBatch
+from antefix.generation.running_batch import ContinuousBatch, StepOutput
 from antefix.grants import Grant
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits
@@ -362,12 +362,12 @@ def test_a_vault_that_is_away_ends_what_a_grant_allows_and_nothing_else(
         return of(user)
 
     monkeypatch.setattr(host.grants, "of", asked_of)
-    step = RunningBatch.step
-    monkeypatch.setattr(RunningBatch, "step", slowly(0.03))
+    step = ContinuousBatch.step
+    monkeypatch.setattr(ContinuousBatch, "step", slowly(0.03))
     away.set()
     with pytest.raises(VaultUnavailable):
         list(own)
-    monkeypatch.setattr(RunningBatch, "step", step)  # what is left of the other may come at once
+    monkeypatch.setattr(ContinuousBatch, "step", step)  # what is left of the other may come at once
     assert engine._bank.bytes == 0
     assert "".join(plain) == alone(LONG, None)
     with pytest.raises(VaultUnavailable):
@@ -380,8 +380,8 @@ def test_a_revocation_that_cannot_be_looked_at_ends_its_user_at_once(
     host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (ann, _), (bob, prefix) = host.hosted("ann", BASE), host.hosted("bob", BASE)
-    step = RunningBatch.step
-    monkeypatch.setattr(RunningBatch, "step", slowly(0.01))
+    step = ContinuousBatch.step
+    monkeypatch.setattr(ContinuousBatch, "step", slowly(0.01))
     running, other = engine.ask(ann.user, LONG), engine.ask(bob.user, LONG)
     assert next(iter(running))
     of = host.grants.of
@@ -396,7 +396,7 @@ def test_a_revocation_that_cannot_be_looked_at_ends_its_user_at_once(
     engine.recheck(ann.user)
     with pytest.raises(VaultBusy):
         list(running)
-    monkeypatch.setattr(RunningBatch, "step", step)
+    monkeypatch.setattr(ContinuousBatch, "step", step)
     assert "".join(other) == alone(LONG, prefix)
 
 
@@ -405,7 +405,7 @@ def test_an_error_that_nobody_thought_of_leaves_nobody_waiting(
     host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     member, prefix = host.hosted("ann", BASE)
-    monkeypatch.setattr(RunningBatch, "step", slowly(0.01))
+    monkeypatch.setattr(ContinuousBatch, "step", slowly(0.01))
     running = engine.ask(member.user, LONG)
     assert next(iter(running))
     real = getattr(engine, where)
@@ -432,11 +432,11 @@ def test_an_opening_that_fails_in_a_way_nobody_thought_of_is_told(
         list(engine.ask(member.user, asked()))
 
 
-def slowly(seconds: float) -> Callable[[RunningBatch], list[Piece]]:
+def slowly(seconds: float) -> Callable[[ContinuousBatch], list[StepOutput]]:
     """A step that takes its time."""
-    step = RunningBatch.step
+    step = ContinuousBatch.step
 
-    def slow(batch: RunningBatch) -> list[Piece]:
+    def slow(batch: ContinuousBatch) -> list[StepOutput]:
         time.sleep(seconds)
         return step(batch)
 

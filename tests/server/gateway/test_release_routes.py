@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from antefix.wire import Release, Seen
-from antefix.wire.release import Offer
+from antefix.wire import Release, ReleaseState
+from antefix.wire.release import ReleaseOffer
 from antefix_server.gateway import application
 from antefix_server.registry import Registry
 from antefix_server.releases import Releases
@@ -51,7 +51,7 @@ def largest(release: Release) -> str:
 def test_a_device_gets_what_it_is_to_use(http: httpx.Client, vault: Vault, release: Release) -> None:
     answer = http.get("/v1/release")
     key = vault.identity.releasing.public_key().public_bytes_raw()
-    seen, taken = Seen(tenant=vault.tenant.hex()).accepting(Offer.parse(answer.content), key)
+    seen, taken = ReleaseState(tenant=vault.tenant.hex()).accepting(ReleaseOffer.parse(answer.content), key)
     assert taken == release
     tag = {"If-None-Match": answer.headers["ETag"]}
     again = http.get("/v1/release", headers=tag)
@@ -59,7 +59,7 @@ def test_a_device_gets_what_it_is_to_use(http: httpx.Client, vault: Vault, relea
     Releases(vault).withdraw(1)
     answer = http.get("/v1/release", headers=tag)
     assert answer.status_code == 200
-    assert seen.accepting(Offer.parse(answer.content), key)[1] is None
+    assert seen.accepting(ReleaseOffer.parse(answer.content), key)[1] is None
     assert http.get(f"/v1/files/{largest(release)}").status_code == 404
 
 

@@ -13,7 +13,7 @@ from antefix import FrozenBase, Prefix
 from antefix.errors import BaseNotFound, InvalidArgument
 from antefix.keys import RecoveryCode
 from antefix.loading.source import resolve
-from antefix.wire import Release, Seen
+from antefix.wire import Release, ReleaseState
 from antefix.wire.release import Privacy
 from antefix_server.backups import Sources, backup_keys, backup_records, operator_keys, restore
 from antefix_server.errors import (
@@ -64,8 +64,8 @@ def public(vault: Vault) -> bytes:
     return vault.identity.releasing.public_key().public_bytes_raw()
 
 
-def unseen(vault: Vault) -> Seen:
-    return Seen(tenant=vault.tenant.hex())
+def unseen(vault: Vault) -> ReleaseState:
+    return ReleaseState(tenant=vault.tenant.hex())
 
 
 def stored(vault: Vault) -> set[str]:

@@ -14,7 +14,7 @@ from antefix_server.errors import TooFewUsers, VaultBusy, VaultDamaged
 from antefix_server.rounds.config import RoundConfig
 from antefix_server.rounds.plan import RoundPlan
 from antefix_server.rounds.privacy import Privacy
-from antefix_server.rounds.server_optimizer import MEANS, ROBUST, RULES, Rule, _OneNode
+from antefix_server.rounds.server_optimizer import MEANS, ROBUST, RULES, ServerOptimizer, _OneNode
 from antefix_server.rounds.shared_prefix import SharedVector
 from antefix_server.rounds.strategy import PrefixRounds
 from tests.support.server.rounds import Device, base, replied, rig, sealed_in, signed, texts
@@ -66,7 +66,7 @@ def test_a_mean_that_is_streamed_is_the_rules_own(kind: type[Strategy]) -> None:
     extra = {"proximal_mu": 0.0} if kind.__name__ == "FedProx" else {}
     if kind.__name__ == "FedAvgM":
         extra = {"server_momentum": 0.9, "server_learning_rate": 0.5}
-    whole, streamed = Rule(kind(**extra)), Rule(kind(**extra))
+    whole, streamed = ServerOptimizer(kind(**extra)), ServerOptimizer(kind(**extra))
     dice = np.random.default_rng(0)
     now = {rule: np.zeros(50, np.float32) for rule in (whole, streamed)}
     for number in (1, 2):
@@ -78,7 +78,7 @@ def test_a_mean_that_is_streamed_is_the_rules_own(kind: type[Strategy]) -> None:
             assert arrays is not None
             now[rule] = arrays["shared"].numpy()
         assert np.abs(now[whole] - now[streamed]).max() < 1e-6
-    again = Rule(kind(**extra))
+    again = ServerOptimizer(kind(**extra))
     again.restore(whole.state())
     assert all(np.array_equal(one, again.state()[name]) for name, one in whole.state().items())
 
@@ -259,7 +259,7 @@ def test_a_run_config_is_read_and_checked() -> None:
 
 def test_every_rule_by_its_name_can_be_made() -> None:
     for name in RULES:
-        assert Rule(RoundConfig.read({"strategy": name}).rule).name.lower() == name
+        assert ServerOptimizer(RoundConfig.read({"strategy": name}).rule).name.lower() == name
     assert list(_OneNode().get_node_ids()) == [0]
     assert ConfigRecord() is not None
 
@@ -280,7 +280,7 @@ def test_a_setting_is_used_by_the_rule_or_refused(setting: str, value: float, us
             with pytest.raises(InvalidArgument, match=f"{name!r} does not look at {setting}={value}"):
                 _ = config.rule
         said = RoundConfig(strategy=name).model_dump(by_alias=True)  # Flower hands on every name
-        assert Rule(RoundConfig.read(said).rule).name.lower() == name
+        assert ServerOptimizer(RoundConfig.read(said).rule).name.lower() == name
 
 
 def test_rounds_without_noise_are_not_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antefix.errors import InvalidArgument, RecordMismatch
-from antefix.records import Known, digest_of
+from antefix.records import Expected, digest_of
 from antefix_server.errors import (
     RecordAbsent,
     RecordReplaced,
@@ -277,7 +277,7 @@ def test_an_older_record_of_the_same_person_does_not_open_as_a_newer_one(vault: 
     ann = Person.enrolled(vault, "ann")
     old = ann.put(vault, b"one")
     ann.put(vault, b"two")
-    ann.owner.open(ann.stored(vault), Known(2, digest_of(ann.record), digest_of(old))).wipe()
+    ann.owner.open(ann.stored(vault), Expected(2, digest_of(ann.record), digest_of(old))).wipe()
 
 
 @settings(

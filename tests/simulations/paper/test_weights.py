@@ -7,7 +7,7 @@ import torch
 
 from antefix import Example, FrozenBase, GenerationRequest, generate, score
 from antefix.data.tokenization import encode
-from antefix.generation.request import prepare
+from antefix.generation.request import tokenize
 from antefix_simulations.arms.weights import Pace, all_weights
 from antefix_simulations.paper.weights import KINDS, adapters, top_layers
 from tests.support import tiny_models
@@ -60,7 +60,7 @@ def test_writing_together_is_writing_alone_and_what_the_base_writes(
     vars(base.model.generation_config)["repetition_penalty"] = 1.5
     weights = KINDS[kind](base, 0)
     asked = [GenerationRequest(prompt=prompt, max_new_tokens=8, num_beams=beams) for prompt in prompts]
-    prepared = [prepare(base, one) for one in asked]
+    prepared = [tokenize(base, one) for one in asked]
     together = weights.write(prepared)
     assert together == [weights.write([one])[0] for one in prepared]
     assert together == [list(one.tokens) for one in generate(base, asked)]

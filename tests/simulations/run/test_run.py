@@ -165,7 +165,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("antefix_simulations.run.server.write_whole", full)
+        patched.setattr("antefix_simulations.run.server.atomic_write", full)
         with pytest.raises(InvalidArgument, match="cannot be written: No space left") as refused:
             run(tmp_path)
     assert "goes on" in str(refused.value.hint)
@@ -273,7 +273,7 @@ def test_noise_is_repeated(tmp_path: Path) -> None:
 def test_the_sum_of_cohorts_is_what_a_server_adds_up(done: Path) -> None:
     """Against a plain loop: everybody's clipped change, averaged."""
     from antefix import PrefixSpec, TrainingPlan, train
-    from antefix.rounds import clipped
+    from antefix.rounds import clip_to_norm
 
     settings = RunSettings.read(QUICK)
     start = Prefix.load(done / "rounds" / "00000" / "shared.safetensors")
@@ -285,7 +285,7 @@ def test_the_sum_of_cohorts_is_what_a_server_adds_up(done: Path) -> None:
             one = train(
                 tiny_models.base("llama"), texts, PrefixSpec(length=8), plan, start=start, progress=False
             )
-            changes.append(clipped((one[str(user)].prefix.values - start.values).numpy(), settings.clip))
+            changes.append(clip_to_norm((one[str(user)].prefix.values - start.values).numpy(), settings.clip))
     expected = start.values.numpy() + np.mean(changes, axis=0)
     after = Prefix.load(done / "rounds" / "00001" / "shared.safetensors").values.numpy()
     np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-6)

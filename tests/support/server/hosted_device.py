@@ -6,7 +6,7 @@ import httpx
 import openai
 
 from antefix import Prefix
-from antefix.grants import Epoch, granted
+from antefix.grants import Epoch, issue_grant
 from antefix.records import shape_of
 from antefix.wire import Invitation, Signed
 from tests.support.records import Owner
@@ -51,7 +51,7 @@ class Device:
         """The version that was stored last; the grant's id."""
         owner = self.person.owner
         epoch = Epoch.model_validate_json(Signed.parse(self.http.get("/v1/epoch").content).body)
-        signed = granted(
+        signed = issue_grant(
             self.person.record,
             owner.address,
             key=owner.key,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from antefix import FrozenBase, Prefix
-from antefix.generation.running_batch import Piece, RunningBatch
-from antefix.grants import Grant, granted
+from antefix.generation.running_batch import ContinuousBatch, StepOutput
+from antefix.grants import Grant, issue_grant
 from antefix.keys import DeviceKeys
 from antefix.records import shape_of
 from antefix.wire import Signed
@@ -64,7 +64,7 @@ class Host:
     def signed(self, member: Member, seconds: int = HOUR) -> Signed:
         """A grant of the version that was stored last."""
         owner = member.person.owner
-        return granted(
+        return issue_grant(
             member.person.record,
             owner.address,
             key=owner.key,
@@ -103,10 +103,10 @@ def prefix_of(base: FrozenBase, name: str, length: int = 5) -> Prefix:
 
 def slow_steps(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.02) -> None:
     """So that something can happen in the middle of an answer."""
-    step = RunningBatch.step
+    step = ContinuousBatch.step
 
-    def slowly(batch: RunningBatch) -> list[Piece]:
+    def slowly(batch: ContinuousBatch) -> list[StepOutput]:
         time.sleep(seconds)
         return step(batch)
 
-    monkeypatch.setattr(RunningBatch, "step", slowly)
+    monkeypatch.setattr(ContinuousBatch, "step", slowly)

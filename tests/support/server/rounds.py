@@ -19,7 +19,7 @@ from antefix.errors import AntefixError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round
 from antefix.wire import Release
-from antefix.wire.release import BaseNamed, Privacy, Seen, SharedPrefix, Signed, parsed
+from antefix.wire.release import BaseNamed, Privacy, ReleaseState, SharedPrefix, Signed, parsed
 from antefix_client.rounds.flower_app import asked_in
 from antefix_client.rounds.local_update import answer, checked
 from antefix_server.rounds.coordinator import Participant, Standing
@@ -64,7 +64,7 @@ class Device:
         """What the real device's side makes of a message."""
         try:
             asked = asked_in(message, node)
-            seen = Seen(tenant=TENANT, base=base().fingerprint)
+            seen = ReleaseState(tenant=TENANT, base=base().fingerprint)
             believed = checked(asked, PUBLIC, seen, self.last)
             sealed = answer(believed, node, base(), self.texts, self.keys)
             self.last = believed.release.version

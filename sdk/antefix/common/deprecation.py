@@ -1,0 +1,44 @@
+"""Former names of public things: they work for one release, and warn."""
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping
+
+
+def former_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Make a module's `__getattr__` (PEP 562) that serves former names.
+
+    Args:
+        module: `__name__` of the module.
+        names: former name to the name in use, both of that module.
+    """
+
+    def lookup(name: str) -> object:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name} is called {module}.{names[name]}")
+        return getattr(importlib.import_module(module), names[name])
+
+    return lookup
+
+
+def former_module(module: str, target: str) -> Callable[[str], object]:
+    """Make the `__getattr__` of a module that stands where another module was before.
+
+    Args:
+        module: `__name__` of the module.
+        target: where the content is.
+    """
+
+    def lookup(name: str) -> object:
+        if name.startswith("__"):  # the import system asks for these; they are no use of the module
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module} has moved to {target}")
+        return getattr(importlib.import_module(target), name)
+
+    return lookup
+
+
+def _warn(message: str) -> None:
+    """Blame the caller's line: this function, `lookup` and the import system stand between."""
+    warnings.warn(f"{message}; the former name goes with the next release", DeprecationWarning, stacklevel=3)

@@ -1,0 +1,44 @@
+"""Former names and places of public things work for one release, and say what to write instead."""
+
+import importlib
+
+import pytest
+
+NAMES = [
+    ("antefix.records", "Cover", "RecordHeader"),
+    ("antefix.records", "Edition", "RecordVersion"),
+    ("antefix.records", "FIRST", "NO_PREVIOUS"),
+    ("antefix.records", "Known", "Expected"),
+    ("antefix.records", "cover_of", "read_header"),
+    ("antefix.grants", "granted", "issue_grant"),
+    ("antefix.wire", "Seen", "ReleaseState"),
+    ("antefix.rounds", "clipped", "clip_to_norm"),
+]
+MODULES = [
+    ("antefix_server.strategy", "antefix_server.rounds.strategy", "PrefixRounds"),
+    ("antefix_server.privacy", "antefix_server.rounds.privacy", "Privacy"),
+    ("antefix_server.epochs", "antefix_server.grants.epochs", "Epochs"),
+]
+
+
+@pytest.mark.parametrize(("module", "former", "name"), NAMES)
+def test_a_former_name_warns_and_is_the_same(module: str, former: str, name: str) -> None:
+    place = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=f"{former} is called {module}.{name};") as warned:
+        assert getattr(place, former) is getattr(place, name)
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(("former", "module", "name"), MODULES)
+def test_a_former_module_warns_and_has_the_same(former: str, module: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{former} has moved to {module};") as warned:
+        found = getattr(importlib.import_module(former), name)
+    assert found is getattr(importlib.import_module(module), name)
+    assert warned[0].filename == __file__
+
+
+def test_a_name_that_never_was_is_pythons_own_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'antefix\.records' has no attribute 'Covers'"):
+        _ = importlib.import_module("antefix.records").Covers
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'antefix\._record'"):
+        importlib.import_module("antefix._record")
