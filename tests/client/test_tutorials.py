@@ -25,7 +25,7 @@ def steps(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["notes.md", "promises.md", "../devices.md"])
+@pytest.mark.parametrize("name", ["notes.md", "promises.md", "../guides/devices.md"])
 def test_a_page_says_what_happens(name: str, tmp_path: Path) -> None:
     base = tiny_folder(tmp_path / "base")
     (tmp_path / "diary.txt").write_text("\n\n".join(DIARY), "utf-8")

@@ -41,7 +41,7 @@ def test_the_run_config_is_the_settings(repository: Path) -> None:
 
 
 def test_every_key_has_a_line_in_the_docs(repository: Path) -> None:
-    page = (repository / "docs" / "simulation.md").read_text("utf-8")
+    page = (repository / "docs" / "guides" / "simulate.md").read_text("utf-8")
     assert [key for key in RunSettings().model_dump(by_alias=True) if f"`{key}`" not in page] == []
 
 

@@ -122,7 +122,7 @@ def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_the_pages_way_from_the_published_files_of_e2e(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (repository / "docs" / "paper.md").read_text()
+    page = (repository / "docs" / "guides" / "paper.md").read_text()
     (block,) = re.findall(r"^  ```python\n(.*?)^  ```$", page, re.DOTALL | re.MULTILINE)
     for name in ("trainset", "devset", "testset_w_refs"):
         lines = [f'"name[Aromi], food[Chinese]","{name}, said once"', f'"name[Aromi], food[Chinese]",{name}']
