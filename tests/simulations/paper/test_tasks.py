@@ -123,12 +123,12 @@ def test_the_pages_way_from_the_published_files_of_e2e(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (repository / "docs" / "guides" / "paper.md").read_text()
-    (block,) = re.findall(r"^  ```python\n(.*?)^  ```$", page, re.DOTALL | re.MULTILINE)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     for name in ("trainset", "devset", "testset_w_refs"):
         lines = [f'"name[Aromi], food[Chinese]","{name}, said once"', f'"name[Aromi], food[Chinese]",{name}']
         (tmp_path / f"{name}.csv").write_text("\n".join(["mr,ref", *lines, ""]), "utf-8")
     monkeypatch.chdir(tmp_path)
-    exec(textwrap.dedent(block), {})
+    exec(block, {})
     task = read_task(tmp_path / "e2e.jsonl")
     assert task.test == (
         Item("name : Aromi | food : Chinese", ("testset_w_refs, said once", "testset_w_refs")),
