@@ -282,7 +282,7 @@ class Membership:
 
         Raises:
             DeviceRemoved: another device has removed this one.
-            DeviceListRefused: two devices changed the list at once; docs/devices.md.
+            DeviceListRefused: two devices changed the list at once; docs/guides/devices.md.
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
             As `PersonalModel.receive`: what the server has does not open here.
         """

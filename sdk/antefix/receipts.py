@@ -3,8 +3,8 @@
 A receipt is a file in the format C2SP tlog-proof: the statement, its place in an append-only Merkle log
 (RFC 9162), and the log's signed checkpoint. It proves that this server said, on that day, that it destroyed
 the key of this user's records, and that it cannot take that back; it does not prove that no copy exists
-(`docs/removal.md`). A log without a witness can show two people two histories; a witness's cosignature on
-the checkpoint, checked here too, rules that out.
+(`docs/security/removal.md`). A log without a witness can show two people two histories. A witness's
+cosignature on the checkpoint, checked here too, rules that out.
 
     receipt = verify_receipt(text, LogKey.parse(line_from_the_operator), user=my_id)
 """

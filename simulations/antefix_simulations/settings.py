@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 _MEANS = ("fedavg", "fedavgm", "fedprox", "fedadagrad", "fedadam", "fedyogi")
 _ARMS = ("context", "retrieved", "lora", "full")
 _OF_SERVERS = ("hostile", "round_timeout_s", "promote_every", "patience")
-_HINT = "docs/simulation.md lists the settings; NAME=VALUE, and a -c for each"
+_HINT = "docs/guides/simulate.md lists the settings; NAME=VALUE, and a -c for each"
 
 
 class RunSettings(RoundConfig):

@@ -35,7 +35,7 @@ def test_settings_that_cannot_be_are_refused_in_a_line(said: dict[str, Any], why
     """None is left unheard, and the hint is for who runs a simulation."""
     with pytest.raises(InvalidArgument, match=why) as refused:
         RunSettings.read(said)
-    assert "docs/simulation.md" in str(refused.value.hint)
+    assert "docs/guides/simulate.md" in str(refused.value.hint)
 
 
 def test_a_misspelt_setting_is_refused_with_the_nearest() -> None:

@@ -1,6 +1,6 @@
 """How much to train on how much text: the rule that `learn` follows.
 
-The figures come from a study on real authors (`docs/quality.md`, "How long, how often").
+The figures come from a study on real authors (`docs/measurements/quality.md`, "How long, how often").
 """
 
 from __future__ import annotations

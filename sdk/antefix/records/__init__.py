@@ -1,7 +1,7 @@
 """Sealed records: one version of one user's private prefix, encrypted, signed, bound to its place.
 
-The format, and why each field is there: `docs/format.md`. Nothing here trusts a record: what it should be
-comes from the caller, is compared first, and is what the decryption is bound to.
+The format, and why each field is there: `docs/reference/record-format.md`. Nothing here trusts a record. The
+caller says what it should be: that is compared first, and the decryption is bound to it.
 
     version = RecordVersion(address, version=1, previous=NO_PREVIOUS)
     record = seal(prefix.to_bytes(), version, key=user_key, device=device)

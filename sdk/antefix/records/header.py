@@ -1,4 +1,4 @@
-"""The bytes of a record: a header of fixed fields, and what is computed over them (docs/format.md)."""
+"""The bytes of a record: fixed fields, and what is computed over them (docs/reference/record-format.md)."""
 
 from __future__ import annotations
 

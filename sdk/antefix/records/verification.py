@@ -1,4 +1,4 @@
-"""The steps of opening a record, numbered as in `docs/format.md`, for who has the user key or a grant."""
+"""The steps of opening a record, with the user key or a grant (`docs/reference/record-format.md` numbers them)."""
 
 from __future__ import annotations
 

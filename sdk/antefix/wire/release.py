@@ -2,7 +2,8 @@
 
 A `Release` names the bytes of a shared base. An `Announcement` says which release is the current one. Both
 are JSON in one canonical form, signed with the key by whose digest an invitation names the server
-(`docs/format.md`). `ReleaseState` is what a device remembers of them, and decides by it what it takes.
+(`docs/reference/record-format.md`). A device remembers a `ReleaseState` of them, and decides by it what it
+takes.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Registry:
             return changed
 
     def remove(self, name: str) -> Receipt:
-        """Remove a user with everything that is known of it: `docs/removal.md`.
+        """Remove a user with everything that is known of it: `docs/security/removal.md`.
 
         Raises:
             NameUnknown; and as `Vault.remove`.

@@ -193,7 +193,7 @@ class Vault:
             yield from owner.open(head, self._pieces(row))
 
     def remove(self, user: bytes) -> Receipt:
-        """Remove a user: `docs/removal.md`. The same call within 8 days gives the same receipt again.
+        """Remove a user (`docs/security/removal.md`). The same call within 8 days gives the same receipt.
 
         Raises:
             UnknownUser: never enrolled, or removed long ago.

@@ -13,7 +13,7 @@ from antefix_server.vault.envelope import Head, Owner
 from antefix_server.vault.key_file import KeyFile
 from antefix_server.vault.record_store import Shelf
 
-_START = 354  # bytes before the body (docs/format.md)
+_START = 354  # bytes before the body (docs/reference/record-format.md)
 
 
 class Writer:

@@ -27,7 +27,7 @@ def flower(
         typer.Option(
             "--run-config",
             "-c",
-            help="NAME=VALUE, see docs/simulation.md; several times.",
+            help="NAME=VALUE, see docs/guides/simulate.md; several times.",
             show_default=False,
         ),
     ] = None,

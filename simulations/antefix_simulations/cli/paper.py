@@ -107,7 +107,8 @@ def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
         return data
     if not quick:
         raise InvalidArgument(
-            f"the table {table} needs a task", "--data FILE, see docs/paper.md; or --quick, on a made-up one"
+            f"the table {table} needs a task",
+            "--data FILE, see docs/guides/paper.md; or --quick, on a made-up one",
         )
     with held(out), room(out):
         return write_sample(out / "sample.jsonl")

@@ -11,7 +11,10 @@ import typer
 Choice = Annotated[
     list[str] | None,
     typer.Option(
-        "--run-config", "-c", help="NAME=VALUE, see docs/simulation.md; several times.", show_default=False
+        "--run-config",
+        "-c",
+        help="NAME=VALUE, see docs/guides/simulate.md; several times.",
+        show_default=False,
     ),
 ]
 

@@ -91,7 +91,7 @@ def test_a_version_under_an_older_user_key_does_not_follow(streamed: bool, vault
 
 
 def test_a_stream_is_not_taken_that_no_device_would_open(vault: Vault) -> None:
-    """Its header's four bytes could say 4 GiB; a record has 64 MiB at most (docs/format.md)."""
+    """Its header's four bytes could say 4 GiB; a record has 64 MiB at most (see the record format)."""
     ann = Person.enrolled(vault, "ann")
     header = bytearray(ann.next(b"mine")[:354])
     header[162:166] = struct.pack(">I", 64 * 2**20 + 1)
