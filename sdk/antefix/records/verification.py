@@ -1,4 +1,4 @@
-"""The steps of opening a record, with the user key or a grant (`docs/reference/record-format.md` numbers them)."""
+"""The steps of opening a record by user key or grant, numbered as in `docs/reference/record-format.md`."""
 
 from __future__ import annotations
 
