@@ -34,7 +34,7 @@ from antefix_client.profile.version_history import Version
 
 if TYPE_CHECKING:
     from antefix import FrozenBase
-    from antefix.generation.running_batch import StepOutput
+    from antefix.generation.interface import StepOutput
     from antefix.keys import Cost
 
 __all__ = ["Budget", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"]

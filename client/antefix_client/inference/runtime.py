@@ -21,7 +21,7 @@ from antefix_client.profile.version_history import Version, now
 
 if TYPE_CHECKING:
     from antefix import FrozenBase, Generated, GenerationRequest, Prefix
-    from antefix.generation.running_batch import StepOutput
+    from antefix.generation.interface import StepOutput
 
 
 class Wielder:
@@ -100,8 +100,9 @@ class Wielder:
     def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
         """Tokens read, and one text piece by piece; what is refused is refused now, not with the first."""
         from antefix import generate
+        from antefix.generation.engines import open_engine
+        from antefix.generation.interface import StepOutput
         from antefix.generation.request import tokenize
-        from antefix.generation.running_batch import ContinuousBatch, StepOutput
 
         base, request = self._request(prompt, settings)
         prepared = tokenize(base, request, "the prompt")
@@ -111,8 +112,8 @@ class Wielder:
             return read, iter([StepOutput(0, found.text, found)])
 
         def running() -> Iterator[StepOutput]:
-            batch = ContinuousBatch(base, 1, prepared.size)
-            batch.join(prepared)
+            batch = open_engine(base, 1, prepared.size)
+            batch.add(prepared)
             while batch.busy:
                 yield from batch.step()
 

@@ -15,8 +15,8 @@ from antefix.common.progress import ProgressBar
 from antefix.common.validation import refuse_unknown, require
 from antefix.errors import InvalidArgument, OutOfMemory
 from antefix.generation.beam_search import like, search
+from antefix.generation.engines import open_engine
 from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
-from antefix.generation.running_batch import ContinuousBatch
 from antefix.model.frozen_base import FrozenBase
 
 Done = Callable[[int, str, Generated | None], None]
@@ -30,6 +30,7 @@ def generate(
     exact: bool = False,
     on_token: Callable[[int, str], None] | None = None,
     progress: bool = False,
+    engine: str = "torch",
     **unknown: Never,
 ) -> list[Generated]:
     """Generate a text for each request, many at a time, each under its own prefix or none.
@@ -45,6 +46,7 @@ def generate(
         on_token: called with a request's number and its next piece of text, as soon as there is one. The
             pieces of a request add up to its text. A beam search gives one piece at its end.
         progress: show a bar on stderr.
+        engine: decoding engine that computes all but beam searches.
         **unknown: refused; here so that the error can name the keyword.
 
     Returns:
@@ -76,7 +78,7 @@ def generate(
                 bar.update()
 
         with retain_large_blocks(), _memory_of(base, max_rows):
-            run(base, prepared, max_rows, exact, done, streaming=on_token is not None)
+            run(base, prepared, max_rows, exact, done, streaming=on_token is not None, engine=engine)
     return [results[number] for number in range(len(prepared))]
 
 
@@ -98,33 +100,34 @@ def run(
     done: Done,
     *,
     streaming: bool = False,
-    watch: Callable[[int, Tensor], None] | None = None,
+    on_logits: Callable[[int, Tensor], None] | None = None,
+    engine: str = "torch",
 ) -> None:
     """Run all requests; `done` gets number, piece of text, and the result with the last piece.
 
-    `watch` gets number and logits of every token, for tests.
+    `on_logits` gets number and logits of every token, for tests.
     """
     groups: dict[Size | None, list[int]] = {}
     for number, one in enumerate(prepared):
         if one.request.num_beams == 1:
             groups.setdefault(one.size.rounded if exact else None, []).append(number)
-    _search_all(base, prepared, 1 if exact else max_rows, done)
     for numbers in groups.values():
         size = Size(0)
         for number in numbers:
             size = size.joined(prepared[number].size)
         rows = max_rows if exact else min(max_rows, len(numbers))
-        batch = ContinuousBatch(base, rows, size, exact=exact, streaming=streaming)
-        tickets: dict[int, int] = {}
-        if watch is not None:
-            batch.watch = lambda ticket, logits, of=tickets: watch(of[ticket], logits)
+        decoder = open_engine(base, rows, size, exact=exact, streaming=streaming, engine=engine)
+        numbers_of: dict[int, int] = {}
+        if on_logits is not None:
+            decoder.on_logits = lambda request_id, logits, of=numbers_of: on_logits(of[request_id], logits)
         waiting = deque(numbers)
-        while waiting or batch.busy:
-            while waiting and batch.free:
+        while waiting or decoder.busy:
+            while waiting and decoder.free:
                 number = waiting.popleft()
-                tickets[batch.join(prepared[number])] = number
-            for piece in batch.step():
-                done(tickets[piece.ticket], piece.text, piece.result)
+                numbers_of[decoder.add(prepared[number])] = number
+            for output in decoder.step():
+                done(numbers_of[output.request_id], output.text, output.result)
+    _search_all(base, prepared, 1 if exact else max_rows, done)
 
 
 def _search_all(base: FrozenBase, prepared: Sequence[TokenizedRequest], max_rows: int, done: Done) -> None:

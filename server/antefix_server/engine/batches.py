@@ -6,8 +6,9 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from antefix import FrozenBase
+from antefix.generation.engines import open_engine
+from antefix.generation.interface import DecodingEngine, StepOutput
 from antefix.generation.request import Size, TokenizedRequest
-from antefix.generation.running_batch import ContinuousBatch, StepOutput
 
 __all__ = ["Rows"]
 
@@ -25,7 +26,7 @@ class Rows:
     def __init__(self, base: FrozenBase, most: int, *, exact: bool) -> None:
         """Begin empty."""
         self._base, self._most, self._exact = base, most, exact
-        self._batches: OrderedDict[Size, ContinuousBatch] = OrderedDict()
+        self._batches: OrderedDict[Size, DecodingEngine] = OrderedDict()
         self._places: dict[int, tuple[Size, int]] = {}
         self._tickets = 0
 
@@ -47,8 +48,8 @@ class Rows:
         """
         size = prepared.size.rounded if self._exact else Size(_SMALL)
         if size not in self._batches:
-            self._batches[size] = ContinuousBatch(self._base, self._most, size, exact=self._exact)
-        inner = self._batches[size].join(prepared)
+            self._batches[size] = open_engine(self._base, self._most, size, exact=self._exact)
+        inner = self._batches[size].add(prepared)
         self._tickets += 1
         self._places[self._tickets] = (size, inner)
         return self._tickets
@@ -64,10 +65,10 @@ class Rows:
         size, batch = next((size, batch) for size, batch in self._batches.items() if batch.busy)
         self._batches.move_to_end(size)
         tickets = {inner: ticket for ticket, (at, inner) in self._places.items() if at == size}
-        pieces = [replace(piece, ticket=tickets[piece.ticket]) for piece in batch.step()]
+        pieces = [replace(piece, request_id=tickets[piece.request_id]) for piece in batch.step()]
         for piece in pieces:
             if piece.result is not None:
-                del self._places[piece.ticket]
+                del self._places[piece.request_id]
         return pieces
 
     def shrink(self) -> None:

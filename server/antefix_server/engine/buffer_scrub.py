@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from antefix import FrozenBase, GenerationRequest
+from antefix.generation.engines import open_engine
 from antefix.generation.request import Size, tokenize
-from antefix.generation.running_batch import ContinuousBatch
 
 __all__ = ["scrub"]
 
@@ -19,7 +19,7 @@ def scrub(base: FrozenBase) -> None:
     """
     prompt = "a " * _TOKENS
     request = GenerationRequest(prompt=prompt, max_prompt_tokens=_TOKENS, max_new_tokens=3, ignore_eos=True)
-    batch = ContinuousBatch(base, 1, Size(2 * _TOKENS), streaming=False)
-    batch.join(tokenize(base, request))
+    batch = open_engine(base, 1, Size(2 * _TOKENS), streaming=False)
+    batch.add(tokenize(base, request))
     while batch.busy:
         batch.step()

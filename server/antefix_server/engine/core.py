@@ -22,8 +22,8 @@ from antefix import FrozenBase, Generated, GenerationRequest, Prefix
 from antefix.common.malloc import retain_large_blocks
 from antefix.errors import AntefixError, GrantRefused, InvalidArgument, OutOfMemory
 from antefix.generation.detokenizer import token_text
+from antefix.generation.interface import StepOutput
 from antefix.generation.request import Size, TokenizedRequest, tokenize
-from antefix.generation.running_batch import StepOutput
 from antefix_server.engine.access import Granting
 from antefix_server.engine.batches import Rows
 from antefix_server.engine.buffer_scrub import scrub
@@ -225,7 +225,7 @@ class Engine:
         self._batch.clear()
 
     def _deliver(self, piece: StepOutput) -> None:
-        asked = self._rows[piece.ticket]
+        asked = self._rows[piece.request_id]
         if not piece.finite:
             self._batch.cancel(asked.ticket)
             self._finish(asked, _not_finite())

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from antefix import FrozenBase, Prefix
+from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
-from antefix.generation.running_batch import ContinuousBatch
 from tests.support import tiny_models
 from tests.support.poisoned_prefix import poisoned
 
@@ -24,10 +24,10 @@ def finish(batch: ContinuousBatch, *joining: TokenizedRequest) -> list[tuple[Gen
     """Results and logits of requests that join together."""
     logits: dict[int, list[Tensor]] = {}
     results: dict[int, Generated] = {}
-    batch.watch = lambda ticket, seen: logits.setdefault(ticket, []).append(seen)
-    tickets = [batch.join(one) for one in joining]
+    batch.on_logits = lambda ticket, seen: logits.setdefault(ticket, []).append(seen)
+    tickets = [batch.add(one) for one in joining]
     while batch.busy:
-        results |= {piece.ticket: piece.result for piece in batch.step() if piece.result is not None}
+        results |= {piece.request_id: piece.result for piece in batch.step() if piece.result is not None}
     return [(results[ticket], torch.stack(logits[ticket])) for ticket in tickets]
 
 
@@ -100,7 +100,7 @@ def test_masked_slots_hold_zeros(family: str, exact: bool) -> None:
     victim = tokenize(
         base, GenerationRequest(prompt="An ornament", prefix=prefix(base, 0.5), max_new_tokens=9)
     )
-    batch.join(victim)
+    batch.add(victim)
     batch.step()
     for number, stored in batch._arena._stored.items():
         used = victim.length + len(victim.inputs)
@@ -120,12 +120,12 @@ def test_a_prompt_without_room_for_padding_stays_in_its_slot() -> None:
     batch = fresh(base, exact=True)
     logits: list[Tensor] = []
     gone, ticket = (
-        batch.join(replace(victim, ends=frozenset(range(tiny_models.VOCABULARY)))),
-        batch.join(victim),
+        batch.add(replace(victim, ends=frozenset(range(tiny_models.VOCABULARY)))),
+        batch.add(victim),
     )
-    batch.watch = lambda seen_of, seen: logits.append(seen) if seen_of == ticket else None
-    assert [piece.ticket for piece in batch.step() if piece.result is not None] == [gone]
-    batch.join(long)  # into the slot before the victim's
+    batch.on_logits = lambda seen_of, seen: logits.append(seen) if seen_of == ticket else None
+    assert [piece.request_id for piece in batch.step() if piece.result is not None] == [gone]
+    batch.add(long)  # into the slot before the victim's
     while batch.busy:
         batch.step()
     assert torch.equal(torch.stack(logits), wanted[1])
@@ -140,15 +140,15 @@ def test_a_cancelled_row_is_gone_and_its_neighbour_goes_on(family: str, exact: b
     wanted = finish(fresh(base, exact), victim)[0]
     poison = GenerationRequest(prompt="An ornament", prefix=prefix(base, 1e4), max_new_tokens=20)
     batch = fresh(base, exact)
-    leaving = batch.join(tokenize(base, poison))
-    found = {batch.join(victim): wanted[0]}
+    leaving = batch.add(tokenize(base, poison))
+    found = {batch.add(victim): wanted[0]}
     for _ in range(after):
         batch.step()
     assert batch.cancel(leaving)
     assert not batch.cancel(leaving)
     results: dict[int, Generated] = {}
     while batch.busy:
-        results |= {piece.ticket: piece.result for piece in batch.step() if piece.result is not None}
+        results |= {piece.request_id: piece.result for piece in batch.step() if piece.result is not None}
     assert results == found
     assert same(finish(batch, victim)[0], wanted)
     assert not any(stored[:, : batch._arena.rows].any() for stored in batch._arena._stored.values())

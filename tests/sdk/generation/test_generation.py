@@ -16,9 +16,9 @@ from torch import Tensor
 from antefix import FrozenBase, Prefix
 from antefix.data.tokenization import Row
 from antefix.errors import InvalidArgument, PrefixMismatch, TextTooLong
+from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.generate import generate, run
 from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
-from antefix.generation.running_batch import ContinuousBatch
 from antefix.training.bucketing import Bucket
 from antefix.training.micro_batch import forward_backward as score_rows
 from tests.sdk.reference import OneRow
@@ -79,10 +79,10 @@ def watched(
         if result is not None:
             results[number] = result
 
-    def watch(number: int, seen: Tensor) -> None:
+    def on_logits(number: int, seen: Tensor) -> None:
         logits.setdefault(number, []).append(seen)
 
-    run(base, prepared, max_rows, exact, done, watch=watch)
+    run(base, prepared, max_rows, exact, done, on_logits=on_logits)
     return results, logits
 
 
@@ -140,11 +140,11 @@ def test_a_longer_request_makes_a_running_batch_grow() -> None:
     long = tokenize(base, GenerationRequest(prompt=TEXT * 2, prefix=prefix_for(base, 7), max_new_tokens=20))
     batch = ContinuousBatch(base, 2, short.size)
     results = {}
-    tickets = [batch.join(short)]
+    tickets = [batch.add(short)]
     for step in range(100):
         if step == 3:
-            tickets.append(batch.join(long))
-        results.update({piece.ticket: piece.result for piece in batch.step() if piece.result})
+            tickets.append(batch.add(long))
+        results.update({piece.request_id: piece.result for piece in batch.step() if piece.result})
         if step > 3 and not batch.busy:
             break
     assert [results[ticket].tokens for ticket in tickets] == [
@@ -166,10 +166,10 @@ def test_a_full_batch_takes_nobody() -> None:
     prepared = tokenize(base, GenerationRequest(prompt="An", max_new_tokens=4))
     batch = ContinuousBatch(base, 1, prepared.size)
     assert batch.free == 1
-    batch.join(prepared)
+    batch.add(prepared)
     assert batch.free == 0
     with pytest.raises(InvalidArgument, match="all 1 rows are taken"):
-        batch.join(prepared)
+        batch.add(prepared)
     while batch.busy:
         batch.step()
     assert (batch.free, batch.step()) == (1, [])
@@ -179,7 +179,7 @@ def test_an_exact_batch_takes_no_other_size() -> None:
     base = tiny_models.base("llama")
     batch = ContinuousBatch(base, 2, Size(64), exact=True)
     with pytest.raises(InvalidArgument, match="exact batch"):
-        batch.join(tokenize(base, GenerationRequest(prompt="An", max_new_tokens=100)))
+        batch.add(tokenize(base, GenerationRequest(prompt="An", max_new_tokens=100)))
 
 
 # --- exact mode

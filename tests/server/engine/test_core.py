@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix.errors import GrantRefused, InvalidArgument, RecordMismatch, TextTooLong
-from antefix.generation.running_batch import ContinuousBatch, StepOutput
+from antefix.generation.continuous_batch import ContinuousBatch
+from antefix.generation.interface import StepOutput
 from antefix.grants import Grant
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits
@@ -198,6 +199,7 @@ def test_a_caller_who_leaves_frees_the_row(host: Host, engine: Engine) -> None:
         time.sleep(0.01)
     assert engine.measured()["rows"] == 0
     for batch in engine._batch._batches.values():
+        assert isinstance(batch, ContinuousBatch)
         assert not any(stored.any() for stored in batch._arena._stored.values())
 
 

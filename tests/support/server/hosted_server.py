@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from antefix import FrozenBase, Prefix
-from antefix.generation.running_batch import ContinuousBatch, StepOutput
+from antefix.generation.continuous_batch import ContinuousBatch
+from antefix.generation.interface import StepOutput
 from antefix.grants import Grant, issue_grant
 from antefix.keys import DeviceKeys
 from antefix.records import shape_of

@@ -1,10 +1,10 @@
-"""The running batch: rows that generate together, each with its own prefix and settings."""
+"""The decoding engine on torch: rows that generate together, each with its own prefix and settings."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from antefix.attention.kv_cache import Arena
 from antefix.errors import InvalidArgument
 from antefix.generation.detokenizer import TextStream
 from antefix.generation.forward import decode
+from antefix.generation.interface import StepOutput
 from antefix.generation.prefill import Shape, capacity_for, read_in, shape_of
 from antefix.generation.request import Finish, Generated, Size, TokenizedRequest, TokenLogprob, banned_tokens
 from antefix.generation.sampling import choose, logprob_of, sampler_of
@@ -21,34 +22,15 @@ from antefix.model.frozen_base import FrozenBase
 _PACK_TOKENS = 2048  # of one prefill, padding between the rows included
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What one step gave one row.
-
-    Attributes:
-        ticket: what `join` returned.
-        text: what can be shown now; may be empty.
-        result: of a row that is done.
-        logprobs: of the token of this step, if the row asked for it; its text may come later.
-        finite: whether the numbers are that chose this step's token; else the token means nothing.
-    """
-
-    ticket: int
-    text: str
-    result: Generated | None
-    logprobs: tuple[TokenLogprob, ...] = ()
-    finite: bool = True
-
-
 class ContinuousBatch:
-    """Rows join at any time, and leave when they are done; their slots are zeroed and used again.
+    """A `DecodingEngine`: rows join at any time, and leave when they are done; their slots are used again.
 
     In `exact` mode every decoding step has the same shape, whoever is there: `rows` rows, dummies where
     nobody is, all looking at the same number of slots. Then a row's bits depend on that row alone. All
     requests of an exact batch have the same rounded size, which belongs to the shape.
 
     Attributes:
-        watch: called with ticket and logits [vocabulary] of every token, for tests.
+        on_logits: called with request id and logits [vocabulary] of every token, for tests.
     """
 
     def __init__(
@@ -63,7 +45,7 @@ class ContinuousBatch:
             exact: see above.
             streaming: give text as it comes; else only with the result.
         """
-        self.watch: Callable[[int, Tensor], None] | None = None
+        self.on_logits: Callable[[int, Tensor], None] | None = None
         self._base, self._exact, self._streaming = base, exact, streaming
         self._size = size.rounded if exact else size
         try:
@@ -75,7 +57,7 @@ class ContinuousBatch:
             ) from error
         self._rows: list[_Row | None] = [None] * rows
         self._waiting: deque[_Row] = deque()
-        self._tickets = 0
+        self._last_id = 0
         self._banned = banned_tokens(base)
 
     @property
@@ -94,34 +76,34 @@ class ContinuousBatch:
         """Whether a step has anything to do."""
         return bool(self._waiting) or any(self._rows)
 
-    def join(self, prepared: TokenizedRequest) -> int:
-        """Let a row in; return the ticket that its pieces will carry.
+    def add(self, request: TokenizedRequest) -> int:
+        """Let a row in; return the id that its outputs will carry.
 
         Raises:
             InvalidArgument: no row is free, it wants a beam search, or an exact batch is for another size.
         """
         if self.free < 1:
             raise InvalidArgument(f"all {len(self._rows)} rows are taken", "step until one is free")
-        if prepared.request.num_beams > 1:
+        if request.request.num_beams > 1:
             raise InvalidArgument("a beam search cannot join a running batch", "use generate()")
-        if self._exact and prepared.size.rounded != self._size:
+        if self._exact and request.size.rounded != self._size:
             raise InvalidArgument(
-                f"an exact batch of size {self._size} cannot take a request of {prepared.size.rounded}",
+                f"an exact batch of size {self._size} cannot take a request of {request.size.rounded}",
                 "keep one batch per rounded size",
             )
-        self._tickets += 1
-        live = self._streaming or bool(prepared.request.stop)
-        self._waiting.append(_Row(self._base, self._tickets, prepared, live))
-        return self._tickets
+        self._last_id += 1
+        live = self._streaming or bool(request.request.stop)
+        self._waiting.append(_Row(self._base, self._last_id, request, live))
+        return self._last_id
 
-    def cancel(self, ticket: int) -> bool:
+    def cancel(self, request_id: int) -> bool:
         """Let a row go before its end; what it computed is zeroed. False where it is not there any more."""
         for row in self._waiting:
-            if row.ticket == ticket:
+            if row.request_id == request_id:
                 self._waiting.remove(row)
                 return True
-        for slot, one in enumerate(self._rows):
-            if one is not None and one.ticket == ticket:
+        for slot, occupant in enumerate(self._rows):
+            if occupant is not None and occupant.request_id == request_id:
                 self._rows[slot] = None
                 self._arena.clear(slot)
                 if not self._exact:
@@ -197,8 +179,8 @@ class ContinuousBatch:
         tokens = choose(logits, [row.sampler for _, row, _ in rows])
         pieces = []
         for (slot, row, n), token, asked in zip(rows, tokens, logits, strict=True):
-            if self.watch is not None:
-                self.watch(row.ticket, asked.clone())
+            if self.on_logits is not None:
+                self.on_logits(row.request_id, asked.clone())
             pieces.append(replace(row.take(token, asked), finite=finite[n]))
             if pieces[-1].result is not None:
                 self._rows[slot] = None
@@ -225,8 +207,8 @@ class ContinuousBatch:
 class _Row:
     """One request on its way."""
 
-    def __init__(self, base: FrozenBase, ticket: int, prepared: TokenizedRequest, live: bool) -> None:
-        self.ticket, self.prepared, self._live = ticket, prepared, live
+    def __init__(self, base: FrozenBase, request_id: int, prepared: TokenizedRequest, live: bool) -> None:
+        self.request_id, self.prepared, self._live = request_id, prepared, live
         self.sampler = sampler_of(prepared.request)
         self.tokens: list[int] = []
         self._logprobs: list[TokenLogprob] = []
@@ -256,7 +238,7 @@ class _Row:
             return self._done(text, "stop", here)
         if len(self.tokens) == self.prepared.request.max_new_tokens:
             return self._done(text, "length", here)
-        return StepOutput(self.ticket, text, None, here)
+        return StepOutput(self.request_id, text, None, here)
 
     def _done(self, text: str, finish: Finish, here: tuple[TokenLogprob, ...]) -> StepOutput:
         if not self._live:
@@ -265,4 +247,4 @@ class _Row:
         text += self._text.finish()
         finish = "stop" if self._text.stopped else finish
         result = Generated(self._text.text, tuple(self.tokens), finish, tuple(self._logprobs))
-        return StepOutput(self.ticket, text, result, here)
+        return StepOutput(self.request_id, text, result, here)
