@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train
 from antefix.errors import RoundRefused
 from antefix.keys import DeviceKeys
-from antefix.rounds import Projection, Round, Update, clip_to_norm
+from antefix.rounds import Round, Update
+from antefix.rounds.transforms import update_pipeline
 from antefix.wire.release import Release, ReleaseState, Signed
 from antefix_client.learning.hyperparameters import LEAST_TEXTS, MAX_PROMPT_TOKENS
 from antefix_client.rounds.round_request import RoundAsked
@@ -103,9 +102,10 @@ def update_of(believed: Checked, base: FrozenBase, examples: Sequence[Example]) 
     trained = train(base, {_ME: list(examples)}, spec, plan, start=start, progress=False)[_ME]
     if trained.diverged:
         raise RoundRefused("training with its learning rate diverges here")
-    change = trained.prefix.values.numpy().astype(np.float64) - start.values.numpy()
-    if round.projection:
-        seed = bytes.fromhex(round.release)
-        change = Projection(len(change), round.projection, seed).down(change.astype(np.float32))
+    change = trained.prefix.values.numpy() - start.values.numpy()
+    pipeline = update_pipeline(
+        size=len(change), clip=round.clip, projection=round.projection, seed=bytes.fromhex(round.release)
+    )
+    part = pipeline.on_update(change, len(examples))
     loss = score(base, list(examples), start, max_prompt_tokens=MAX_PROMPT_TOKENS)
-    return Update(clip_to_norm(change, round.clip), len(examples), loss)
+    return Update(part.vector, part.examples, loss)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from antefix.rounds import Projection, Update
-from antefix_server.rounds import noise as noise_module
+from antefix.rounds import Update
+from antefix.rounds.noise import gaussian
+from antefix.rounds.transforms import Contribution, Noise, Total, update_pipeline
 from antefix_server.rounds.plan import RoundPlan
 from antefix_server.rounds.shared_prefix import SharedVector
 
 KEY = "shared"
-_MOST = 4096
 
 
 class UpdateAggregator:
@@ -29,9 +28,9 @@ class UpdateAggregator:
         seed: bytes,
         shared: SharedVector,
         streams: bool,
-        gaussian: Callable[[int, float], NDArray[np.float64]] = noise_module.gaussian,
+        draw: Noise = gaussian,
     ) -> None:
-        """Nothing yet.
+        """Start a round with no updates.
 
         Args:
             plan: of the run.
@@ -40,45 +39,45 @@ class UpdateAggregator:
             seed: of the projection.
             shared: the prefix that is improved.
             streams: the rule is a mean of all answers.
-            gaussian: noise, by count and deviation; a simulation gives another, to be repeated.
+            draw: makes the noise; a simulation gives a seeded one, to be repeated.
         """
-        self._plan, self._expected, self._shared, self._streams = plan, expected, shared, streams
-        self._sum, self._weight, self._all = np.zeros(size), 0.0, list[tuple[NDArray[np.float32], float]]()
-        self._gaussian = gaussian
-        self._projection = Projection(len(shared.values), size, seed) if plan.projection else None
+        private = plan.privacy is not None
+        self._pipeline = update_pipeline(
+            size=len(shared.values),
+            clip=plan.clip,
+            projection=plan.projection,
+            seed=seed,
+            by_examples=plan.by_examples,
+            expected=expected if private else None,
+            deviation=plan.privacy.noise * plan.clip if plan.privacy is not None else 0.0,
+            draw=draw,
+        )
+        self._shared, self._streams = shared, streams
+        self._sum, self._weight = np.zeros(size), 0.0
+        self._parts: list[Contribution] = []
 
     def add(self, update: Update) -> None:
-        """One more."""
-        if not self._streams:
-            self._all.append((update.vector, self._weight_of(update)))
-            return
-        weight = self._weight_of(update)
-        self._sum += weight * update.vector.astype(np.float64)
-        self._weight += weight
+        """Add one user's update."""
+        part = self._pipeline.weigh(update.vector, update.examples)
+        if self._streams:
+            self.add_sum(part.weight * part.vector.astype(np.float64), part.weight)
+        else:
+            self._parts.append(part)
 
     def add_sum(self, total: NDArray[np.float64], weight: float) -> None:
-        """Many at once, for a rule that is a mean: their weighted sum."""
+        """Add the weighted sum of many updates, for a rule that is a mean."""
         self._sum += total
         self._weight += weight
 
     def replies(self) -> list[Message]:
-        """What the rule gets: the mean as one answer, or each."""
+        """What the rule gets: the mean as one answer, or each update."""
         if not self._streams:
-            return [self._reply(vector, examples) for vector, examples in self._all]
-        privacy = self._plan.privacy
-        if privacy is None:
-            return [self._reply(self._sum / self._weight, self._weight)]
-        deviation = privacy.noise * self._plan.clip
-        noisy = noise_module.on_grid(self._sum, deviation) + self._gaussian(len(self._sum), deviation)
-        return [self._reply(noisy / self._expected, self._expected)]
+            return [self._reply(self._pipeline.expand(part.vector), part.weight) for part in self._parts]
+        mean = self._pipeline.on_sum(Total(self._sum, self._weight))
+        return [self._reply(mean.vector, mean.weight)]
 
-    def _weight_of(self, update: Update) -> float:
-        """How many texts there are a device says itself: it must not say how much it counts."""
-        return float(min(update.examples, _MOST)) if self._plan.by_examples else 1.0
-
-    def _reply(self, update: NDArray[Any], weight: float) -> Message:
-        whole = update if self._projection is None else self._projection.up(update)
-        values = self._shared.values.astype(np.float64) + whole
+    def _reply(self, change: NDArray[Any], weight: float) -> Message:
+        values = self._shared.values.astype(np.float64) + change
         content = RecordDict(
             {
                 "arrays": ArrayRecord({KEY: Array(values)}),

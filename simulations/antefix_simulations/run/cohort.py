@@ -18,7 +18,7 @@ import numpy as np
 from antefix import Example, FrozenBase, Prefix, PrefixSpec, TrainingPlan, score, train
 from antefix.data.tokenization import encode
 from antefix.errors import AntefixError, OutOfMemory
-from antefix.rounds import Projection, Update, clip_to_norm
+from antefix.rounds.transforms import update_pipeline
 from antefix.training.bucketing import Buckets
 from antefix_simulations.arms import in_context as in_context_module
 from antefix_simulations.data.store import Population, Split
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cohort"]
 
-_MOST_EXAMPLES = 4096
 _LEAST_MICRO = 64
 _ALONE = "nobody else of its cohort has a private prefix"
 _NOTHING_NEW = "with its prompts cut, no held-out text is new: raise max-prompt-tokens"
@@ -146,20 +145,22 @@ class Cohort:
             micro_batch_tokens=self._micro,
         )
         trained = self._train(users, plan, shared)
-        size = asked.projection_dim or len(before)
-        seed = hashlib.sha256(before.tobytes()).digest()
-        down = Projection(len(before), size, seed).down if asked.projection_dim else None
+        pipeline = update_pipeline(
+            size=len(before),
+            clip=asked.clip,
+            projection=asked.projection_dim,
+            seed=hashlib.sha256(before.tobytes()).digest(),
+            by_examples=asked.weights == "examples",
+        )
         if result.sum is None:
-            result.sum = np.zeros(size)
+            result.sum = np.zeros(asked.projection_dim or len(before))
         for user, one in trained.items():
             change = one.prefix.values.numpy() - before
-            change = change if down is None else down(change)
-            update = Update(clip_to_norm(change, asked.clip), len(users[user].training))
-            weight = float(min(update.examples, _MOST_EXAMPLES)) if asked.weights == "examples" else 1.0
-            result.sum += weight * update.vector.astype(np.float64)
-            result.weight += weight
+            part = pipeline.on_update(change, len(users[user].training))
+            result.sum += part.weight * part.vector.astype(np.float64)
+            result.weight += part.weight
             result.tokens += one.tokens
-            result.facts.append({"user": user, "norm": float(np.linalg.norm(change))})
+            result.facts.append({"user": user, "norm": part.norm})
 
     def _newcomers(self, users: dict[int, Split], shared: Prefix, task: Task, result: Result) -> None:
         """What the shared prefix of a round is worth to users who took no part."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antefix.errors import InvalidArgument
-from antefix_server.rounds.noise import gaussian, on_grid
+from antefix.rounds.noise import gaussian, on_grid
 from antefix_server.rounds.privacy import Privacy, Spent, epsilon_of, noise_for, too_few
 
 
