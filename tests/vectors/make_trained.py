@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, TrainingPlan, generate, train
-from tests import tiny
-from tests.sealed import some_bytes
+from tests.support import tiny_models
+from tests.support.records import some_bytes
 
 FILE = Path(__file__).parent / "trained.safetensors"
 PROMPT = "The roof "
@@ -44,13 +44,13 @@ CASES: dict[str, tuple[PrefixSpec, TrainingPlan]] = {
 
 def make_base() -> FrozenBase:
     """A tiny Llama whose weights are the same bits everywhere."""
-    model = tiny.model("llama")
+    model = tiny_models.model("llama")
     with torch.no_grad():
         for name, weight in model.named_parameters():
             numbers = torch.frombuffer(bytearray(some_bytes(name, 2 * weight.numel())), dtype=torch.int16)
             spread = numbers.float().view_as(weight) / 2**15 * 0.26
             weight.copy_(1 + spread if "norm" in name else spread)
-    return FrozenBase.from_model(model, tiny.tokenizer(), name="tiny-hashed")
+    return FrozenBase.from_model(model, tiny_models.tokenizer(), name="tiny-hashed")
 
 
 def train_case(base: FrozenBase, case: str) -> dict[str, Prefix]:

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from antefix import FrozenBase, Prefix
-from antefix.grants import granted
+from antefix.grants import issue_grant
 from antefix.records import shape_of
-from antefix_server.epochs import Epochs
 from antefix_server.grants import Grants
+from antefix_server.grants.epochs import Epochs
 from antefix_server.registry import Registry
 from antefix_server.releases import Releases
 from antefix_server.vault import Vault
-from tests.sdk.saved import save_base
-from tests.vaults import Person, new_vault
+from tests.sdk.saved_models import save_base
+from tests.support.vaults import Person, new_vault
 
 HERE = Path(__file__).parent
 FOLDER, CONTENTS, KEYS_BEFORE = HERE / "vault", HERE / "vault.json", HERE / "vault-keys-before"
@@ -61,7 +61,7 @@ def fill(vault: Vault, base: FrozenBase, folder: Path) -> dict[str, Any]:
     people["bob"].put(vault, b"bob's only")
     people["eve"].put(vault, b"eve's, which is removed")
     now = time.time()
-    signed = granted(
+    signed = issue_grant(
         ann.record,
         ann.owner.address,
         key=ann.owner.key,

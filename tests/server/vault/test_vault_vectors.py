@@ -13,15 +13,15 @@ from antefix import FrozenBase, Prefix
 from antefix.errors import GrantRefused
 from antefix.receipts import Checkpoint, LogKey, verify_growth, verify_receipt
 from antefix.records import Address, digest_of
-from antefix_server.epochs import Epochs
 from antefix_server.errors import NameUnknown, TokenRefused, UnknownUser
 from antefix_server.grants import Grants
+from antefix_server.grants.epochs import Epochs
 from antefix_server.registry import Registry
 from antefix_server.releases import Releases
 from antefix_server.vault import Vault
-from tests.vaults import Person
+from tests.support.vaults import Person
 
-VECTORS = Path(__file__).parent.parent / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 SAVED = json.loads((VECTORS / "vault.json").read_text())
 USERS: dict[str, dict[str, Any]] = SAVED["users"]
 PRESENT, REMOVED = ("ann", "bob"), "eve"

@@ -10,9 +10,9 @@ from antefix import FrozenBase, Prefix
 from antefix.records import digest_of
 from antefix_client import PersonalModel
 from antefix_client.errors import UnlockRefused
-from tests import tiny
+from tests.support import tiny_models
 
-SOURCE = Path(__file__).parent.parent / "vectors" / "profile"
+SOURCE = Path(__file__).parents[2] / "vectors" / "profile"
 RECORD = (SOURCE / "versions" / "00000001.record").read_bytes()
 TEXTS = ["one", "two", "three"]
 
@@ -40,7 +40,7 @@ def test_texts_versions_and_the_record_are_as_they_were(folder: Path) -> None:
 
 
 def test_the_prefix_in_the_record_is_the_one_that_was_kept(folder: Path) -> None:
-    base = tiny.base("llama")
+    base = tiny_models.base("llama")
     with open_profile(folder, base) as model:
         prefix = Prefix.from_bytes(model.exported("prefix"))
     assert (prefix.length, prefix.base_fingerprint) == (2, base.fingerprint)
