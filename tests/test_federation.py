@@ -18,7 +18,7 @@ from antefix.wire.release import Release, Signed
 from antefix_client.learning.learn import split_texts
 from antefix_client.membership import Membership
 from antefix_client.rounds.local_update import Checked, update_of
-from antefix_server.rounds.coordinator import RunningHost
+from antefix_server.rounds.coordinator import CoordinatorClient
 from antefix_server.vault import Vault
 from tests.client.people import tiny_folder
 from tests.server.needles import Needles, windows
@@ -99,7 +99,7 @@ def test_rounds_with_one_user_removed_and_one_added(people: list[Device], tmp_pa
         command(data, "base", "promote", 1)
         for number, device in enumerate(people[:4]):
             come(device, data, url, f"user {number}")
-        first = RunningHost(data).standing()
+        first = CoordinatorClient(data).latest_release()
         wait_for(lambda: all(device.state().get("node") for device in people[:4]), 90 * PATIENCE)
 
         log = tmp_path / "federate.log"

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from antefix_server.rounds.app_errors import report_errors
 from antefix_server.rounds.config import RoundConfig
-from antefix_server.rounds.coordinator import RunningHost
+from antefix_server.rounds.coordinator import CoordinatorClient
 from antefix_server.rounds.strategy import PrefixRounds
 
 app = ServerApp()
@@ -26,7 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
     with report_errors("antefix-server"):
         config = RoundConfig.read(context.run_config)
-        host = RunningHost.from_environment()
+        host = CoordinatorClient.from_environment()
         rounds = PrefixRounds(config.rule, host, config.plan, Path(os.environ["ANTEFIX_DATA"]))
         rounds.summary()
         release = rounds.run(grid)

@@ -118,7 +118,7 @@ class Soak:
 
     def _user(self, name: str, dice: random.Random) -> None:
         """Join, store, grant, ask; a next version, revoke, leave."""
-        code = admin_socket.ask(self.data, "add_user", {"name": name, "invited_s": 600})["invitation"]
+        code = admin_socket.ask(self.data, "add_user", name=name, invited_s=600)["invitation"]
         device = Device(self.url, name, code, self._prefix(dice))
         self.tally.count("joined")
         try:
@@ -134,7 +134,7 @@ class Soak:
                 if time.monotonic() > self._until:
                     break
         finally:
-            admin_socket.ask(self.data, "remove", {"name": name})
+            admin_socket.ask(self.data, "remove", name=name)
             self.tally.count("left")
             device.close()
 

@@ -5,7 +5,6 @@ A Unix socket in the data folder, which its owner alone can open. Who can open i
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -14,32 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
 from antefix.errors import InvalidArgument
-from antefix_server.admin.operations import Operations
+from antefix_server.admin import operations
+from antefix_server.admin.operations import Site
 from antefix_server.engine.interface import Hosting
 from antefix_server.errors import ServerRefused, ServerUnreachable, VaultBusy
-from antefix_server.http.responses import install
+from antefix_server.http.responses import register_handlers
 from antefix_server.storage.os_errors import files
 from antefix_server.vault import Vault
 
 NAME = "admin.sock"
 _LONGEST = 100  # the system takes 107, macOS 103
 _WAITING = 128
+_BYTES = "application/octet-stream"
 
 
 def application(vault: Vault, hosting: Hosting | None = None) -> FastAPI:
-    """`POST /do/OPERATION` with the arguments as JSON."""
-    operations, app = Operations(vault, hosting), FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-
-    async def do(name: str, request: Request) -> dict[str, Any]:
-        arguments = json.loads(await request.body() or b"{}")
-        return {"result": await run_in_threadpool(operations.do, name, arguments)}
-
-    app.post("/do/{name}")(do)
-    install(app, to_operator=True)
+    """The routes of `antefix_server.admin.operations`."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.site = Site(vault, hosting)
+    app.include_router(operations.router)
+    register_handlers(app, operator_hint=operations.SAME_VERSION)
     return app
 
 
@@ -86,46 +82,61 @@ def is_up(folder: Path) -> bool:
     return True
 
 
-def ask(folder: Path, name: str, arguments: dict[str, Any]) -> Any:
-    """Have a running server do something.
+def ask(folder: Path, name: str, /, content: bytes | list[int] | None = None, **arguments: Any) -> Any:
+    """Have a running server do an operation; its result, from JSON or as bytes.
+
+    Args:
+        folder: the server's data.
+        name: of the operation.
+        content: its body: bytes, or what is sent as JSON.
+        arguments: its other parameters; None for a default.
 
     Raises:
-        ServerRefused: with what it said.
+        ServerRefused: with the server's own message.
         ServerUnreachable: it went away.
     """
     # No TLS on a socket of our own: certificates need not be read, which takes 30 ms.
     transport = httpx.HTTPTransport(uds=str(folder / NAME), verify=False)
+    body: dict[str, Any] = {"json": content}
+    if isinstance(content, bytes):
+        body = {"content": content, "headers": {"Content-Type": _BYTES}}
+    params = {key: value for key, value in arguments.items() if value is not None}
     try:
         with httpx.Client(transport=transport, base_url="http://admin", timeout=None) as client:
-            answer = client.post(f"/do/{name}", json=arguments)
+            answer = client.post(f"/{name}", params=params, **body)
     except httpx.HTTPError as error:
         raise ServerUnreachable(
             f"the server in {folder} went away ({type(error).__name__})",
             "see its log, then look whether it was done",
         ) from None
+    kind = answer.headers.get("Content-Type")
+    if answer.status_code == 200 and kind == _BYTES:
+        return answer.content
     try:
-        said = answer.json()
-        if answer.status_code == 200:
-            return said["result"]
-        refused = ServerRefused(said["message"], said["hint"])
+        result = answer.json()
+        if answer.status_code == 200 and kind == "application/json":
+            return result
+        refused = ServerRefused(result["message"], result["hint"])
     except (ValueError, KeyError, TypeError):  # an error that nobody thought of is told as plain text
         refused = ServerRefused(f"the server failed at {name!r} (status {answer.status_code})", "see its log")
     raise refused
 
 
-def done(folder: Path, name: str, arguments: dict[str, Any]) -> Any:
-    """Have it done by a running server, else here.
+def call(folder: Path, name: str, /, content: bytes | None = None, **arguments: Any) -> Any:
+    """Have an operation done by a running server, else here; parameters as `ask`.
 
     Raises:
         VaultBusy: another command is at it, or a server that does not answer yet.
         AntefixError: what the operation raises.
     """
     if is_up(folder):
-        return ask(folder, name, arguments)
+        return ask(folder, name, content, **arguments)
     try:
         with Vault.open(folder) as vault:
-            return Operations(vault).do(name, arguments)
+            if content is not None:
+                arguments["content"] = content
+            return operations.find(name)(Site(vault), **arguments)
     except VaultBusy:
         if is_up(folder):  # it came up meanwhile
-            return ask(folder, name, arguments)
+            return ask(folder, name, content, **arguments)
         raise

@@ -1,14 +1,20 @@
-"""What an operator does with a server's data, whether the server is up or not.
+"""What an operator does with a server's data, whether the server is up or not: a route for each operation.
 
-Arguments and results are JSON, so that the same call is made here or over the server's own socket.
+A command calls a route's function in its own process where no server runs, and sends the same arguments over
+the server's own socket where one does (`antefix_server.admin.admin_socket`). To add an operation, write one
+function with `@router.post`: its parameters are checked, and its result is JSON or bytes.
 """
 
 from __future__ import annotations
 
-import base64
-import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import Json
 
 from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint
@@ -23,232 +29,314 @@ from antefix_server.registry import Device, Registry, User
 from antefix_server.releases import Published, Releases
 from antefix_server.vault import Vault
 
-Json = Any
+Facts: TypeAlias = dict[str, Any]
 _HEX = set("0123456789abcdef")
-_SAME = "use the same version of antefix-server for the command and for the server"
 
 
-class Operations:
-    """Each public method is an operation; `names` has them."""
+@dataclass(frozen=True)
+class Site:
+    """What operations work on: an open vault, and the engine where there is one. Their owner closes them."""
 
-    def __init__(self, vault: Vault, hosting: Hosting | None = None) -> None:
-        """Use an open vault; its owner closes it, and the engine where there is one."""
-        self._vault, self._registry = vault, Registry(vault)
-        self._hosting = hosting
-
-    @classmethod
-    def names(cls) -> frozenset[str]:
-        """Of all operations."""
-        return frozenset(
-            name for name in vars(cls) if not name.startswith("_") and name not in ("names", "do")
-        )
-
-    def do(self, name: str, arguments: dict[str, Json]) -> Json:
-        """One of them by name.
-
-        Raises:
-            InvalidArgument: there is none, or not with such arguments.
-        """
-        try:
-            if name not in self.names():
-                raise TypeError
-            found = inspect.signature(getattr(self, name)).bind(**arguments)
-        except TypeError:
-            raise InvalidArgument(f"no operation {name!r:.60} with such arguments", _SAME) from None
-        return getattr(self, name)(*found.args, **found.kwargs)
-
-    def status(self) -> Json:
-        """What is there."""
-        with self._vault.log() as log:
-            removals = log.removals
-        return {
-            "data": str(self._vault.folder),
-            "vault": self._vault.tenant.hex(),
-            "users": self._registry.count(),
-            "records": self._vault.shelf.count(),
-            "removals": removals,
-            "release": next((one.release.version for one in Releases(self._vault).list() if one.current), 0),
-            "log key": self._vault.log_key.text(),
-        }
-
-    def add_user(self, name: str, invited_s: int) -> Json:
-        """A new user; its id and its invitation."""
-        added = self._registry.add(name, invited_s=invited_s)
-        return {"id": added.user.id.hex(), "invitation": _code(added.invitation)}
-
-    def invite(self, name: str, invited_s: int) -> Json:
-        """The way in for one more device."""
-        return {"invitation": _code(self._registry.invite(name, invited_s=invited_s))}
-
-    def users(self) -> Json:
-        """All of them."""
-        return [_user(one) for one in self._registry.users()]
-
-    def user(self, name: str) -> Json:
-        """One of them, with its devices."""
-        return {**_user(self._registry.find(name)), "devices": self.devices(name)}
-
-    def suspend(self, name: str, suspended: bool) -> Json:
-        """Let its devices in no more, or again."""
-        found = self._registry.suspend(name, suspended)
-        self._recheck(found.id)
-        return _user(found)
-
-    def remove(self, name: str) -> Json:
-        """Remove a user; the receipt. Its nodes are no use without its tokens; Flower forgets them later."""
-        receipt = self._registry.remove(name)
-        self._recheck(receipt.removal.user)
-        return {"receipt": receipt.text()}
-
-    def devices(self, name: str) -> Json:
-        """Those of a user."""
-        return [_device(one) for one in self._registry.devices(name)]
-
-    def revoke(self, name: str, device: str) -> Json:
-        """Let a device in no more."""
-        if len(device) != 32 or set(device) - _HEX:
-            raise InvalidArgument(
-                f"a device id of {len(device):,} characters",
-                "it has 32 hex digits: antefix-server devices list",
-            )
-        found = self._registry.revoke(name, bytes.fromhex(device))
-        self._recheck(self._registry.find(name).id)
-        return _device(found)
-
-    def grants(self, name: str) -> Json:
-        """What a user lets this server use now."""
-        names = ("id", "prefix", "version", "device", "since", "until")
-        found = self._grants.of(self._registry.find(name).id)
-        return [{key: getattr(one, key) for key in names} for one in found]
-
-    def revoke_grant(self, name: str, grant: str) -> Json:
-        """Use a grant no more; what runs under it ends."""
-        user = self._registry.find(name).id
-        if len(grant) != 32 or set(grant) - _HEX or not self._grants.revoke(user, bytes.fromhex(grant)):
-            raise InvalidArgument(f"user {name!r} has no such grant", "antefix-server grants list NAME")
-        self._recheck(user)
-        return {"revoked": True}
-
-    def end_grants(self) -> Json:
-        """Destroy the keys of all grants, of everybody: none opens any more, here or on a copy."""
-        epochs = Epochs(self._vault.folder) if self._hosting is None else self._hosting.epochs
-        return {"keys destroyed": epochs.destroy_all()}
+    vault: Vault
+    hosting: Hosting | None = None
 
     @property
-    def _grants(self) -> Grants:
-        return (
-            Grants(self._vault, Epochs(self._vault.folder)) if self._hosting is None else self._hosting.grants
+    def registry(self) -> Registry:
+        """Users and devices."""
+        return Registry(self.vault)
+
+    @property
+    def releases(self) -> Releases:
+        """Shared bases and prefixes."""
+        return Releases(self.vault)
+
+    @property
+    def epochs(self) -> Epochs:
+        """Keys of grants."""
+        return Epochs(self.vault.folder) if self.hosting is None else self.hosting.epochs
+
+    @property
+    def grants(self) -> Grants:
+        """What users let this server use."""
+        return Grants(self.vault, self.epochs) if self.hosting is None else self.hosting.grants
+
+    def recheck(self, user: bytes) -> None:
+        """End what runs for a user and may not run any more."""
+        if self.hosting is not None:
+            self.hosting.engine.recheck(user)
+
+
+def find(name: str) -> Callable[..., Any]:
+    """The function of an operation."""
+    routes = (route for route in router.routes if isinstance(route, APIRoute))
+    return next(route.endpoint for route in routes if route.name == name)
+
+
+def _refuse_unknown(request: Request) -> None:
+    """An argument that this version does not know must not be passed over in silence."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    if unknown := set(request.query_params) - known:
+        raise InvalidArgument(f"no operation takes {min(unknown)!r:.60} here", SAME_VERSION)
+
+
+def _site(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+SAME_VERSION = "use the same version of antefix-server for the command and for the server"
+router = APIRouter(dependencies=[Depends(_refuse_unknown)])
+TheSite = Annotated[Site, Depends(_site)]
+Content = Annotated[bytes, Body(media_type="application/octet-stream")]
+
+
+@router.post("/status")
+def status(site: TheSite) -> Facts:
+    """What is there."""
+    with site.vault.log() as log:
+        removals = log.removals
+    return {
+        "data": str(site.vault.folder),
+        "vault": site.vault.tenant.hex(),
+        "users": site.registry.count(),
+        "records": site.vault.shelf.count(),
+        "removals": removals,
+        "release": next((entry.release.version for entry in site.releases.list() if entry.current), 0),
+        "log key": site.vault.log_key.text(),
+    }
+
+
+@router.post("/add_user")
+def add_user(site: TheSite, name: str, invited_s: int) -> Facts:
+    """Add a user; its id and the invitation for its first device."""
+    added = site.registry.add(name, invited_s=invited_s)
+    return {"id": added.user.id.hex(), **_invitation(added.invitation)}
+
+
+@router.post("/invite")
+def invite(site: TheSite, name: str, invited_s: int) -> Facts:
+    """Invite one more device of a user."""
+    return _invitation(site.registry.invite(name, invited_s=invited_s))
+
+
+@router.post("/list_users")
+def list_users(site: TheSite) -> list[Facts]:
+    """List all users."""
+    return [_user(user) for user in site.registry.users()]
+
+
+@router.post("/show_user")
+def show_user(site: TheSite, name: str) -> Facts:
+    """Show a user with its devices."""
+    return {**_user(site.registry.find(name)), "devices": list_devices(site, name)}
+
+
+@router.post("/suspend")
+def suspend(site: TheSite, name: str, suspended: bool) -> Facts:
+    """Refuse a user's devices from now on, or let them in again."""
+    user = site.registry.suspend(name, suspended)
+    site.recheck(user.id)
+    return _user(user)
+
+
+@router.post("/remove")
+def remove(site: TheSite, name: str) -> Facts:
+    """Remove a user; the receipt. Its nodes are no use without its tokens; Flower forgets them later."""
+    receipt = site.registry.remove(name)
+    site.recheck(receipt.removal.user)
+    return {"receipt": receipt.text()}
+
+
+@router.post("/list_devices")
+def list_devices(site: TheSite, name: str) -> list[Facts]:
+    """List the devices of a user."""
+    return [_device(device) for device in site.registry.devices(name)]
+
+
+@router.post("/revoke")
+def revoke(site: TheSite, name: str, device: str) -> Facts:
+    """Refuse a device from now on."""
+    if len(device) != 32 or set(device) - _HEX:
+        raise InvalidArgument(
+            f"a device id of {len(device):,} characters", "it has 32 hex digits: antefix-server devices list"
         )
-
-    def _recheck(self, user: bytes) -> None:
-        if self._hosting is not None:
-            self._hosting.engine.recheck(user)
-
-    def backup(self, records: str | None, keys: str | None) -> Json:
-        """Back up into one file or both; how many records."""
-        from antefix_server.backups import backup_keys, backup_records
-
-        if records is None and keys is None:
-            raise InvalidArgument("nothing to back up was named", "give --records FILE, --keys FILE, or both")
-        count = None if records is None else backup_records(self._vault, Path(records))
-        if keys is not None:
-            backup_keys(self._vault, Path(keys))
-        return {"records": count, "keys": keys is not None}
-
-    def verify_log(self, since: str | None) -> Json:
-        """Go through the whole removal log; its checkpoint."""
-        earlier = None if since is None else Checkpoint.parse(since)
-        with self._vault.log() as log:
-            return {"entries": log.size, "checkpoint": log.verify(earlier).text()}
-
-    def publish(
-        self, base: str, shared: str | None, content: str | None, sources: list[str], note: str
-    ) -> Json:
-        """A new release; its shared prefix is in a file, or comes in base64."""
-        prefix = None if shared is None else Path(shared)
-        given = prefix if content is None else base64.b64decode(content)
-        made = Releases(self._vault).publish(base, shared=given, sources=sources, note=note)
-        return _release(Published(made, current=False, withdrawn=False))
-
-    def releases(self) -> Json:
-        """All of them."""
-        return [_release(one) for one in Releases(self._vault).list()]
-
-    def promote(self, version: int) -> Json:
-        """Have devices use a release."""
-        return _announcement(Releases(self._vault).promote(version))
-
-    def withdraw(self, version: int) -> Json:
-        """Have devices use a release no more."""
-        return _announcement(Releases(self._vault).withdraw(version))
-
-    def prune(self, keep: int) -> Json:
-        """Delete old releases; their versions."""
-        return Releases(self._vault).prune(keep)
-
-    def participants(self, nodes: list[int]) -> Json:
-        """Who of Flower's nodes may take part in rounds."""
-        found = self._registry.participants(nodes)
-        return [{"node": one.node, "user": one.user, "signing": one.signing.hex()} for one in found]
-
-    def standing(self) -> Json:
-        """The newest release that is not withdrawn, which must have a shared prefix."""
-        good = [one.release for one in Releases(self._vault).list() if not one.withdrawn]
-        if not good or good[-1].shared is None:
-            raise ReleaseAbsent(
-                "there is no shared prefix to improve", "antefix-server base publish BASE --shared FILE"
-            )
-        return self._standing(good[-1])
-
-    def sign_round(self, statement: str) -> Json:
-        """A round with the server's signature, in hex."""
-        found = parsed(Round, statement.encode(), MAX_BYTES)
-        if found.tenant != self._vault.tenant.hex():
-            raise InvalidArgument("a round of another server", "start rounds with antefix-server federate")
-        return found.signed(self._vault.identity.releasing).to_bytes().hex()
-
-    def publish_shared(self, content: str, privacy: dict[str, Json] | None, note: str) -> Json:
-        """The next release: base as it is, this shared prefix."""
-        guarantee = None if privacy is None else Privacy.model_validate(privacy)
-        prefix = base64.b64decode(content)
-        return self._standing(Releases(self._vault).publish(shared=prefix, privacy=guarantee, note=note))
-
-    def _standing(self, release: Release) -> Json:
-        releases = Releases(self._vault)
-        if release.shared is None:
-            raise ReleaseAbsent("the release has no shared prefix", "publish one with --shared FILE")
-        prefix = releases.file(release.shared.sha256).read_bytes()
-        return {
-            "tenant": release.tenant,
-            "version": release.version,
-            "digest": release.digest,
-            "signed": releases.manifest(release.version).to_bytes().hex(),
-            "prefix": base64.b64encode(prefix).decode(),
-        }
+    revoked = site.registry.revoke(name, bytes.fromhex(device))
+    site.recheck(site.registry.find(name).id)
+    return _device(revoked)
 
 
-def _code(invitation: Invitation) -> str:
-    return invitation.text()
+@router.post("/list_grants")
+def list_grants(site: TheSite, name: str) -> list[Facts]:
+    """List what a user lets this server use now."""
+    names = ("id", "prefix", "version", "device", "since", "until")
+    grants = site.grants.of(site.registry.find(name).id)
+    return [{key: getattr(grant, key) for key in names} for grant in grants]
 
 
-def _user(one: User) -> Json:
-    return {"name": one.name, "id": one.id.hex(), "added": one.added, "suspended": one.suspended}
+@router.post("/revoke_grant")
+def revoke_grant(site: TheSite, name: str, grant: str) -> Facts:
+    """Use a grant no more; what runs under it ends."""
+    user = site.registry.find(name).id
+    if len(grant) != 32 or set(grant) - _HEX or not site.grants.revoke(user, bytes.fromhex(grant)):
+        raise InvalidArgument(f"user {name!r} has no such grant", "antefix-server grants list NAME")
+    site.recheck(user)
+    return {"revoked": True}
 
 
-def _device(one: Device) -> Json:
-    return {"id": one.id.hex(), "name": one.name, "enrolled": one.enrolled, "revoked": one.revoked}
+@router.post("/end_grants")
+def end_grants(site: TheSite) -> Facts:
+    """Destroy the keys of all grants, of everybody: none opens any more, here or on a copy."""
+    return {"keys destroyed": site.epochs.destroy_all()}
 
 
-def _announcement(made: Announcement) -> Json:
-    current = None if made.current is None else made.current.version
-    return {"announcement": made.serial, "current": current, "withdrawn": list(made.withdrawn)}
+@router.post("/backup")
+def backup(site: TheSite, records: str | None = None, keys: str | None = None) -> Facts:
+    """Back up into one file or both; how many records."""
+    from antefix_server.backups import backup_keys, backup_records
+
+    if records is None and keys is None:
+        raise InvalidArgument("nothing to back up was named", "give --records FILE, --keys FILE, or both")
+    count = None if records is None else backup_records(site.vault, Path(records))
+    if keys is not None:
+        backup_keys(site.vault, Path(keys))
+    return {"records": count, "keys": keys is not None}
 
 
-def _release(one: Published) -> Json:
-    release = one.release
+@router.post("/verify_log")
+def verify_log(site: TheSite, since: str | None = None) -> Facts:
+    """Go through the whole removal log; its checkpoint."""
+    earlier = None if since is None else Checkpoint.parse(since)
+    with site.vault.log() as log:
+        return {"entries": log.size, "checkpoint": log.verify(earlier).text()}
+
+
+@router.post("/publish")
+def publish(
+    site: TheSite,
+    base: str,
+    sources: Annotated[list[str], Query(default_factory=list)],
+    shared: str | None = None,
+    note: str = "",
+    content: Content | None = None,
+) -> Facts:
+    """Publish a release; its shared prefix is in a file, or is the content."""
+    prefix = content if shared is None else Path(shared)
+    release = site.releases.publish(base, shared=prefix, sources=sources, note=note)
+    return _release(Published(release, current=False, withdrawn=False))
+
+
+@router.post("/list_releases")
+def list_releases(site: TheSite) -> list[Facts]:
+    """List all releases."""
+    return [_release(entry) for entry in site.releases.list()]
+
+
+@router.post("/promote")
+def promote(site: TheSite, version: int) -> Facts:
+    """Have devices use a release."""
+    return _announcement(site.releases.promote(version))
+
+
+@router.post("/withdraw")
+def withdraw(site: TheSite, version: int) -> Facts:
+    """Have devices use a release no more."""
+    return _announcement(site.releases.withdraw(version))
+
+
+@router.post("/prune")
+def prune(site: TheSite, keep: int) -> list[int]:
+    """Delete old releases; their versions."""
+    return site.releases.prune(keep)
+
+
+@router.post("/find_participants")
+def find_participants(site: TheSite, nodes: Annotated[list[int], Body()]) -> list[Facts]:
+    """Which of Flower's nodes may take part in rounds."""
+    participants = site.registry.participants(nodes)
+    return [{"node": node.node, "user": node.user, "signing": node.signing.hex()} for node in participants]
+
+
+@router.post("/latest_release")
+def latest_release(site: TheSite) -> Facts:
+    """The newest release that is not withdrawn, which must have a shared prefix."""
+    good = [entry.release for entry in site.releases.list() if not entry.withdrawn]
+    if not good or good[-1].shared is None:
+        raise ReleaseAbsent(
+            "there is no shared prefix to improve", "antefix-server base publish BASE --shared FILE"
+        )
+    return _signed_release(site, good[-1])
+
+
+@router.post("/read_shared")
+def read_shared(site: TheSite, version: int) -> Response:
+    """The file of a release's shared prefix."""
+    release = next(
+        (entry.release for entry in site.releases.list() if entry.release.version == version), None
+    )
+    if release is None or release.shared is None:
+        raise ReleaseAbsent("the release has no shared prefix", "publish one with --shared FILE")
+    return _bytes(site.releases.file(release.shared.sha256).read_bytes())
+
+
+@router.post("/sign_round")
+def sign_round(site: TheSite, statement: Content) -> Response:
+    """A round with the server's signature, as devices take it."""
+    signed = parsed(Round, statement, MAX_BYTES)
+    if signed.tenant != site.vault.tenant.hex():
+        raise InvalidArgument("a round of another server", "start rounds with antefix-server federate")
+    return _bytes(signed.signed(site.vault.identity.releasing).to_bytes())
+
+
+@router.post("/publish_shared")
+def publish_shared(site: TheSite, content: Content, note: str, privacy: Json[Privacy] | None = None) -> Facts:
+    """Publish the next release: base as it is, this shared prefix."""
+    return _signed_release(site, site.releases.publish(shared=content, privacy=privacy, note=note))
+
+
+def _bytes(content: bytes) -> Response:
+    return Response(content, media_type="application/octet-stream")
+
+
+def _signed_release(site: Site, release: Release) -> Facts:
+    return {
+        "tenant": release.tenant,
+        "version": release.version,
+        "digest": release.digest,
+        "signed": site.releases.manifest(release.version).to_bytes().decode(),
+    }
+
+
+def _invitation(invitation: Invitation) -> Facts:
+    return {"invitation": invitation.text()}
+
+
+def _user(user: User) -> Facts:
+    return {"name": user.name, "id": user.id.hex(), "added": user.added, "suspended": user.suspended}
+
+
+def _device(device: Device) -> Facts:
+    return {
+        "id": device.id.hex(),
+        "name": device.name,
+        "enrolled": device.enrolled,
+        "revoked": device.revoked,
+    }
+
+
+def _announcement(announcement: Announcement) -> Facts:
+    current = None if announcement.current is None else announcement.current.version
+    return {
+        "announcement": announcement.serial,
+        "current": current,
+        "withdrawn": list(announcement.withdrawn),
+    }
+
+
+def _release(entry: Published) -> Facts:
+    release = entry.release
     return {
         "version": release.version,
-        "state": "withdrawn" if one.withdrawn else "current" if one.current else "",
+        "state": "withdrawn" if entry.withdrawn else "current" if entry.current else "",
         "base": release.base.name,
         "fingerprint": release.base.fingerprint,
         "digest": release.digest,

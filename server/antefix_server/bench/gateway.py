@@ -196,11 +196,11 @@ def _operated(data: Path, settings: GatewayBench, until: float) -> dict[str, lis
     times: dict[str, list[float]] = {"add": [], "remove": []}
     pause = settings.seconds / max(1, 2 * settings.operations)
     for number in range(settings.operations):
-        for kind, name, more in (("add", "add_user", {"invited_s": 60}), ("remove", "remove", {})):
+        for kind, name, invited_s in (("add", "add_user", 60), ("remove", "remove", None)):
             if time.monotonic() > until:
                 return times
             begun = time.perf_counter()
-            admin_socket.ask(data, name, {"name": f"bench {number}", **more})
+            admin_socket.ask(data, name, name=f"bench {number}", invited_s=invited_s)
             times[kind].append(time.perf_counter() - begun)
             time.sleep(max(0.0, pause - times[kind][-1]))
     return times

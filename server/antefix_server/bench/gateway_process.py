@@ -32,7 +32,7 @@ def gateway(data: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen
             if process.poll() is not None or time.monotonic() > until:
                 raise ServerUnreachable("the gateway did not start", "see what it said above")
             time.sleep(0.05)
-        admin_socket.ask(data, "status", {})  # answered when the base is loaded
+        admin_socket.ask(data, "status")  # answered when the base is loaded
         yield f"https://localhost:{port}", process
     finally:
         process.terminate()

@@ -28,9 +28,9 @@ def place(
 
 def do(context: typer.Context, operation: str, **arguments: Any) -> Any:
     """Do something with the data: through the running server, else here."""
-    from antefix_server.admin.admin_socket import done
+    from antefix_server.admin.admin_socket import call
 
-    return done(context.obj, operation, arguments)
+    return call(context.obj, operation, **arguments)
 
 
 def say(as_json: bool, facts: Any, text: str) -> None:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def list_grants(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """List the grants of a user that hold."""
-    found = do(context, "grants", name=name)
+    found = do(context, "list_grants", name=name)
     rows = [(one["id"], str(one["version"]), one["device"], _minute(one["until"])) for one in found]
     say(as_json, found, table(("grant", "version", "device", "until"), rows))
 

@@ -66,7 +66,7 @@ def publish(
 
 def list_base(context: typer.Context, as_json: AsJson = False) -> None:
     """List all releases."""
-    found = do(context, "releases")
+    found = do(context, "list_releases")
     say(as_json, found, _list(found))
 
 
@@ -96,14 +96,12 @@ def _say_announced(as_json: bool, made: dict[str, Any]) -> None:
     say(as_json, made, f"announcement {made['announcement']}: {use}")
 
 
-def _fresh(base: str, length: int) -> str:
+def _fresh(base: str, length: int) -> bytes:
     """Made here; the server loads the base too, to see that its first shared prefix fits."""
-    import base64
-
     from antefix import FrozenBase
     from antefix.training.shared_init import neutral_prefix
 
-    return base64.b64encode(neutral_prefix(FrozenBase.load(base), length).to_bytes()).decode()
+    return neutral_prefix(FrozenBase.load(base), length).to_bytes()
 
 
 def _whole(base: str) -> str:

@@ -38,7 +38,7 @@ def invite(context: typer.Context, name: Name, expires: Expires = 7.0, as_json: 
 
 def list_users(context: typer.Context, as_json: AsJson = False) -> None:
     """List all users."""
-    found = do(context, "users")
+    found = do(context, "list_users")
     rows = [
         (one["name"], one["id"], day(one["added"]), "suspended" if one["suspended"] else "") for one in found
     ]
@@ -47,7 +47,7 @@ def list_users(context: typer.Context, as_json: AsJson = False) -> None:
 
 def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """Show a user with its devices."""
-    user = do(context, "user", name=name)
+    user = do(context, "show_user", name=name)
     lines = [
         f"name       {user['name']}",
         f"id         {user['id']}",
@@ -93,7 +93,7 @@ def remove(
 
 def list_devices(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """List the devices of a user."""
-    found = do(context, "devices", name=name)
+    found = do(context, "list_devices", name=name)
     say(as_json, found, _device_table(found))
 
 

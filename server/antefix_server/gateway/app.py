@@ -29,7 +29,7 @@ from antefix_server.gateway.release_routes import Downloads
 from antefix_server.http.auth import Bearer, Credentials
 from antefix_server.http.body_limits import Bounded
 from antefix_server.http.rate_limit import Rates
-from antefix_server.http.responses import Refusal, answered, install
+from antefix_server.http.responses import ApiError, error_responses, register_handlers
 from antefix_server.registry import Registry, Session
 from antefix_server.releases import Releases
 from antefix_server.vault import Head, Vault
@@ -115,21 +115,21 @@ class Gateway:
         """The routes, their description at `/openapi.json`."""
         app = FastAPI(title="Antefix", version="1", docs_url=None, redoc_url=None, lifespan=self._living)
         app.add_middleware(Bounded, most=self._most, streamed=RECORDS, seconds=self._limits.body_s)
-        install(app)
+        register_handlers(app)
         app.get("/health")(self.health)
-        app.get("/v1/server", responses=answered(429))(self.server)
-        app.post("/v1/enrol", responses=answered(400, 403, 413, 429, 503, 507))(self.enrol)
-        app.get("/v1/log/checkpoint", responses=answered(429, 503), response_class=Response)(self.checkpoint)
-        app.get("/v1/log/consistency", responses=answered(400, 429, 503))(self.consistency)
+        app.get("/v1/server", responses=error_responses(429))(self.server)
+        app.post("/v1/enrol", responses=error_responses(400, 403, 413, 429, 503, 507))(self.enrol)
+        statuses = error_responses(429, 503)
+        app.get("/v1/log/checkpoint", responses=statuses, response_class=Response)(self.checkpoint)
+        app.get("/v1/log/consistency", responses=error_responses(400, 429, 503))(self.consistency)
         record = "/v1/records/{prefix}"
-        app.get(record, responses=answered(304, 400, 401, 404, 429), response_class=Response)(self.get)
-        app.put(record, responses=answered(400, 401, 409, 413, 429, 503, 507))(self.put)
-        app.get(f"{DEVICES}/{{version}}", responses=answered(400, 401, 404, 429), response_class=Response)(
-            self.change
-        )
-        app.put(DEVICES, responses=answered(400, 401, 409, 413, 429, 503, 507))(self.add_change)
-        app.put("/v1/node", responses=answered(400, 401, 403, 404, 409, 429, 503))(self.node)
-        fleet = answered(400, 401, 403, 404, 413, 429, 503)
+        app.get(record, responses=error_responses(304, 400, 401, 404, 429), response_class=Response)(self.get)
+        app.put(record, responses=error_responses(400, 401, 409, 413, 429, 503, 507))(self.put)
+        statuses = error_responses(400, 401, 404, 429)
+        app.get(f"{DEVICES}/{{version}}", responses=statuses, response_class=Response)(self.change)
+        app.put(DEVICES, responses=error_responses(400, 401, 409, 413, 429, 503, 507))(self.add_change)
+        app.put("/v1/node", responses=error_responses(400, 401, 403, 404, 409, 429, 503))(self.node)
+        fleet = error_responses(400, 401, 403, 404, 413, 429, 503)
         app.post(f"{FLEET}/{{call}}", responses=fleet, response_class=Response)(self.fleet)
         Downloads(self._releases, self._session).install(app)
         if self._hosting is not None:
@@ -236,10 +236,10 @@ class Gateway:
         """Replacing counts the new size alone, so that a user who is at a limit can go on."""
         others = [head.size for head in self._vault.heads(user) if head.prefix != prefix]
         if len(others) >= self._limits.user_records:
-            raise Refusal(413, f"a user has {len(others)} records, and {self._limits.user_records} at most")
+            raise ApiError(413, f"a user has {len(others)} records, and {self._limits.user_records} at most")
         whole, most = sum(others) + size, self._limits.user_bytes
         if whole > most:
-            raise Refusal(413, f"a user's records would have {whole:,} bytes, at most {most:,}")
+            raise ApiError(413, f"a user's records would have {whole:,} bytes, at most {most:,}")
 
     async def change(
         self, version: Annotated[int, InPath(ge=1, le=2**40, description="Of the list.")], bearer: Bearer
@@ -248,7 +248,7 @@ class Gateway:
         session = await self._session(bearer)
         content = await run_in_threadpool(self._registry.change, session, version)
         if content is None:
-            raise Refusal(404, f"there is no version {version} of the devices")
+            raise ApiError(404, f"there is no version {version} of the devices")
         return Response(content, media_type=_BYTES)
 
     async def add_change(self, bearer: Bearer, request: Request) -> dict[str, bool]:
@@ -273,7 +273,7 @@ class Gateway:
     @property
     def _rounds(self) -> Fleet:
         if self._fleet is None:
-            raise Refusal(404, "this server has no rounds")
+            raise ApiError(404, "this server has no rounds")
         return self._fleet
 
     async def _session(self, bearer: Credentials) -> Session:
@@ -315,7 +315,7 @@ def _address(request: Request) -> bytes:
 def _require_patience(rates: Rates, who: bytes) -> None:
     wait = rates.wait_s(who)
     if wait:
-        raise Refusal(429, "too many requests", retry_after_s=wait)
+        raise ApiError(429, "too many requests", retry_after_s=wait)
 
 
 async def _body(request: Request) -> bytes:
@@ -323,4 +323,4 @@ async def _body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect:
-        raise Refusal(400, "the body was cut off") from None
+        raise ApiError(400, "the body was cut off") from None

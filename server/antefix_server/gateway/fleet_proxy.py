@@ -19,7 +19,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from antefix.wire import NodeKey
 from antefix_server.errors import FlowerUnreachable
-from antefix_server.http.responses import Refusal
+from antefix_server.http.responses import ApiError
 from antefix_server.registry import Node, Registry, Session
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ class Fleet:
         """Number of a device's node; the same key gives the same one.
 
         Raises:
-            Refusal: the key is not the device's.
+            ApiError: the key is not the device's.
             FlowerRefused: the key was used before, by whomever.
             FlowerUnreachable.
         """
         if not asked.is_of(session.device):
-            raise Refusal(403, "the key is not proved, or not of P-384")
+            raise ApiError(403, "the key is not proved, or not of P-384")
         key = asked.key.encode()
         async with self._registering:
             known = await run_in_threadpool(self._registry.node_of, session)
@@ -79,14 +79,14 @@ class Fleet:
         """What the SuperLink answers to one of `CALLS`.
 
         Raises:
-            Refusal: no such call, or not the device's key.
+            ApiError: no such call, or not the device's key.
             FlowerUnreachable.
         """
         if call not in CALLS:
-            raise Refusal(404, "no such call for devices")
+            raise ApiError(404, "no such call for devices")
         node = await run_in_threadpool(self._registry.node_of, session)
         if node is None or request.headers.get(_KEY) != base64.b64encode(node.key).decode():
-            raise Refusal(403, "the key is not that of this device's node")
+            raise ApiError(403, "the key is not that of this device's node")
         headers = {name: request.headers[name] for name in _HEADERS if name in request.headers}
         try:
             answer = await self._http.post(self._url + call, content=body, headers=headers)
@@ -95,7 +95,7 @@ class Fleet:
                 f"Flower's SuperLink does not answer ({type(error).__name__})", "try again in a moment"
             ) from None
         if answer.status_code == 401:  # ours means that the device is not known at all
-            raise Refusal(403, "Flower refuses the node's signature: is the device's clock right?")
+            raise ApiError(403, "Flower refuses the node's signature: is the device's clock right?")
         kind = answer.headers.get("content-type", "application/octet-stream")
         return Response(answer.content, answer.status_code, media_type=kind)
 

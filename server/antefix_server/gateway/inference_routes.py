@@ -27,7 +27,7 @@ from antefix_server.engine.output_reader import pieces
 from antefix_server.engine.output_stream import Stream
 from antefix_server.errors import EngineLost
 from antefix_server.http.auth import Bearer, Credentials
-from antefix_server.http.responses import Refusal, answered, told
+from antefix_server.http.responses import ApiError, error_responses, public_message
 from antefix_server.registry import Session
 from antefix_server.vault import Vault
 
@@ -60,14 +60,14 @@ class Inference:
 
     def install(self, app: FastAPI) -> None:
         """Add the routes to the gateway's."""
-        app.get("/v1/epoch", responses=answered(401, 429))(self.epoch)
-        app.get("/v1/grants", responses=answered(401, 429))(self.granted)
-        app.put("/v1/grants", responses=answered(400, 401, 404, 409, 413, 429, 503, 507))(self.grant)
-        app.delete("/v1/grants", responses=answered(401, 429, 503, 507))(self.revoke_all)
-        app.get("/v1/grants/revocations", responses=answered(401, 429))(self.revocations)
-        app.delete("/v1/grants/{id}", responses=answered(400, 401, 404, 429, 503))(self.revoke)
-        app.get("/v1/models", responses=answered(401, 429, openai=True))(self.models)
-        statuses = answered(400, 401, 403, 404, 413, 429, 503, openai=True)
+        app.get("/v1/epoch", responses=error_responses(401, 429))(self.epoch)
+        app.get("/v1/grants", responses=error_responses(401, 429))(self.granted)
+        app.put("/v1/grants", responses=error_responses(400, 401, 404, 409, 413, 429, 503, 507))(self.grant)
+        app.delete("/v1/grants", responses=error_responses(401, 429, 503, 507))(self.revoke_all)
+        app.get("/v1/grants/revocations", responses=error_responses(401, 429))(self.revocations)
+        app.delete("/v1/grants/{id}", responses=error_responses(400, 401, 404, 429, 503))(self.revoke)
+        app.get("/v1/models", responses=error_responses(401, 429, openai=True))(self.models)
+        statuses = error_responses(400, 401, 403, 404, 413, 429, 503, openai=True)
         app.post(PROMPTS[0], responses=statuses, response_model=None)(self.completions)
         app.post(PROMPTS[1], responses=statuses, response_model=None)(self.chat)
 
@@ -93,7 +93,7 @@ class Inference:
         """End a grant of the user; what runs under it ends with it."""
         session = await self._session(bearer)
         if not await run_in_threadpool(self._grants.revoke, session.user, bytes.fromhex(id)):
-            raise Refusal(404, f"this user has no grant {id}")
+            raise ApiError(404, f"this user has no grant {id}")
         self._engine.recheck(session.user)
         return {"revoked": True}
 
@@ -130,7 +130,7 @@ class Inference:
     ) -> Response:
         model = asked.model or "personal"
         if model not in MODELS:
-            raise Refusal(404, f"there is no model of that name: {', '.join(MODELS)}")
+            raise ApiError(404, f"there is no model of that name: {', '.join(MODELS)}")
         settings = {"prompt": asked.prompt, **asked.settings}
         stream = await run_in_threadpool(self._begun, session.user, settings, MODELS[model])
         word = self._engine.word if settings["logprobs"] is not None else None
@@ -141,7 +141,7 @@ class Inference:
         async for _ in pieces(stream, request.is_disconnected):
             pass
         if stream.result is None:
-            raise Refusal(499, "the caller went away")
+            raise ApiError(499, "the caller went away")
         with _quietly():
             return JSONResponse(answer.whole(stream.result))
 
@@ -164,7 +164,7 @@ async def _events(answer: ResponseBuilder, stream: Stream, with_usage: bool) -> 
                 if with_usage:
                     yield _event(answer.counts(len(found.tokens)))
     except AntefixError as error:
-        yield _event({"error": {"type": type(error).__name__, "message": told(error)[1]}})
+        yield _event({"error": {"type": type(error).__name__, "message": public_message(error)[1]}})
         return
     yield "data: [DONE]\n\n"
 
@@ -178,7 +178,7 @@ def _quietly() -> Iterator[None]:
     """
     try:
         yield
-    except (AntefixError, Refusal):
+    except (AntefixError, ApiError):
         raise
     except Exception as error:
         _LOG.error("a request failed: %s", type(error).__name__)

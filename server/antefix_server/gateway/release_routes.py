@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
 from antefix_server.http.auth import Bearer, Credentials
-from antefix_server.http.responses import Refusal, answered
+from antefix_server.http.responses import ApiError, error_responses
 from antefix_server.registry import Session
 from antefix_server.releases import Releases
 
@@ -30,8 +30,9 @@ class Downloads:
 
     def install(self, app: FastAPI) -> None:
         """Add the routes to the gateway's."""
-        app.get("/v1/release", responses=answered(304, 401, 404, 429), response_class=Response)(self.release)
-        statuses = answered(206, 400, 401, 404, 416, 429)
+        statuses = error_responses(304, 401, 404, 429)
+        app.get("/v1/release", responses=statuses, response_class=Response)(self.release)
+        statuses = error_responses(206, 400, 401, 404, 416, 429)
         app.get("/v1/files/{sha256}", responses=statuses, response_class=Response)(self.file)
 
     async def release(
@@ -50,6 +51,6 @@ class Downloads:
         await self._session(bearer)
         asked = request.headers.get("range")
         if asked is not None and _ONE_RANGE.fullmatch(asked) is None:
-            raise Refusal(416, "one range of bytes can be asked for")  # many of them cost the server much
+            raise ApiError(416, "one range of bytes can be asked for")  # many of them cost the server much
         path = await run_in_threadpool(self._releases.file, sha256)
         return FileResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{sha256}"'})

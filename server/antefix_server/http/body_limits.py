@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from antefix_server.http.responses import Refusal
+from antefix_server.http.responses import ApiError
 
 
 class Bounded:
@@ -40,20 +40,20 @@ class Bounded:
         counted = _Counted(receive, self._most(scope["path"]), self._seconds)
         await self._app(scope, counted, send)
 
-    def _refused(self, method: str, path: str, headers: Headers) -> Refusal | None:
+    def _refused(self, method: str, path: str, headers: Headers) -> ApiError | None:
         most, said = self._most(path), headers.get("content-length")
         if "transfer-encoding" in headers and said is not None:
-            return Refusal(400, "a body that says its length twice")  # two readers would see two requests
+            return ApiError(400, "a body that says its length twice")  # two readers would see two requests
         if said is not None and not (said.isascii() and said.isdigit() and len(said) < 20):
-            return Refusal(400, "a length that is none")
+            return ApiError(400, "a length that is none")
         if said is not None and int(said) > most:
-            return Refusal(413, f"the body has more than {most:,} bytes")
+            return ApiError(413, f"the body has more than {most:,} bytes")
         if (
             said is None
             and not path.startswith(self._streamed)
             and (method in ("POST", "PUT") or "transfer-encoding" in headers)
         ):
-            return Refusal(411, "the body does not say its length")
+            return ApiError(411, "the body does not say its length")
         return None
 
 
@@ -68,7 +68,7 @@ class _Counted:
         """The next piece.
 
         Raises:
-            Refusal: too long, or too slow.
+            ApiError: too long, or too slow.
         """
         if self._whole:  # what is waited for now is the end of the connection
             return await self._receive()
@@ -76,9 +76,9 @@ class _Counted:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
-            raise Refusal(408, f"the body did not come within {self._seconds:g} seconds") from None
+            raise ApiError(408, f"the body did not come within {self._seconds:g} seconds") from None
         self._whole = not message.get("more_body", False)
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise Refusal(413, f"the body has more than {self._most:,} bytes")
+            raise ApiError(413, f"the body has more than {self._most:,} bytes")
         return message

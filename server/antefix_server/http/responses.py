@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -117,7 +118,7 @@ class OpenAIError(BaseModel):
     error: Error
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A refusal that is about HTTP alone."""
 
     def __init__(self, status: int, message: str, retry_after_s: float = 0.0) -> None:
@@ -130,7 +131,7 @@ class Refusal(Exception):
         return _response(path, self.status, "Refused", self.message, "", wait)
 
 
-def answered(*statuses: int, openai: bool = False) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int, openai: bool = False) -> dict[int | str, dict[str, Any]]:
     """Those refusals of a route, for its description; of one of OpenAI's API in its form."""
     with_body = {"model": OpenAIError if openai else Error}
     return {
@@ -138,18 +139,24 @@ def answered(*statuses: int, openai: bool = False) -> dict[int | str, dict[str, 
     }
 
 
-def install(app: FastAPI, *, to_operator: bool = False) -> None:
+def register_handlers(app: FastAPI, *, operator_hint: str | None = None) -> None:
     """Translate every error of ours, and what FastAPI finds wrong, for an application.
 
     A device is not told of the server's own problems: it could do nothing with the server's paths.
+
+    Args:
+        app: the application.
+        operator_hint: the next step after a request that is none of ours, where an operator alone asks:
+            such a one is told all. None for devices.
     """
-    app.add_exception_handler(AntefixError, _told if to_operator else _ours)
-    app.add_exception_handler(Refusal, _http)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _unknown)
+    hint = operator_hint or "see /openapi.json"
+    app.add_exception_handler(AntefixError, _ours if operator_hint is None else _told)
+    app.add_exception_handler(ApiError, _http)
+    app.add_exception_handler(RequestValidationError, partial(_invalid, hint=hint))
+    app.add_exception_handler(HTTPException, partial(_unknown, hint=hint))
 
 
-def told(error: AntefixError) -> tuple[int, str, str]:
+def public_message(error: AntefixError) -> tuple[int, str, str]:
     """Status, message and hint, as a device is told."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     return (status, *_said(error)) if status != 500 else (500, "the server has a problem", "try again later")
@@ -158,7 +165,7 @@ def told(error: AntefixError) -> tuple[int, str, str]:
 async def _ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, AntefixError):
         raise error
-    status, message, hint = told(error)
+    status, message, hint = public_message(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status in (429, 503):
         headers["Retry-After"] = str(math.ceil(getattr(error, "retry_after_s", 1.0)))
@@ -174,27 +181,27 @@ def _said(error: Exception) -> tuple[str, str]:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    if not isinstance(error, Refusal):
+    if not isinstance(error, ApiError):
         raise error
     return error.response(request.url.path)
 
 
-async def _unknown(request: Request, error: Exception) -> Response:
+async def _unknown(request: Request, error: Exception, *, hint: str) -> Response:
     """What the framework refuses; a path that is none of ours is taken for one of OpenAI's API."""
     if not isinstance(error, HTTPException):
         raise error
     path, status = request.url.path, error.status_code
     path = OPENAI[0] if status == 404 and path.startswith("/v1/") else path
-    return _response(path, status, "Refused", _OF_HTTP.get(status, ""), "see /openapi.json", error.headers)
+    return _response(path, status, "Refused", _OF_HTTP.get(status, ""), hint, error.headers)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception, *, hint: str) -> Response:
     """Where it is wrong and why, not what stood there: it may be private."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
     why = str(found[0]["type"]) if found else ""
     where = _place(found[0]["loc"], why) if found else "the request"
     said = "the body is no JSON" if why == "json_invalid" else f"{where}: {why}"
-    return _response(request.url.path, 400, "Refused", said, "see /openapi.json", {})
+    return _response(request.url.path, 400, "Refused", said, hint, {})
 
 
 def _place(loc: Sequence[str | int], why: str) -> str:

@@ -5,7 +5,7 @@ Rounds run in a process of Flower's. It has no key of the vault: it asks over th
 
 from __future__ import annotations
 
-import base64
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from antefix_server.admin.admin_socket import ask
 from antefix_server.errors import ServerUnfit
 from antefix_server.registry.nodes import Participant
 
-__all__ = ["Host", "Participant", "RunningHost", "Standing"]
+__all__ = ["Coordinator", "CoordinatorClient", "LatestRelease", "Participant"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class LatestRelease:
     """The release that a round improves.
 
     Attributes:
@@ -38,26 +38,26 @@ class Standing:
     prefix: bytes = field(repr=False)
 
 
-class Host(Protocol):
+class Coordinator(Protocol):
     """The coordinator."""
 
     def participants(self, nodes: Sequence[int]) -> list[Participant]:
         """Who of Flower's nodes may take part."""
 
-    def standing(self) -> Standing:
+    def latest_release(self) -> LatestRelease:
         """The newest release with a shared prefix."""
 
     def sign(self, statement: bytes) -> bytes:
         """A round with the server's signature, as devices take it."""
 
-    def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> Standing:
+    def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> LatestRelease:
         """The next release: same base, this shared prefix."""
 
     def promote(self, version: int) -> None:
         """Have devices use a release from now on."""
 
 
-class RunningHost:
+class CoordinatorClient:
     """The coordinator in the gateway's process."""
 
     def __init__(self, data: Path) -> None:
@@ -65,47 +65,41 @@ class RunningHost:
         self._data = data
 
     @classmethod
-    def from_environment(cls) -> RunningHost:
+    def from_environment(cls) -> CoordinatorClient:
         """That of the server whose Flower runs us.
 
         Raises:
             ServerUnfit: it was not started by `antefix-server up`.
         """
-        found = os.environ.get("ANTEFIX_DATA")
-        if not found:
+        data = os.environ.get("ANTEFIX_DATA")
+        if not data:
             raise ServerUnfit("ANTEFIX_DATA is not set", "start rounds with antefix-server federate")
-        return cls(Path(found))
+        return cls(Path(data))
 
     def participants(self, nodes: Sequence[int]) -> list[Participant]:
-        """Who of Flower's nodes may take part."""
-        found = ask(self._data, "participants", {"nodes": list(nodes)})
-        return [Participant(one["node"], one["user"], bytes.fromhex(one["signing"])) for one in found]
+        """Which of Flower's nodes may take part."""
+        listed = ask(self._data, "find_participants", list(nodes))
+        return [Participant(node["node"], node["user"], bytes.fromhex(node["signing"])) for node in listed]
 
-    def standing(self) -> Standing:
+    def latest_release(self) -> LatestRelease:
         """The newest release with a shared prefix."""
-        return _standing(ask(self._data, "standing", {}))
+        release = ask(self._data, "latest_release")
+        return _latest(release, ask(self._data, "read_shared", version=release["version"]))
 
     def sign(self, statement: bytes) -> bytes:
         """A round with the server's signature, as devices take it."""
-        return bytes.fromhex(ask(self._data, "sign_round", {"statement": statement.decode()}))
+        signed: bytes = ask(self._data, "sign_round", statement)
+        return signed
 
-    def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> Standing:
+    def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> LatestRelease:
         """The next release: same base, this shared prefix."""
-        content = base64.b64encode(prefix).decode()
-        return _standing(
-            ask(self._data, "publish_shared", {"content": content, "privacy": privacy, "note": note})
-        )
+        guarantee = None if privacy is None else json.dumps(privacy)
+        return _latest(ask(self._data, "publish_shared", prefix, privacy=guarantee, note=note), prefix)
 
     def promote(self, version: int) -> None:
         """Have devices use a release from now on."""
-        ask(self._data, "promote", {"version": version})
+        ask(self._data, "promote", version=version)
 
 
-def _standing(said: dict[str, Any]) -> Standing:
-    return Standing(
-        tenant=said["tenant"],
-        version=said["version"],
-        digest=said["digest"],
-        signed=bytes.fromhex(said["signed"]),
-        prefix=base64.b64decode(said["prefix"]),
-    )
+def _latest(release: dict[str, Any], prefix: bytes) -> LatestRelease:
+    return LatestRelease(**{**release, "signed": release["signed"].encode()}, prefix=prefix)

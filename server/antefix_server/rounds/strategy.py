@@ -33,7 +33,7 @@ from antefix_server.errors import TooFewUsers, VaultDamaged
 from antefix_server.rounds.aggregation import KEY, UpdateAggregator
 from antefix_server.rounds.checkpoint import RoundState
 from antefix_server.rounds.collection import Gathered, Gathering, answers_of
-from antefix_server.rounds.coordinator import Host, Participant, Standing
+from antefix_server.rounds.coordinator import Coordinator, LatestRelease, Participant
 from antefix_server.rounds.plan import RoundPlan
 from antefix_server.rounds.privacy import Spent, epsilon_of, too_few
 from antefix_server.rounds.server_optimizer import ServerOptimizer
@@ -59,19 +59,19 @@ class _UnderWay:
 class PrefixRounds(Strategy):
     """Runs rounds over a grid; see the module."""
 
-    def __init__(self, rule: Strategy, host: Host, plan: RoundPlan, data: Path) -> None:
+    def __init__(self, rule: Strategy, coordinator: Coordinator, plan: RoundPlan, data: Path) -> None:
         """Wrap a rule.
 
         Args:
             rule: of Flower. Its own sampling is not used.
-            host: the coordinator.
+            coordinator: which holds vault and keys.
             plan: what to do.
             data: of the server; what a run needs to go on after a crash is kept there.
 
         Raises:
             InvalidArgument: a rule that needs other answers, or privacy with one that is no mean.
         """
-        self._rule, self._host, self._plan = ServerOptimizer(rule), host, plan
+        self._rule, self._coordinator, self._plan = ServerOptimizer(rule), coordinator, plan
         if plan.privacy is not None and not self._rule.is_mean:
             raise InvalidArgument(
                 f"{self._rule.name} needs single updates, privacy their sum alone", "use a mean, like fedavg"
@@ -84,7 +84,7 @@ class PrefixRounds(Strategy):
         self._under_way: _UnderWay | None = None
         self._dice = random.SystemRandom()
 
-    def run(self, grid: Grid) -> Standing:
+    def run(self, grid: Grid) -> LatestRelease:
         """All rounds that are left; the last release.
 
         Raises:
@@ -95,7 +95,7 @@ class PrefixRounds(Strategy):
         with self._state.held():
             return self._run(grid)
 
-    def _run(self, grid: Grid) -> Standing:
+    def _run(self, grid: Grid) -> LatestRelease:
         standing, done = self._taken_up()
         self._require_accounts(standing)
         last, losses = self._last_round(done), list[float]()
@@ -105,11 +105,11 @@ class PrefixRounds(Strategy):
             self._say(number, standing, gathered)
             losses.append(gathered.loss)
             if self._plan.promote_every and number % self._plan.promote_every == 0:
-                self._host.promote(standing.version)
+                self._coordinator.promote(standing.version)
             if self._is_enough(losses):
                 break
         if last:
-            self._host.promote(standing.version)
+            self._coordinator.promote(standing.version)
         self._state.clear()
         return standing
 
@@ -117,7 +117,7 @@ class PrefixRounds(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Messages of a round, one for each user that is asked: the same for everybody."""
-        standing, plan = self._host.standing(), self._plan
+        standing, plan = self._coordinator.latest_release(), self._plan
         askable, expected = self._asked(grid)
         shared, key = SharedVector.of(standing.prefix), RoundKey()
         statement = Round(
@@ -137,7 +137,7 @@ class PrefixRounds(Strategy):
         said: dict[str, Any] = {
             "server-round": server_round,
             "release": standing.signed,
-            "round": self._host.sign(statement.to_bytes()),
+            "round": self._coordinator.sign(statement.to_bytes()),
         }
         prefix = Array(np.frombuffer(standing.prefix, np.uint8))
         content = RecordDict({"arrays": ArrayRecord({KEY: prefix}), "config": ConfigRecord(said)})
@@ -170,9 +170,9 @@ class PrefixRounds(Strategy):
         """Say what will be done."""
         _LOG.info("%s: %s", self._rule.name, self._plan)
 
-    def _taken_up(self) -> tuple[Standing, int]:
+    def _taken_up(self) -> tuple[LatestRelease, int]:
         """Where a run goes on: behind the last round that is done, which may not be released yet."""
-        standing, found = self._host.standing(), self._state.restore()
+        standing, found = self._coordinator.latest_release(), self._state.restore()
         if found is None:
             return standing, 0
         number, started, prefix = found
@@ -206,7 +206,7 @@ class PrefixRounds(Strategy):
         """
         until = time.monotonic() + self._plan.timeout_s
         while True:
-            found = self._host.participants(list(grid.get_node_ids()))
+            found = self._coordinator.participants(list(grid.get_node_ids()))
             users = sorted({one.user for one in found})
             if len(users) >= self._plan.min_users:
                 break
@@ -221,7 +221,7 @@ class PrefixRounds(Strategy):
         return {one.node: one for one in devices.values()}, expected
 
     def _is_welcome(self, node: int) -> bool:
-        return bool(self._host.participants([node]))
+        return bool(self._coordinator.participants([node]))
 
     def _sampled(self, users: Sequence[str]) -> tuple[set[str], float]:
         fraction = self._plan.fraction
@@ -256,7 +256,7 @@ class PrefixRounds(Strategy):
         vector = None if arrays is None else arrays[KEY].numpy().astype(np.float32)
         return vector, gathered
 
-    def _released(self, standing: Standing, vector: NDArray[np.float32], number: int) -> Standing:
+    def _released(self, standing: LatestRelease, vector: NDArray[np.float32], number: int) -> LatestRelease:
         """Counted, kept, published: in this order a crash in between loses and hides nothing."""
         content = SharedVector.of(standing.prefix).with_values(vector)
         privacy = self._plan.privacy
@@ -264,7 +264,7 @@ class PrefixRounds(Strategy):
         self._state.save(number, standing.digest, content)
         return self._published(content, number)
 
-    def _published(self, content: bytes, number: int) -> Standing:
+    def _published(self, content: bytes, number: int) -> LatestRelease:
         plan, privacy, spent = self._plan, None, self._state.spent
         if plan.privacy is not None and all(one.noise for one in spent):
             privacy = {
@@ -275,9 +275,9 @@ class PrefixRounds(Strategy):
                 "clip": plan.clip,
                 "users": plan.min_users,
             }
-        return self._host.publish(content, privacy, f"round {number}")
+        return self._coordinator.publish(content, privacy, f"round {number}")
 
-    def _require_accounts(self, standing: Standing) -> None:
+    def _require_accounts(self, standing: LatestRelease) -> None:
         """What was spent must be known: a release that promises privacy has its rounds in the accounts."""
         told = Release.model_validate_json(Signed.parse(standing.signed).body).privacy
         spent = self._state.spent
@@ -310,7 +310,7 @@ class PrefixRounds(Strategy):
         _LOG.info("no lower loss for %d rounds: the run ends", patience)
         return True
 
-    def _say(self, number: int, standing: Standing, gathered: Gathered) -> None:
+    def _say(self, number: int, standing: LatestRelease, gathered: Gathered) -> None:
         plan, users = self._plan, len(gathered.users)
         text = f"round {number}: {users} users, release {standing.version}"
         if plan.privacy is None:

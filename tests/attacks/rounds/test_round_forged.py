@@ -14,23 +14,23 @@ from antefix.wire.release import BaseNamed, ReleaseState, Signed
 from antefix_client.rounds.local_update import checked
 from antefix_client.rounds.round_request import RoundAsked
 from tests.support.records import some_bytes
-from tests.support.server.rounds import KEY, PUBLIC, TENANT, MemoryHost, base, fresh_prefix
+from tests.support.server.rounds import KEY, PUBLIC, TENANT, MemoryCoordinator, base, fresh_prefix
 
 MALLORY = Ed25519PrivateKey.from_private_bytes(some_bytes("mallory", 32))
 SEEN = ReleaseState(tenant=TENANT, base=base().fingerprint)
 
 
 @pytest.fixture(scope="module")
-def host() -> MemoryHost:
-    return MemoryHost({}, fresh_prefix())
+def host() -> MemoryCoordinator:
+    return MemoryCoordinator({}, fresh_prefix())
 
 
-def statement(host: MemoryHost, **changed: Any) -> Round:
+def statement(host: MemoryCoordinator, **changed: Any) -> Round:
     key = RoundKey()
     said: dict[str, Any] = {
         "tenant": TENANT,
         "id": key.id.hex(),
-        "release": host.standing().digest,
+        "release": host.latest_release().digest,
         "number": 1,
         "key": key.public.hex(),
         "clip": 1.0,
@@ -41,23 +41,23 @@ def statement(host: MemoryHost, **changed: Any) -> Round:
     return Round(**{**said, **changed})
 
 
-def asked(host: MemoryHost, stated: Round | None = None, /, **changed: bytes) -> RoundAsked:
-    standing, stated = host.standing(), stated or statement(host)
+def asked(host: MemoryCoordinator, stated: Round | None = None, /, **changed: bytes) -> RoundAsked:
+    standing, stated = host.latest_release(), stated or statement(host)
     parts = {"release": standing.signed, "round": stated.signed(KEY).to_bytes(), "prefix": standing.prefix}
     return RoundAsked(1, **{**parts, **changed})
 
 
-def test_an_honest_round_is_believed(host: MemoryHost) -> None:
+def test_an_honest_round_is_believed(host: MemoryCoordinator) -> None:
     assert checked(asked(host), PUBLIC, SEEN, 0).release.version == 1
 
 
-REFUSED: dict[str, Callable[[MemoryHost], RoundAsked]] = {
+REFUSED: dict[str, Callable[[MemoryCoordinator], RoundAsked]] = {
     "unsigned round": lambda host: asked(host, **_unsigned(host)),
     "round of another key": lambda host: asked(host, round=statement(host).signed(MALLORY).to_bytes()),
-    "a release in place of the round": lambda host: asked(host, round=host.standing().signed),
+    "a release in place of the round": lambda host: asked(host, round=host.latest_release().signed),
     "release of another key": lambda host: asked(host, release=host.releases[-1].signed(MALLORY).to_bytes()),
     "another shared prefix for this device": lambda host: asked(host, prefix=fresh_prefix(8)),
-    "a bit of the shared prefix": lambda host: asked(host, prefix=flipped(host.standing().prefix)),
+    "a bit of the shared prefix": lambda host: asked(host, prefix=flipped(host.latest_release().prefix)),
     "round of another release": lambda host: asked(host, statement(host, release="0" * 64)),
     "round of another server": lambda host: asked(host, statement(host, tenant="1" * 32)),
     "round that is over": lambda host: asked(host, statement(host, until=int(time.time()) - 3600)),
@@ -71,24 +71,24 @@ def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def _unsigned(host: MemoryHost) -> dict[str, bytes]:
+def _unsigned(host: MemoryCoordinator) -> dict[str, bytes]:
     body = statement(host).to_bytes().decode()
     return {"round": Signed(body=body, signature="00" * 64).to_bytes()}
 
 
-def _another_base(host: MemoryHost) -> bytes:
+def _another_base(host: MemoryCoordinator) -> bytes:
     other = BaseNamed(name="tiny", fingerprint="0" * 64)
     release: Release = host.releases[-1].model_copy(update={"base": other})
     return release.signed(KEY).to_bytes()
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_it_is_refused(what: str, host: MemoryHost) -> None:
+def test_it_is_refused(what: str, host: MemoryCoordinator) -> None:
     with pytest.raises((RoundRefused, ReleaseRefused)):
         checked(REFUSED[what](host), PUBLIC, SEEN, 0)
 
 
-def test_a_swapped_round_key_is_refused(host: MemoryHost) -> None:
+def test_a_swapped_round_key_is_refused(host: MemoryCoordinator) -> None:
     """Somebody in between puts a key of his own into the signed statement."""
     signed = Signed.parse(asked(host).round)
     body = signed.body.replace(Round.model_validate_json(signed.body).key, RoundKey().public.hex())
@@ -97,18 +97,18 @@ def test_a_swapped_round_key_is_refused(host: MemoryHost) -> None:
         checked(asked(host, round=swapped), PUBLIC, SEEN, 0)
 
 
-def test_an_older_release_is_refused(host: MemoryHost) -> None:
+def test_an_older_release_is_refused(host: MemoryCoordinator) -> None:
     with pytest.raises(RoundRefused, match="release 1, the last one was about 2"):
         checked(asked(host), PUBLIC, SEEN, 2)
 
 
-def test_two_releases_of_one_version_are_refused(host: MemoryHost) -> None:
+def test_two_releases_of_one_version_are_refused(host: MemoryCoordinator) -> None:
     seen = SEEN.model_copy(update={"versions": ((1, "0" * 64),)})
     with pytest.raises(ReleaseRefused, match="version 1 has digest"):
         checked(asked(host), PUBLIC, seen, 0)
 
 
-def test_a_withdrawn_release_is_refused(host: MemoryHost) -> None:
+def test_a_withdrawn_release_is_refused(host: MemoryCoordinator) -> None:
     with pytest.raises(ReleaseRefused, match="withdrawn"):
         checked(asked(host), PUBLIC, SEEN.model_copy(update={"withdrawn": (1,)}), 0)
 
@@ -116,13 +116,15 @@ def test_a_withdrawn_release_is_refused(host: MemoryHost) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("steps", 10**6), ("clip", float("nan")), ("learning_rate", 1e9)]
 )
-def test_a_round_out_of_bounds_cannot_be_signed_or_read(name: str, value: float, host: MemoryHost) -> None:
+def test_a_round_out_of_bounds_cannot_be_signed_or_read(
+    name: str, value: float, host: MemoryCoordinator
+) -> None:
     with pytest.raises(ValueError, match=name):
         statement(host, **{name: value})
 
 
 @pytest.mark.parametrize("cut", [0, 3, 19, 20, 100])
-def test_a_message_that_is_cut_off_is_refused(cut: int, host: MemoryHost) -> None:
+def test_a_message_that_is_cut_off_is_refused(cut: int, host: MemoryCoordinator) -> None:
     content = asked(host).to_bytes()
     assert RoundAsked.from_bytes(content) == asked(host, **parts_of(content))
     with pytest.raises(RoundRefused):

@@ -2,12 +2,16 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from antefix_server.admin import admin_socket
-from antefix_server.errors import ServerRefused
+from antefix_server.admin import admin_socket, operations
+from antefix_server.errors import NameUnknown, ServerRefused
+from antefix_server.vault import Vault
+from tests.support.loopback import serving
+from tests.support.vaults import new_vault
 
 
 def _answer(listening: socket.socket, content: bytes) -> None:
@@ -29,5 +33,82 @@ def test_an_answer_that_is_none_of_ours_is_told(body: bytes, status: int, tmp_pa
     with admin_socket.listening(tmp_path) as listening:
         threading.Thread(target=_answer, args=(listening, content), daemon=True).start()
         with pytest.raises(ServerRefused, match=f"failed at 'status' .status {status}") as refused:
-            admin_socket.ask(tmp_path, "status", {})
+            admin_socket.ask(tmp_path, "status")
     assert refused.value.hint == "see its log"
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    """A server's data."""
+    made = new_vault(tmp_path / "data")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def running(vault: Vault) -> Iterator[Path]:
+    """The same, with a server that answers on its own socket."""
+    app = admin_socket.application(vault)
+    with admin_socket.listening(vault.folder) as listening, serving(app, listening):
+        yield vault.folder
+
+
+@pytest.fixture
+def repeat() -> Iterator[None]:
+    """One more operation: this function, and nothing elsewhere."""
+    before = list(operations.router.routes)
+
+    @operations.router.post("/repeat")
+    def repeat(site: operations.TheSite, content: operations.Content, times: int) -> dict[str, str]:
+        return {site.vault.tenant.hex(): (content * times).hex()}
+
+    yield
+    operations.router.routes[:] = before
+
+
+@pytest.mark.usefixtures("repeat")
+def test_an_operation_is_one_function_whether_a_server_runs_or_not(vault: Vault) -> None:
+    expected = {vault.tenant.hex(): "00ff00ff"}
+    app = admin_socket.application(vault)
+    with admin_socket.listening(vault.folder) as listening, serving(app, listening):
+        assert admin_socket.call(vault.folder, "repeat", b"\x00\xff", times=2) == expected
+    vault.close()
+    assert admin_socket.call(vault.folder, "repeat", b"\x00\xff", times=2) == expected
+
+
+def test_the_socket_and_the_function_answer_alike(running: Path, vault: Vault) -> None:
+    added = admin_socket.ask(running, "add_user", name="Ann & Bo?", invited_s=60)
+    assert added["id"] == operations.show_user(operations.Site(vault), "Ann & Bo?")["id"]
+    assert admin_socket.ask(running, "suspend", name="Ann & Bo?", suspended=True)["suspended"] is True
+    assert admin_socket.ask(running, "list_users") == operations.list_users(operations.Site(vault))
+    assert admin_socket.ask(running, "find_participants", [1, 2]) == []
+
+
+def test_a_refusal_has_the_operations_own_words(running: Path, vault: Vault) -> None:
+    with pytest.raises(NameUnknown) as here:
+        operations.remove(operations.Site(vault), "nobody")
+    with pytest.raises(ServerRefused) as there:
+        admin_socket.ask(running, "remove", name="nobody")
+    assert (there.value.message, there.value.hint) == (here.value.message, here.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("no_such", {}),
+        ("remove", {}),
+        ("remove", {"name": "ann", "dry_run": True}),
+        ("promote", {"version": "x"}),
+        ("find_participants", {"content": b"1"}),
+        ("Site", {}),
+    ],
+)
+def test_what_this_version_does_not_know_is_refused(
+    running: Path, vault: Vault, name: str, arguments: dict[str, object]
+) -> None:
+    """A newer command's argument must not be passed over: it may say that nothing is to be deleted."""
+    operations.add_user(operations.Site(vault), "ann", 60)
+    with pytest.raises(ServerRefused) as refused:
+        admin_socket.ask(running, name, **arguments)  # type: ignore[arg-type]
+    assert refused.value.hint == operations.SAME_VERSION
+    assert len(operations.list_users(operations.Site(vault))) == 1

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from antefix.keys import DeviceKeys
 from antefix.wire import NodeKey
-from antefix_server.admin.operations import Operations
+from antefix_server.admin import operations
 from antefix_server.errors import FlowerRefused, UnknownUser, VaultDamaged, VaultFull
 from antefix_server.gateway import application, process
 from antefix_server.gateway.fleet_proxy import CALLS, Fleet
@@ -236,7 +236,7 @@ def test_a_damaged_list_of_retired_nodes_is_put_aside_and_stops_nothing(
 def test_who_takes_part_is_known_by_node_and_nobody_else_is(
     http: httpx.Client, vault: Vault, flower: Upstream
 ) -> None:
-    registry, operations = Registry(vault), Operations(vault)
+    registry, site = Registry(vault), operations.Site(vault)
     ann, bea = device(http, vault, "ann", PHONE), device(http, vault, "bea", LAPTOP)
     node(http, ann, PHONE)
     node(http, bea, LAPTOP)
@@ -249,8 +249,8 @@ def test_who_takes_part_is_known_by_node_and_nobody_else_is(
     assert [one.node for one in registry.participants(numbers)] == numbers[1:]
     assert http.post("/v1/fleet/pull-messages", headers=ann, content=b"").status_code == 401
     registry.suspend("ann", False)
-    operations.revoke("ann", PHONE.id.hex())
-    operations.remove("bea")
+    operations.revoke(site, "ann", PHONE.id.hex())
+    operations.remove(site, "bea")
     assert registry.participants(numbers) == []
     assert Retired(vault.folder).nodes() == numbers
     assert http.post("/v1/fleet/pull-messages", headers=bea, content=b"").status_code == 401

@@ -20,7 +20,7 @@ from antefix.errors import InvalidArgument
 from antefix.grants import Epoch
 from antefix.keys import DeviceKeys
 from antefix.wire import Invitation, Signed
-from antefix_server.admin.operations import Operations
+from antefix_server.admin import operations
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.limits import Limits
@@ -281,14 +281,14 @@ def test_a_gateway_without_an_engine_has_no_such_routes(vault: Vault) -> None:
 def test_what_an_operator_does_ends_what_runs(site: Site, operation: str, more: dict[str, Any]) -> None:
     """Through the operations that its commands call."""
     ann, _ = site.host.hosted("ann", BASE)
-    operations = Operations(site.host.vault, Hosting(site.engine, site.host.grants, site.host.epochs))
-    (shown,) = operations.do("grants", {"name": "ann"})
+    operated = operations.Site(site.host.vault, Hosting(site.engine, site.host.grants, site.host.epochs))
+    (shown,) = operations.list_grants(operated, "ann")
     more = {name: value or shown[name if name == "device" else "id"] for name, value in more.items()}
     body = {**ASKED, "max_tokens": 200}
     events = iter(site.client(ann.token).completions.create(model="personal", stream=True, **body))
     next(events)
     began = time.monotonic()
-    operations.do(operation, {"name": "ann", **more})
+    getattr(operations, operation)(operated, "ann", **more)
     with pytest.raises(openai.APIError, match="does not hold any more"):
         list(events)
     assert time.monotonic() - began < 1
@@ -296,11 +296,11 @@ def test_what_an_operator_does_ends_what_runs(site: Site, operation: str, more: 
 
 def test_an_operator_ends_all_grants_and_is_told_of_none_such(site: Site) -> None:
     ann, _ = site.host.hosted("ann", BASE)
-    operations = Operations(site.host.vault, Hosting(site.engine, site.host.grants, site.host.epochs))
+    operated = operations.Site(site.host.vault, Hosting(site.engine, site.host.grants, site.host.epochs))
     with pytest.raises(InvalidArgument, match="has no such grant"):
-        operations.do("revoke_grant", {"name": "ann", "grant": "0" * 32})
-    assert operations.do("end_grants", {}) == {"keys destroyed": 1}
-    assert operations.do("grants", {"name": "ann"}) == []
+        operations.revoke_grant(operated, "ann", "0" * 32)
+    assert operations.end_grants(operated) == {"keys destroyed": 1}
+    assert operations.list_grants(operated, "ann") == []
     with pytest.raises(openai.PermissionDeniedError):
         site.client(ann.token).completions.create(model="personal", **ASKED)
 

@@ -8,7 +8,7 @@ from antefix.errors import InvalidArgument
 from antefix.keys import DeviceKeys
 from antefix.receipts import verify_receipt
 from antefix.wire import Invitation
-from antefix_server.admin.operations import Operations
+from antefix_server.admin import operations
 from antefix_server.errors import (
     DeviceUnknown,
     InvitationRefused,
@@ -154,7 +154,7 @@ def test_a_users_row_of_any_content_does_not_stop_its_removal(
         connection.exec_driver_sql(f"UPDATE facts SET sealed = {said}")
     with pytest.raises(VaultDamaged):
         registry.find("ann")
-    receipt = Operations(vault).remove("ann")["receipt"]
+    receipt = operations.remove(operations.Site(vault), "ann")["receipt"]
     verify_receipt(receipt, vault.log_key, user=enrolled.user)
     assert rows(vault) == 0
 

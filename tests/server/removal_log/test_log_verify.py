@@ -7,7 +7,7 @@ import pytest
 
 from antefix.errors import ReceiptRefused
 from antefix.receipts import Checkpoint
-from antefix_server.admin.operations import Operations
+from antefix_server.admin import operations
 from antefix_server.errors import VaultDamaged
 from antefix_server.registry import Registry
 from antefix_server.vault import Vault
@@ -24,7 +24,7 @@ def vault(tmp_path: Path) -> Vault:
 
 
 def verified(vault: Vault, since: str | None = None) -> str:
-    found = Operations(vault).verify_log(since)
+    found = operations.verify_log(operations.Site(vault), since)
     text: str = found["checkpoint"]
     assert Checkpoint.parse(text).size == found["entries"]
     return text

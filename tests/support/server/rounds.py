@@ -22,7 +22,7 @@ from antefix.wire import Release
 from antefix.wire.release import BaseNamed, Privacy, ReleaseState, SharedPrefix, Signed, parsed
 from antefix_client.rounds.flower_app import asked_in
 from antefix_client.rounds.local_update import answer, checked
-from antefix_server.rounds.coordinator import Participant, Standing
+from antefix_server.rounds.coordinator import LatestRelease, Participant
 from tests.support import tiny_models
 from tests.support.records import some_bytes
 
@@ -136,7 +136,7 @@ class MemoryGrid(Grid):
 
 
 @dataclass
-class MemoryHost:
+class MemoryCoordinator:
     """A coordinator: signs and keeps releases."""
 
     users: dict[int, Participant]
@@ -151,9 +151,9 @@ class MemoryHost:
     def participants(self, nodes: Sequence[int]) -> list[Participant]:
         return [self.users[node] for node in nodes if node in self.users]
 
-    def standing(self) -> Standing:
+    def latest_release(self) -> LatestRelease:
         release = self.releases[-1]
-        return Standing(
+        return LatestRelease(
             TENANT,
             release.version,
             release.digest,
@@ -164,7 +164,7 @@ class MemoryHost:
     def sign(self, statement: bytes) -> bytes:
         return parsed(Round, statement, 2**20).signed(KEY).to_bytes()
 
-    def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> Standing:
+    def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> LatestRelease:
         version = len(self.releases) + 1
         shared = SharedPrefix(
             sha256=hashlib.sha256(prefix).hexdigest(), size=len(prefix), layout=base().layout.digest
@@ -181,20 +181,20 @@ class MemoryHost:
         )
         self.releases.append(release)
         self.prefixes[version] = prefix
-        return self.standing()
+        return self.latest_release()
 
     def promote(self, version: int) -> None:
         self.promoted.append(version)
 
 
-def rig(count: int, *, forge: dict[int, Forge] | None = None) -> tuple[MemoryHost, MemoryGrid]:
+def rig(count: int, *, forge: dict[int, Forge] | None = None) -> tuple[MemoryCoordinator, MemoryGrid]:
     """So many users with a device each, nodes 1 to `count`."""
     devices, users = {}, {}
     for number in range(1, count + 1):
         keys = DeviceKeys(some_bytes(f"device {number}", 64))
         devices[number] = Device(f"{number:016x}", texts(number), keys, forge=(forge or {}).get(number))
         users[number] = Participant(number, f"{number:016x}", keys.public.signing_bytes)
-    return MemoryHost(users, fresh_prefix()), MemoryGrid(devices)
+    return MemoryCoordinator(users, fresh_prefix()), MemoryGrid(devices)
 
 
 def signed(message: Message, name: str) -> Signed:
