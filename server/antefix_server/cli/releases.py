@@ -45,16 +45,16 @@ def publish(
         str, typer.Argument(help="Name of the catalogue, folder, or hub id.", show_default=False)
     ],
     shared: Shared = None,
-    neutral_prefix: FreshShared = None,
+    fresh_shared: FreshShared = None,
     source: Sources = None,
     note: Annotated[str, typer.Option(help="For people.", show_default=False)] = "",
     as_json: AsJson = False,
 ) -> None:
     """Publish a base, with or without a shared prefix. No device uses it before it is promoted."""
-    if shared is not None and neutral_prefix is not None:
+    if shared is not None and fresh_shared is not None:
         raise typer.BadParameter("give --shared or --fresh-shared")
     path = None if shared is None else str(shared.absolute())
-    content = None if neutral_prefix is None else _fresh(base, neutral_prefix)
+    content = None if fresh_shared is None else _fresh(base, fresh_shared)
     facts = do(
         context, "publish", base=_whole(base), shared=path, content=content, sources=source or [], note=note
     )

@@ -54,11 +54,11 @@ def test_commands_work_while_it_runs_and_while_it_does_not(data: Path) -> None:
 
 def test_what_is_killed_comes_back_and_nothing_is_left_behind(data: Path) -> None:
     with up(data, "--no-rounds") as (url, supervisor):
-        gateway = part(supervisor, "_serving")
+        gateway = part(supervisor, "gateway.process")
         gateway.kill()
         gateway.wait(10)
         wait_for(lambda: answers(url))
-        again = part(supervisor, "_serving")
+        again = part(supervisor, "gateway.process")
         assert again.pid != gateway.pid
         supervisor.kill()
         again.wait(20)
