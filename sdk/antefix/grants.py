@@ -1,8 +1,8 @@
 """Grants: one version of a user's prefix for a server to use, for a time, and no key beyond that.
 
-signed = granted(record, address, key=user_key, writers=…, device=device, epoch=epoch, seconds=3600)
+signed = issue_grant(record, address, key=user_key, writers=…, device=device, epoch=epoch, seconds=3600)
 ...
-grant = Grant.by(device_public, signed)
+grant = Grant.from_device(device_public, signed)
 with open_granted(grant, record, tenant=…, user=…, base=…, epoch=epoch_key, now=time.time()) as opened:
     prefix = opened.prefix()
 """

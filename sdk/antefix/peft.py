@@ -198,9 +198,9 @@ def _require_shapes(source: Path, config: dict[str, Any], rows: Tensor, base: Fr
         )
 
 
-def _equal(found: object, wanted: int) -> bool:
+def _equal(value: object, wanted: int) -> bool:
     """Whether JSON's `found` is that whole number; 3.0 and true are none."""
-    return type(found) is int and found == wanted
+    return type(value) is int and value == wanted
 
 
 def _shown(value: object) -> str:

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from antefix.crypto.merkle import extends, includes, leaf_hash
-from antefix.crypto.signed_note import Checkpoint, LogKey, _decoded, number
+from antefix.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
+from antefix.crypto.signed_note import Checkpoint, LogKey, decode_base64, parse_number
 from antefix.errors import InvalidArgument, ReceiptRefused
 
 __all__ = ["Checkpoint", "LogKey", "Receipt", "Removal", "heads_digest", "verify_growth", "verify_receipt"]
@@ -78,10 +78,10 @@ class Removal:
         """
         if len(content) != _FIELDS.size:
             raise ReceiptRefused(f"its statement has {len(content)} bytes, expected {_FIELDS.size}")
-        found = cls(*_FIELDS.unpack(content))
-        if found.day > 2_900_000:
-            raise ReceiptRefused(f"its day is {found.day} days after 1970")
-        return found
+        removal = cls(*_FIELDS.unpack(content))
+        if removal.day > 2_900_000:
+            raise ReceiptRefused(f"its day is {removal.day} days after 1970")
+        return removal
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Receipt:
         """The file."""
         extra = base64.b64encode(self.removal.to_bytes()).decode()
         lines = [_FIRST_LINE, f"extra {extra}", f"index {self.index}"]
-        lines += [base64.b64encode(one).decode() for one in self.proof]
+        lines += [base64.b64encode(sibling).decode() for sibling in self.proof]
         return "\n".join(lines) + "\n\n" + self.checkpoint.text()
 
     @classmethod
@@ -120,16 +120,16 @@ class Receipt:
         first, *lines = head.split("\n")
         if first != _FIRST_LINE or not separator or len(lines) < 2:
             raise ReceiptRefused(f"it does not begin as a receipt does, with {_FIRST_LINE}")
-        extra = _decoded(_after(lines[0], "extra "))
-        proof = [_decoded(line) for line in lines[2:]]
+        extra = decode_base64(_after(lines[0], "extra "))
+        proof = [decode_base64(line) for line in lines[2:]]
         if (
             extra is None
             or len(proof) > _DEEPEST
-            or not all(one is not None and len(one) == 32 for one in proof)
+            or not all(sibling is not None and len(sibling) == 32 for sibling in proof)
         ):
             raise ReceiptRefused("a line in it is not base64 of the right size")
-        index = number(_after(lines[1], "index "))
-        hashes = tuple(one for one in proof if one is not None)
+        index = parse_number(_after(lines[1], "index "))
+        hashes = tuple(sibling for sibling in proof if sibling is not None)
         return cls(Removal.from_bytes(extra), index, hashes, Checkpoint.parse(checkpoint))
 
 
@@ -155,7 +155,7 @@ def verify_receipt(
     if user is not None and receipt.removal.user != user:
         raise ReceiptRefused(f"it is of user {receipt.removal.user.hex()}, expected {user.hex()}")
     tree = receipt.checkpoint
-    if not includes(receipt.removal.leaf, receipt.index, tree.size, receipt.proof, tree.root):
+    if not verify_inclusion(receipt.removal.leaf, receipt.index, tree.size, receipt.proof, tree.root):
         raise ReceiptRefused(f"its statement is not leaf {receipt.index} of the {tree.size} that are signed")
     return receipt
 
@@ -173,7 +173,7 @@ def verify_growth(before: Checkpoint, after: Checkpoint, proof: Sequence[bytes])
     """
     if before.origin != after.origin:
         raise ReceiptRefused(f"its log is {after.origin}, the one before was {before.origin}")
-    if not extends(before.size, before.root, after.size, after.root, proof):
+    if not verify_consistency(before.size, before.root, after.size, after.root, proof):
         raise ReceiptRefused(
             f"the log of {after.size} leaves is not shown to begin with the {before.size} that it had"
         )

@@ -11,7 +11,7 @@ import pytest
 
 from antefix.errors import AntefixError, InvalidArgument, RecordError, ReleaseRefused, RoundRefused
 from antefix.wire import Release
-from antefix.wire.release import BaseNamed
+from antefix.wire.release import BaseReference
 from antefix_client import PersonalModel
 from antefix_client.devices import user_id_change
 from antefix_client.errors import (
@@ -251,7 +251,7 @@ def test_a_no_that_comes_while_a_round_trains_is_heard(model: PersonalModel, the
     mine.take_part(True)
     before = mine.member()
     release = Release(
-        tenant=before.tenant, version=3, created=1, base=BaseNamed(name="tiny", fingerprint="0" * 64)
+        tenant=before.tenant, version=3, created=1, base=BaseReference(name="tiny", fingerprint="0" * 64)
     )
     believed = Checked.__new__(Checked)
     object.__setattr__(believed, "release", release)

@@ -72,7 +72,7 @@ def test_no_gain_keeps_the_old_version(model: PersonalModel, monkeypatch: pytest
 def useless_rule(texts: int, *, warm: bool):  # type: ignore[no-untyped-def]
     from antefix import PrefixSpec, TrainingPlan
 
-    return PrefixSpec(length=8), TrainingPlan(max_steps=1, learning_rate=1e-30, batching="alone")
+    return PrefixSpec(length=8), TrainingPlan(max_steps=1, learning_rate=1e-30, batching="per-user")
 
 
 def test_judging_texts_never_train(model: PersonalModel) -> None:

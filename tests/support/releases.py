@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from antefix.wire.release import (
     Announcement,
     BaseFile,
-    BaseNamed,
+    BaseReference,
     CurrentRelease,
     Release,
     ReleaseOffer,
@@ -34,7 +34,7 @@ def a_release(version: int = 1, **changes: Any) -> Release:
         "tenant": TENANT,
         "version": version,
         "created": 1_800_000_000,
-        "base": BaseNamed(name="tiny", fingerprint=BASE),
+        "base": BaseReference(name="tiny", fingerprint=BASE),
     }
     return Release(**{**plain, **changes})
 

@@ -150,7 +150,7 @@ def _rewrap(profile: Profile) -> None:
         return
     with aside:
         epoch, digest, _ = _ASIDE.unpack_from(aside.data)
-        before = DeviceList.pinned(bytes(aside.data[_ASIDE.size :]), digest=digest)
+        before = DeviceList.from_digest(bytes(aside.data[_ASIDE.size :]), digest=digest)
         with SecretBytes(aside.data[_ASIDE.size - KEY_BYTES : _ASIDE.size]) as secret:
             changed = profile.keys.user_key.epoch != epoch  # else it was cut off before
             for version in profile.history.versions if changed else []:

@@ -99,7 +99,7 @@ class Welcome:
         list_at = _HEAD.size + head.name_bytes
         try:
             # The id is a digest of the keys, so the list can hold no other keys for the compared device.
-            devices = DeviceList.introduced(signed[list_at:], by=sender)
+            devices = DeviceList.trust_initial(signed[list_at:], by=sender)
             devices.writers[sender].verify(signature, _LABEL + signed)
             name = signed[_HEAD.size : list_at].decode()
         except (DeviceListRefused, InvalidSignature, UnicodeDecodeError):

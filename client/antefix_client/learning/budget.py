@@ -70,7 +70,7 @@ def _seconds_per_step(base: FrozenBase, tokens: int) -> float:
 
     probe = min(tokens, _PROBE_TOKENS)
     texts = {"probe": [Example("a b " * (probe // 2 + 1))]}
-    plan = TrainingPlan(max_steps=1, evaluate=False, batching="alone")
+    plan = TrainingPlan(max_steps=1, evaluate=False, batching="per-user")
     times = []
     for _ in range(2):
         started = time.monotonic()

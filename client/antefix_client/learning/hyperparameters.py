@@ -39,7 +39,7 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
         passes=passes,
         batch_size=BATCH,
         learning_rate=5e-3 if warm else 2e-2,
-        batching="alone",
+        batching="per-user",
         max_prompt_tokens=MAX_PROMPT_TOKENS,
         evaluate_every=max(1, round(passes * texts / BATCH / _LOOKS)),
     )

@@ -104,6 +104,6 @@ def _list_and_prefix(content: bytes, digest: bytes, prefix: bytes) -> tuple[Devi
         DeviceListRefused: neither; the digest tells which.
     """
     try:
-        return DeviceList.pinned(content[:-_ID], digest=digest), content[-_ID:]
+        return DeviceList.from_digest(content[:-_ID], digest=digest), content[-_ID:]
     except DeviceListRefused:
-        return DeviceList.pinned(content, digest=digest), prefix
+        return DeviceList.from_digest(content, digest=digest), prefix

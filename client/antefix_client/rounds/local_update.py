@@ -95,7 +95,7 @@ def update_of(believed: Checked, base: FrozenBase, examples: Sequence[Example]) 
         learning_rate=round.learning_rate,
         evaluate=False,
         seed=int.from_bytes(bytes.fromhex(round.id)[:4]),  # other texts in each round
-        batching="alone",
+        batching="per-user",
         max_prompt_tokens=MAX_PROMPT_TOKENS,
     )
     spec = PrefixSpec(length=start.length)

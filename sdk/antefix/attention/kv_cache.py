@@ -20,7 +20,7 @@ from antefix.prefix.prefix import Prefix
 STEP = 64
 
 
-class Arena:
+class KVCache:
     """Keys and values of `rows` rows, for some kinds of layers.
 
     Slots that hold nothing are zero: minus infinity hides a large number behind a mask, but not NaN.
@@ -47,11 +47,11 @@ class Arena:
         }
 
     @property
-    def spare(self) -> int:
+    def scratch_row(self) -> int:
         """The row that takes what dummies write."""
         return self.rows
 
-    def place(self, row: int, prefix: Prefix | None) -> None:
+    def insert_prefix(self, row: int, prefix: Prefix | None) -> None:
         """Begin a row: its prefix, and zeros up to the end."""
         self.clear(row)
         if prefix is None:
@@ -99,7 +99,7 @@ class Arena:
         for stored, new in zip(self._stored[number], (key, value), strict=True):
             stored.view(-1, stored.shape[-1]).index_copy_(0, index, new.reshape(-1, new.shape[-1]))
 
-    def look(self, number: int, rows: slice | Tensor, used: int) -> tuple[Tensor, Tensor]:
+    def view(self, number: int, rows: slice | Tensor, used: int) -> tuple[Tensor, Tensor]:
         """Keys and values [rows, heads, used, head_dim] of layer `number`; a view if `rows` is a slice."""
         keys, values = self._stored[number][:, :, :, :used].unbind(0)
         return keys[rows], values[rows]

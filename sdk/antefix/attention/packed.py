@@ -2,94 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from antefix.model.attention import added_mask, has_relative_bias, relative_bias, weigh
-from antefix.model.frozen_base import FrozenBase
+from antefix.attention.rows import RowAttention
+from antefix.model.attention import grouped_sdpa, hide_prefix
 from antefix.model.kv_layout import Kind
 
 
-@dataclass
-class PackedRows:
-    """Watcher of one forward pass over rows packed end to end.
+class PackedRows(RowAttention):
+    """Row by row, each at its own size: a CPU computes no padding, and a row's bits are its own."""
 
-    Attributes:
-        base: gives the slot of a layer.
-        parts: per slot, one prefix per row [rows, 2, heads, P, head_dim].
-        lengths: tokens per row that ask, by kind of layer.
-        seen: tokens per row that are looked at, by kind of layer.
-        blind: first tokens per row that do not see the prefix in the decoder; empty for none.
-    """
-
-    base: FrozenBase
-    parts: list[Tensor]
-    lengths: dict[Kind, list[int]]
-    seen: dict[Kind, list[int]]
-    blind: Sequence[int] = ()
-    _masks: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
-    _tables: dict[Kind, nn.Module] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        base: FrozenBase,
-        inputs: Sequence[int],
-        sources: Sequence[int],
-        parts: list[Tensor],
-        **more: Any,
-    ) -> Self:
-        """Take the rows' lengths in decoder and encoder (0 for causal models)."""
-        asks: dict[Kind, list[int]] = {"decoder": [*inputs], "encoder": [*sources], "cross": [*inputs]}
-        seen: dict[Kind, list[int]] = {"decoder": [*inputs], "encoder": [*sources], "cross": [*sources]}
-        return cls(base, parts, asks, seen, **more)
-
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, extra: Any
+    def _attend(
+        self, kind: Kind, prefixes: Tensor, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     ) -> Tensor:
-        """Attention row by row; query [1, heads, tokens, d], result [1, tokens, heads, d]."""
-        number = self.base.slot_of[module]
-        kind = self.base.layout.slots[number].kind
-        if has_relative_bias(module):
-            self._tables[kind] = module
         group = query.shape[1] // key.shape[1]
+        queries, lengths = self.query_lengths[kind], self.key_lengths[kind]
+        hidden = self.prefix_hidden_until if kind == "decoder" else ()
         outputs = []
-        blind = self.blind if self.blind and kind == "decoder" else [0] * len(self.lengths[kind])
-        for asked, keys, values, before, unseen in zip(
-            _rows(query, self.lengths[kind]),
-            _rows(key, self.seen[kind]),
-            _rows(value, self.seen[kind]),
-            self.parts[number].unbind(0),
-            blind,
+        for row_query, keys, values, prefix, until in zip(
+            _rows(query, queries),
+            _rows(key, lengths),
+            _rows(value, lengths),
+            prefixes.unbind(0),
+            hidden or [0] * len(queries),
             strict=True,
         ):
-            size = (asked.shape[2], keys.shape[2], before.shape[2], unseen)
-            mask = self._mask(kind, size, group, query)
-            keys = torch.cat([before[None, 0], keys], 2)  # (1, kv_heads, P + S, d)
-            values = torch.cat([before[None, 1], values], 2)
-            outputs.append(weigh(asked, keys, values, mask, scaling).transpose(1, 2))
-        short = query.shape[2] - sum(self.lengths[kind])
+            # Rows of one size share a mask: few of a micro-batch have one to themselves.
+            size = (row_query.shape[2], keys.shape[2], prefix.shape[2], until)
+            visible = partial(_visible, kind, *size, query.device)
+            mask = self._mask(kind, size, visible, prefix.shape[2], query, group)
+            keys = torch.cat([prefix[None, 0], keys], 2)  # (1, kv_heads, P + S, d)
+            values = torch.cat([prefix[None, 1], values], 2)
+            outputs.append(grouped_sdpa(row_query, keys, values, mask, scaling).transpose(1, 2))
+        short = query.shape[2] - sum(queries)
         if short:  # dummies attend to nothing: zeros, never uninitialised memory
             outputs.append(query.new_zeros(1, short, query.shape[1], value.shape[3]))
         return torch.cat(outputs, 1)
 
-    def _mask(self, kind: Kind, size: tuple[int, int, int, int], group: int, like: Tensor) -> Tensor:
-        """Added mask [1, 1 or heads, group * T, P + S] of a row, the same for rows of the same size."""
-        key, (asks, sees, length, unseen) = (kind, *size, group), size
-        if key not in self._masks:
-            visible = torch.ones(asks, length + sees, dtype=torch.bool, device=like.device)
-            visible = visible.tril(length) if kind == "decoder" else visible
-            visible[:unseen, :length] = False
-            mask = added_mask(visible, like.dtype).repeat(group, 1)[None, None]
-            if kind in self._tables:
-                places = torch.arange(length + sees, device=like.device)[None]
-                mask = mask + relative_bias(self._tables[kind], places[:, length:], places)
-            self._masks[key] = mask
-        return self._masks[key]
+
+def _visible(
+    kind: Kind, queries: int, keys: int, length: int, hidden_until: int, device: torch.device
+) -> Tensor:
+    """What each token of a row sees [1, T, P + S]: the prefix, and its text, in the decoder up to itself."""
+    visible = torch.ones(1, queries, length + keys, dtype=torch.bool, device=device)
+    visible = visible.tril(length) if kind == "decoder" else visible
+    if hidden_until:
+        places = torch.arange(queries, device=device)[None]
+        visible = hide_prefix(visible, places, torch.tensor([[length]]), torch.tensor([[hidden_until]]))
+    return visible
 
 
 def _rows(packed: Tensor, lengths: list[int]) -> list[Tensor]:

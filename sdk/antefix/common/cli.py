@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from antefix.common.extras import NOT_INSTALLED, missing
 
 
-class Translating(TyperGroup):
+class ErrorReportingGroup(TyperGroup):
     """The one place where an error of ours becomes two lines.
 
     Exit codes: 1 refused, 2 a library is not installed, 130 interrupted.
@@ -30,10 +30,10 @@ class Translating(TyperGroup):
             say(name, "interrupted")
             raise typer.Exit(130) from None
         except ModuleNotFoundError as error:
-            said = missing(str(name), error)
-            if said is None:
+            explanation = missing(str(name), error)
+            if explanation is None:
                 raise
-            say(name, said)
+            say(name, explanation)
             raise typer.Exit(NOT_INSTALLED) from None
         except Exception as error:
             errors = sys.modules.get("antefix.errors")  # where it is not imported, nothing of it was raised
@@ -49,7 +49,7 @@ def application(name: str, about: str, *, completion: bool = False) -> typer.Typ
     """A command with the house's settings; `completion` offers to install the shell's completion."""
     return typer.Typer(
         name=name,
-        cls=Translating,
+        cls=ErrorReportingGroup,
         help=about,
         no_args_is_help=True,
         add_completion=completion,
@@ -65,6 +65,8 @@ def say(name: str | None, line: str) -> None:
 def strip_control_chars(text: str) -> str:
     """Without control characters: names of files, and what a model writes, may hold what a terminal obeys."""
     return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) == "Cc" and one not in "\n\t" else one
-        for one in text
+        "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(character) == "Cc" and character not in "\n\t"
+        else character
+        for character in text
     )

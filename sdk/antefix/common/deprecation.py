@@ -3,6 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
 def former_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
@@ -37,6 +38,23 @@ def former_module(module: str, target: str) -> Callable[[str], object]:
         return getattr(importlib.import_module(target), name)
 
     return lookup
+
+
+class FormerAttribute:
+    """A former name of a method or property, in the class that has it under another name."""
+
+    def __init__(self, name: str) -> None:
+        """Take the name in use."""
+        self._name = name
+
+    def __set_name__(self, owner: type, former: str) -> None:
+        """Learn the former name from the class's own body."""
+        self._former = former
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        """What has the other name now."""
+        _warn(f"{owner.__name__}.{self._former} is called {owner.__name__}.{self._name}")
+        return getattr(owner if instance is None else instance, self._name)
 
 
 def _warn(message: str) -> None:

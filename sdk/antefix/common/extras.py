@@ -45,8 +45,8 @@ def imported_by(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        said = missing(command, error)
-        if said is None:
+        explanation = missing(command, error)
+        if explanation is None:
             raise
-        print(f"{command}: {said}", file=sys.stderr)
+        print(f"{command}: {explanation}", file=sys.stderr)
         raise SystemExit(NOT_INSTALLED) from None

@@ -55,7 +55,7 @@ class SecretBytes:
         return f"Secret({len(self.data)} bytes)"
 
 
-class Sealer(Protocol):
+class UserKeyProtocol(Protocol):
     """The user key that wraps data keys."""
 
     @property
@@ -69,7 +69,7 @@ class Sealer(Protocol):
         ...
 
 
-class Signer(Protocol):
+class DeviceSigner(Protocol):
     """The device that writes."""
 
     @property

@@ -14,18 +14,18 @@ _TO_PAPER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _LETTERS)
 _FROM_PAPER = str.maketrans(_LETTERS + "OIL", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" + "ABB")
 
 
-def written(secret: bytes, what: str) -> str:
+def encode_secret(secret: bytes, what: str) -> str:
     """Fourteen groups of four. Private, if the bytes are."""
     letters = base64.b32encode(secret + _checksum(secret, what)).decode().translate(_TO_PAPER)
     return "-".join(letters[at : at + 4] for at in range(0, len(letters), 4))
 
 
-def read(text: str, what: str, hint: str) -> bytes:
+def decode_secret(text: str, what: str, hint: str) -> bytes:
     """What a person typed: case, spaces and hyphens do not matter, O is 0, I and L are 1.
 
     Args:
         text: of 14 groups.
-        what: the kind of secret, as `written` had it: one kind is not taken for another.
+        what: the kind of secret, as `encode_secret` had it: one kind is not taken for another.
         hint: the next step where it cannot be read.
 
     Raises:

@@ -28,7 +28,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
-def cover(leaves: Range) -> list[Node]:
+def complete_subtrees(leaves: Range) -> list[Node]:
     """Complete subtrees that make up a range of a proof, from left to right."""
     start, end = leaves
     nodes = []
@@ -40,14 +40,14 @@ def cover(leaves: Range) -> list[Node]:
 
 
 def root_from_inclusion_proof(hashes: Sequence[bytes]) -> bytes:
-    """Hash of a range from those of its `cover`."""
-    result = hashes[-1] if hashes else EMPTY_ROOT
+    """Hash of a range from those of its `complete_subtrees`."""
+    root = hashes[-1] if hashes else EMPTY_ROOT
     for left in reversed(hashes[:-1]):
-        result = node_hash(left, result)
-    return result
+        root = node_hash(left, root)
+    return root
 
 
-def inclusion(index: int, size: int) -> list[Range]:
+def inclusion_proof_ranges(index: int, size: int) -> list[Range]:
     """Ranges whose hashes prove that leaf `index` is in the tree of `size`, the leaf's neighbour first."""
     start, end = 0, size
     path: list[Range] = []
@@ -62,7 +62,7 @@ def inclusion(index: int, size: int) -> list[Range]:
     return path[::-1]
 
 
-def consistency(first: int, second: int) -> list[Range]:
+def consistency_proof_ranges(first: int, second: int) -> list[Range]:
     """Ranges whose hashes prove that the tree of `second` leaves begins with that of `first`, 0 < first."""
     start, end, whole = 0, second, True
     path: list[Range] = []
@@ -79,51 +79,53 @@ def consistency(first: int, second: int) -> list[Range]:
     return path[::-1]
 
 
-def includes(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
+def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
     """Whether the proof shows that leaf hash `leaf` has `index` under `root` (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < size:
         return False
-    here, last, result = index, size - 1, leaf
+    position, last, result = index, size - 1, leaf
     for sibling in proof:
         if last == 0:
             return False
-        if here & 1 or here == last:
+        if position & 1 or position == last:
             result = node_hash(sibling, result)
-            here, last = _risen(here, last)
+            position, last = _to_right_child(position, last)
         else:
             result = node_hash(result, sibling)
-        here, last = here >> 1, last >> 1
+        position, last = position >> 1, last >> 1
     return last == 0 and result == root
 
 
-def extends(first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]) -> bool:
+def verify_consistency(
+    first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]
+) -> bool:
     """Whether the proof shows that nothing of the first tree was changed (RFC 9162, 2.1.4.2)."""
     if first == second or first == 0:
         return not proof and (first_root == second_root if first == second else second > 0)
     hashes = [first_root, *proof] if first & (first - 1) == 0 else list(proof)
     if not 0 < first < second or not hashes:
         return False
-    here, last = first - 1, second - 1
-    while here & 1:
-        here, last = here >> 1, last >> 1
-    before = after = hashes[0]
+    position, last = first - 1, second - 1
+    while position & 1:
+        position, last = position >> 1, last >> 1
+    first_hash = second_hash = hashes[0]
     for sibling in hashes[1:]:
         if last == 0:
             return False
-        if here & 1 or here == last:
-            before, after = node_hash(sibling, before), node_hash(sibling, after)
-            here, last = _risen(here, last)
+        if position & 1 or position == last:
+            first_hash, second_hash = node_hash(sibling, first_hash), node_hash(sibling, second_hash)
+            position, last = _to_right_child(position, last)
         else:
-            after = node_hash(after, sibling)
-        here, last = here >> 1, last >> 1
-    return last == 0 and before == first_root and after == second_root
+            second_hash = node_hash(second_hash, sibling)
+        position, last = position >> 1, last >> 1
+    return last == 0 and first_hash == first_root and second_hash == second_root
 
 
-def _risen(here: int, last: int) -> tuple[int, int]:
+def _to_right_child(position: int, last: int) -> tuple[int, int]:
     """Up to the level where `here` is a right child, or the root."""
-    while here and not here & 1:
-        here, last = here >> 1, last >> 1
-    return here, last
+    while position and not position & 1:
+        position, last = position >> 1, last >> 1
+    return position, last
 
 
 def _split(size: int) -> int:

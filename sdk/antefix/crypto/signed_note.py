@@ -54,7 +54,7 @@ class LogKey:
 
     def text(self) -> str:
         """One line, `name+id+key` (the format of a note's verifier key)."""
-        return f"{self.name}+{self.id.hex()}+{_encoded(bytes([self.kind]) + self.public)}"
+        return f"{self.name}+{self.id.hex()}+{encode_base64(bytes([self.kind]) + self.public)}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -64,11 +64,11 @@ class LogKey:
             InvalidArgument: anything else.
         """
         name, _, rest = text.strip()[:1000].partition("+")
-        said, _, encoded = rest.partition("+")
-        content = _decoded(encoded)
+        key_id, _, encoded = rest.partition("+")
+        content = decode_base64(encoded)
         if content is not None and len(content) == 33:
             key = cls(name, content[1:], content[0])
-            if key.id.hex() == said:
+            if key.id.hex() == key_id:
                 return key
         raise InvalidArgument(
             "this is no log key", "it is one line, name+8 hex digits+base64, as the server prints it"
@@ -94,12 +94,12 @@ class Checkpoint:
     @property
     def body(self) -> str:
         """The three lines that are signed."""
-        return f"{self.origin}\n{self.size}\n{_encoded(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
 
     def signed(self, private: Ed25519PrivateKey) -> Checkpoint:
         """With the log's signature."""
         key = LogKey(self.origin, private.public_key().public_bytes_raw())
-        line = f"{_DASH}{key.name} {_encoded(key.id + private.sign(self.body.encode()))}"
+        line = f"{_DASH}{key.name} {encode_base64(key.id + private.sign(self.body.encode()))}"
         return Checkpoint(self.origin, self.size, self.root, (*self.signatures, line))
 
     def text(self) -> str:
@@ -118,10 +118,10 @@ class Checkpoint:
             raise ReceiptRefused("its checkpoint has lines that no checkpoint has")
         if not all(line.startswith(_DASH) for line in lines[4:-1]):
             raise ReceiptRefused("its checkpoint has a line that is no signature")
-        root = _decoded(lines[2])
+        root = decode_base64(lines[2])
         if root is None or len(root) != 32 or not 0 < len(lines[0]) <= 255 or not lines[0].isprintable():
             raise ReceiptRefused("its checkpoint has no name that can be shown, or no root of 32 bytes")
-        return cls(lines[0], number(lines[1]), root, tuple(lines[4:-1]))
+        return cls(lines[0], parse_number(lines[1]), root, tuple(lines[4:-1]))
 
     def verify(self, key: LogKey) -> None:
         """Check the signature of a log or of a witness.
@@ -131,7 +131,7 @@ class Checkpoint:
         """
         for line in self.signatures:
             name, _, encoded = line.removeprefix(_DASH).partition(" ")
-            content = _decoded(encoded) if line.startswith(_DASH) else None
+            content = decode_base64(encoded) if line.startswith(_DASH) else None
             if content is not None and (name, content[:4]) == (key.name, key.id):
                 return self._verify(key, content[4:])
         raise ReceiptRefused(f"its checkpoint is not signed by {key.name} ({key.id.hex()})")
@@ -149,21 +149,21 @@ class Checkpoint:
             raise ReceiptRefused(f"the signature of {key.name} is not that of its key") from None
 
 
-def number(text: str) -> int:
+def parse_number(text: str) -> int:
     """A decimal number in its one canonical form, below 2**63."""
     if not (text.isascii() and text.isdigit()) or len(text) > 19 or (text[0] == "0" and text != "0"):
         raise ReceiptRefused("a number in it is not written as numbers are")
     return int(text)
 
 
-def _encoded(content: bytes) -> str:
+def encode_base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _decoded(text: str) -> bytes | None:
+def decode_base64(text: str) -> bytes | None:
     """Bytes of canonical base64, else None: one content must have one spelling."""
     try:
         content = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         return None
-    return content if _encoded(content) == text else None
+    return content if encode_base64(content) == text else None

@@ -29,7 +29,7 @@ class Row:
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     source: tuple[int, ...] = ()
-    blind: int = 0
+    prefix_hidden_until: int = 0
 
     @property
     def tokens(self) -> int:
@@ -39,7 +39,7 @@ class Row:
     @property
     def with_infix(self) -> Row:
         """Of its prompt, only the last token sees the prefix: the one from which the completion begins."""
-        return replace(self, blind=len(self.inputs) - len(self.targets))
+        return replace(self, prefix_hidden_until=len(self.inputs) - len(self.targets))
 
 
 def encode_user(
@@ -89,10 +89,10 @@ def texts_of(user: str, examples: object) -> list[Example]:
     """
     hint = "write a list of Example(completion=…, prompt=…)"
     require(examples, Iterable, f"examples[{user!r}]" if user else "examples", hint)
-    found = list(examples) if isinstance(examples, Iterable) else []
-    for number, example in enumerate(found):
+    texts = list(examples) if isinstance(examples, Iterable) else []
+    for number, example in enumerate(texts):
         require(example, Example, _named(number, user), hint)
-    return found
+    return texts
 
 
 def encode(base: FrozenBase, example: Example, max_prompt_tokens: int | None) -> Row:

@@ -120,8 +120,8 @@ def _score_all(
         while waiting or workers.busy:
             while waiting and not workers.full:
                 workers.submit(waiting.pop(0))
-            for batch, found in workers.finished():
-                for place, loss in zip(batch.places, found, strict=True):
+            for batch, results in workers.finished():
+                for place, loss in zip(batch.places, results, strict=True):
                     losses[place.user][place.number] = loss
     return {user: sum(losses[user]) / sum(len(row.targets) for row in rows[user]) for user in examples}
 
@@ -170,7 +170,7 @@ def _encode(
 
 
 def _batches(
-    rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None], sizes: Buckets
+    rows: Mapping[str, list[Row]], prefixes: Mapping[str, Prefix | None], buckets: Buckets
 ) -> list[_Batch]:
     """All rows in micro-batches, those under prefixes of one length and kind together."""
     groups: dict[tuple[int, Layout | None], list[_Place]] = {}
@@ -180,15 +180,15 @@ def _batches(
         groups.setdefault((0 if prefix is None else prefix.length, _layout(prefix)), []).extend(places)
     batches = []
     for group in groups.values():
-        left = group
-        while left:
-            texts = [rows[place.user][place.number] for place in left]
-            shape = sizes.shape_for(texts[0])
+        waiting = group
+        while waiting:
+            texts = [rows[place.user][place.number] for place in waiting]
+            shape = buckets.bucket_for(texts[0])
             chosen, rest = first_fit(texts, shape)
-            if sizes.at_once:  # prefixes may be as long as a context: no dummies with such
-                shape = sizes.shape_around([texts[i] for i in chosen])
-            batches.append(_Batch(shape, [left[i] for i in chosen]))
-            left = [left[i] for i in rest]
+            if buckets.at_once:  # prefixes may be as long as a context: no dummies with such
+                shape = buckets.tight_bucket([texts[i] for i in chosen])
+            batches.append(_Batch(shape, [waiting[i] for i in chosen]))
+            waiting = [waiting[i] for i in rest]
     return batches
 
 

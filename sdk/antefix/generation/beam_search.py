@@ -16,31 +16,31 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from antefix.attention.kv_cache import Arena
-from antefix.generation.detokenizer import TextStream
+from antefix.attention.kv_cache import KVCache
+from antefix.generation.detokenizer import IncrementalDetokenizer
 from antefix.generation.forward import CHUNK
-from antefix.generation.prefill import capacity_for, read_in
+from antefix.generation.prefill import capacity_for, prefill
 from antefix.generation.request import Generated, Size, TokenizedRequest, banned_tokens
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Kind
 
 
 @torch.no_grad()
-def search(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> list[Generated]:
-    """The best text that a beam search finds for each request.
+def beam_search(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> list[Generated]:
+    """The best text that a beam search gives for each request.
 
     Args:
         base: the frozen base.
-        prepared: alike in `like`; encoder-decoders: one alone.
+        prepared: alike in `group_key`; encoder-decoders: one alone.
     """
-    request, ends = prepared[0].request, sorted(prepared[0].ends)
+    request, stop_ids = prepared[0].request, sorted(prepared[0].stop_token_ids)
     pad = base.tokenizer.pad_token_id
     settings = GenerationConfig(
         max_new_tokens=request.max_new_tokens,
         num_beams=request.num_beams,
         do_sample=False,
-        eos_token_id=ends or None,
-        pad_token_id=pad if pad is not None else (ends or [0])[0],
+        eos_token_id=stop_ids or None,
+        pad_token_id=pad if pad is not None else (stop_ids or [0])[0],
         suppress_tokens=banned_tokens(base) or None,
         decoder_start_token_id=prepared[0].inputs[0] if base.is_encoder_decoder else None,
     )
@@ -49,24 +49,24 @@ def search(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> list[Gener
     # running batch knows none of them. The copy shares all but this attribute.
     model: Any = copy(base.model)
     model.generation_config = GenerationConfig()
-    found = model.generate(**inputs, generation_config=settings)[:, 1:].tolist()
-    return [_generated(base, one, tokens) for one, tokens in zip(prepared, found, strict=True)]
+    outputs = model.generate(**inputs, generation_config=settings)[:, 1:].tolist()
+    return [_generated(base, request, tokens) for request, tokens in zip(prepared, outputs, strict=True)]
 
 
-def like(base: FrozenBase, prepared: TokenizedRequest) -> Hashable:
+def group_key(base: FrozenBase, prepared: TokenizedRequest) -> Hashable:
     """What requests have in common that are searched together."""
     request = prepared.request
     alone = id(prepared) if base.is_encoder_decoder else 0
-    return request.num_beams, request.max_new_tokens, prepared.ends, alone
+    return request.num_beams, request.max_new_tokens, prepared.stop_token_ids, alone
 
 
-def _generated(base: FrozenBase, prepared: TokenizedRequest, found: list[int]) -> Generated:
-    length = next((n for n, token in enumerate(found) if token in prepared.ends), len(found))
-    text = TextStream(base.tokenizer, ())
-    for token in found[:length]:
+def _generated(base: FrozenBase, prepared: TokenizedRequest, tokens: list[int]) -> Generated:
+    length = next((n for n, token in enumerate(tokens) if token in prepared.stop_token_ids), len(tokens))
+    text = IncrementalDetokenizer(base.tokenizer, ())
+    for token in tokens[:length]:
         text.push(token)
     text.finish()
-    return Generated(text.text, tuple(found[:length]), "end" if length < len(found) else "length")
+    return Generated(text.text, tuple(tokens[:length]), "end" if length < len(tokens) else "length")
 
 
 def _causal(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> dict[str, Any]:
@@ -74,37 +74,37 @@ def _causal(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> dict[str,
 
     `generate` could not read an infix, which a part of the prompt does not see.
     """
-    arena = _read(base, prepared)
-    ends = [one.length + len(one.inputs) - 1 for one in prepared]
-    most, rows = max(ends), slice(0, len(prepared))
-    before = torch.tensor([most - end for end in ends], device=base.device)[:, None]
-    seen = (torch.arange(most + 1, device=base.device) >= before).long()
-    cache = [
-        tuple(_per_beam(_to_the_right(part, ends), prepared[0]) for part in arena.look(number, rows, most))
+    cache = _read(base, prepared)
+    ends = [request.length + len(request.inputs) - 1 for request in prepared]
+    width, rows = max(ends), slice(0, len(prepared))
+    padding = torch.tensor([width - end for end in ends], device=base.device)[:, None]  # (R, 1)
+    visible = (torch.arange(width + 1, device=base.device) >= padding).long()  # (R, width + 1)
+    past = [
+        tuple(_per_beam(_left_pad(part, ends), prepared[0]) for part in cache.view(number, rows, width))
         for number in range(len(base.layout.slots))
     ]
-    arena.wipe()
-    ids = torch.tensor([one.inputs[-1:] for one in prepared], device=base.device)
+    cache.wipe()
+    ids = torch.tensor([request.inputs[-1:] for request in prepared], device=base.device)
     return {
         "input_ids": ids,
-        "attention_mask": seen,
-        **({"past_key_values": DynamicCache(cache)} if most else {}),
+        "attention_mask": visible,
+        **({"past_key_values": DynamicCache(past)} if width else {}),
     }
 
 
-def _read(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> Arena:
-    """An arena with all prompts."""
-    size = Size(max(one.length + len(one.inputs) for one in prepared))
-    arena = Arena(base, len(prepared), capacity_for(size))
-    each = max(1, CHUNK // max(len(one.inputs) for one in prepared))
+def _read(base: FrozenBase, prepared: Sequence[TokenizedRequest]) -> KVCache:
+    """A cache with all prompts."""
+    size = Size(max(request.length + len(request.inputs) for request in prepared))
+    cache = KVCache(base, len(prepared), capacity_for(size))
+    each = max(1, CHUNK // max(len(request.inputs) for request in prepared))
     for at in range(0, len(prepared), each):
         pack = prepared[at : at + each]
-        read_in(base, arena, range(at, at + len(pack)), pack)
-    return arena
+        prefill(base, cache, range(at, at + len(pack)), pack)
+    return cache
 
 
-def _to_the_right(part: Tensor, ends: Sequence[int]) -> Tensor:
-    """Rows [R, heads, most, d] moved so that all end at the same place, zeros before them."""
+def _left_pad(part: Tensor, ends: Sequence[int]) -> Tensor:
+    """Rows [R, heads, width, d] moved so that all end at the same place, zeros before them."""
     moved = torch.zeros_like(part)
     for row, end in enumerate(ends):
         moved[row, :, part.shape[2] - end :] = part[row, :, :end]
@@ -113,14 +113,14 @@ def _to_the_right(part: Tensor, ends: Sequence[int]) -> Tensor:
 
 def _seq2seq(base: FrozenBase, prepared: TokenizedRequest) -> dict[str, Any]:
     """Inputs whose cross-attention is filled already, with what the prefill of a running batch stores."""
-    arena = Arena(base, 1, capacity_for(prepared.size))
-    read_in(base, arena, [0], [prepared])
+    cache = KVCache(base, 1, capacity_for(prepared.size))
+    prefill(base, cache, [0], [prepared])
     cross = [
-        tuple(_per_beam(part, prepared) for part in arena.look(number, slice(0, 1), prepared.size.cross))
+        tuple(_per_beam(part, prepared) for part in cache.view(number, slice(0, 1), prepared.size.cross))
         for number, slot in enumerate(base.layout.slots)
         if slot.kind == "cross"
     ]
-    cache = EncoderDecoderCache(DynamicCache(_prefix_cache(base, prepared, "decoder")), DynamicCache(cross))
+    past = EncoderDecoderCache(DynamicCache(_prefix_cache(base, prepared, "decoder")), DynamicCache(cross))
     # Nobody reads it, for the cross-attention is filled; masks take their length from it.
     shape = (1, prepared.size.cross, base.head.weight.shape[1])
     unread = torch.zeros(shape, device=base.device, dtype=base.dtype)
@@ -129,7 +129,7 @@ def _seq2seq(base: FrozenBase, prepared: TokenizedRequest) -> dict[str, Any]:
         "decoder_attention_mask": _seen(base, prepared.length + len(prepared.inputs)),
         "encoder_outputs": BaseModelOutput(last_hidden_state=unread),
         "attention_mask": _seen(base, prepared.size.cross),
-        "past_key_values": cache,
+        "past_key_values": past,
     }
 
 

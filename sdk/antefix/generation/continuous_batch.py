@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from antefix.attention.kv_cache import Arena
+from antefix.attention.kv_cache import KVCache
 from antefix.errors import InvalidArgument
-from antefix.generation.detokenizer import TextStream
-from antefix.generation.forward import decode
+from antefix.generation.detokenizer import IncrementalDetokenizer
+from antefix.generation.forward import forward_decode
 from antefix.generation.interface import StepOutput
-from antefix.generation.prefill import Shape, capacity_for, read_in, shape_of
+from antefix.generation.prefill import PrefillShape, capacity_for, exact_shape, prefill
 from antefix.generation.request import Finish, Generated, Size, TokenizedRequest, TokenLogprob, banned_tokens
 from antefix.generation.sampling import choose, logprob_of, sampler_of
 from antefix.model.frozen_base import FrozenBase
@@ -49,7 +49,7 @@ class ContinuousBatch:
         self._base, self._exact, self._streaming = base, exact, streaming
         self._size = size.rounded if exact else size
         try:
-            self._arena = Arena(base, rows, capacity_for(self._size))
+            self._cache = KVCache(base, rows, capacity_for(self._size))
         except (RuntimeError, TypeError) as error:  # no memory, and sizes beyond 64 bits, in torch's words
             raise InvalidArgument(
                 f"there is no memory for {rows} rows of {self._size.decoder} positions",
@@ -68,7 +68,7 @@ class ContinuousBatch:
     @property
     def capacity(self) -> Size:
         """Positions of a row that memory is held for."""
-        kinds = self._arena.capacity
+        kinds = self._cache.capacity
         return Size(max(kinds.values()))
 
     @property
@@ -105,7 +105,7 @@ class ContinuousBatch:
         for slot, occupant in enumerate(self._rows):
             if occupant is not None and occupant.request_id == request_id:
                 self._rows[slot] = None
-                self._arena.clear(slot)
+                self._cache.clear(slot)
                 if not self._exact:
                     self._close_gaps()
                 return True
@@ -113,18 +113,18 @@ class ContinuousBatch:
 
     @torch.no_grad()
     def step(self) -> list[StepOutput]:
-        """One forward pass: rows that wait are read in first; else every row gets its next token."""
+        """One forward pass: rows that wait are prefilled first; else every row gets its next token."""
         if self._waiting:
-            return self._read_in(self._next_pack())
-        return self._go_on()
+            return self._prefill(self._next_pack())
+        return self._decode()
 
     def _next_pack(self) -> list[_Row]:
-        """Rows to read in together."""
+        """Rows to prefill together."""
         pack = [self._waiting.popleft()]
         if self._exact:
             shape = self._shape(pack[0])
-            mates = [row for row in self._waiting if shape is not None and self._shape(row) == shape]
-            pack += mates[: shape.rows - 1 if shape is not None else 0]
+            others = [row for row in self._waiting if shape is not None and self._shape(row) == shape]
+            pack += others[: shape.rows - 1 if shape is not None else 0]
             self._waiting = deque(row for row in self._waiting if row not in pack)
             return pack
         longest = pack[0].tokens_to_read
@@ -135,28 +135,28 @@ class ContinuousBatch:
             pack.append(self._waiting.popleft())
         return pack
 
-    def _shape(self, row: _Row) -> Shape | None:
-        return shape_of(self._base, self._arena, row.prepared, len(self._rows)) if self._exact else None
+    def _shape(self, row: _Row) -> PrefillShape | None:
+        return exact_shape(self._base, self._cache, row.prepared, len(self._rows)) if self._exact else None
 
-    def _read_in(self, pack: list[_Row]) -> list[StepOutput]:
+    def _prefill(self, pack: list[_Row]) -> list[StepOutput]:
         slots = []
         for row in pack:
-            self._make_room(row.prepared.size)
+            self._ensure_capacity(row.prepared.size)
             slots.append(self._rows.index(None))
             self._rows[slots[-1]] = row
         prepared = [row.prepared for row in pack]
-        hidden = read_in(self._base, self._arena, slots, prepared, self._shape(pack[0]))
-        return self._take(hidden, slots)
+        hidden = prefill(self._base, self._cache, slots, prepared, self._shape(pack[0]))
+        return self._sample(hidden, slots)
 
-    def _go_on(self) -> list[StepOutput]:
+    def _decode(self) -> list[StepOutput]:
         last = max((n for n, row in enumerate(self._rows) if row is not None), default=-1)
         if last < 0:
             return []
         rows = self._rows if self._exact else self._rows[: last + 1]
         tokens = [0 if row is None else row.tokens[-1] for row in rows]
         lengths = [None if row is None else row.filled for row in rows]
-        hidden = decode(self._base, self._arena, tokens, lengths, self._used(lengths))
-        return self._take(hidden, range(len(rows)))
+        hidden = forward_decode(self._base, self._cache, tokens, lengths, self._used(lengths))
+        return self._sample(hidden, range(len(rows)))
 
     def _used(self, lengths: Sequence[Size | None]) -> Size:
         """Slots that a decoding step looks at."""
@@ -164,10 +164,10 @@ class ContinuousBatch:
             return self._size
         longest = Size(0)
         for filled in lengths:
-            longest = longest if filled is None else longest.joined(filled)
+            longest = longest if filled is None else longest.union(filled)
         return Size(longest.decoder + 1, longest.cross)
 
-    def _take(self, hidden: Tensor, slots: Sequence[int]) -> list[StepOutput]:
+    def _sample(self, hidden: Tensor, slots: Sequence[int]) -> list[StepOutput]:
         """Choose the next token of each row from `hidden` [slots, hidden]; rows that are done leave."""
         finite = hidden.isfinite().all(-1).tolist()
         logits = self._base.head.logits(hidden).float()  # of dummies too, for the shape is part of the bits
@@ -177,17 +177,17 @@ class ContinuousBatch:
         if len(rows) < len(logits):
             logits = logits[[n for _, _, n in rows]]
         tokens = choose(logits, [row.sampler for _, row, _ in rows])
-        pieces = []
-        for (slot, row, n), token, asked in zip(rows, tokens, logits, strict=True):
+        outputs = []
+        for (slot, row, n), token, row_logits in zip(rows, tokens, logits, strict=True):
             if self.on_logits is not None:
-                self.on_logits(row.request_id, asked.clone())
-            pieces.append(replace(row.take(token, asked), finite=finite[n]))
-            if pieces[-1].result is not None:
+                self.on_logits(row.request_id, row_logits.clone())
+            outputs.append(replace(row.take(token, row_logits), finite=finite[n]))
+            if outputs[-1].result is not None:
                 self._rows[slot] = None
-                self._arena.clear(slot)
+                self._cache.clear(slot)
         if not self._exact:
             self._close_gaps()
-        return pieces
+        return outputs
 
     def _close_gaps(self) -> None:
         """Move the last rows into the gaps, so that a step computes no dummies."""
@@ -195,13 +195,13 @@ class ContinuousBatch:
         for gap in range(count):
             if self._rows[gap] is None:
                 last = max(n for n, row in enumerate(self._rows) if row is not None)
-                self._arena.move(last, gap)
+                self._cache.move(last, gap)
                 self._rows[gap], self._rows[last] = self._rows[last], None
 
-    def _make_room(self, size: Size) -> None:
+    def _ensure_capacity(self, size: Size) -> None:
         for kind, positions in capacity_for(size).items():
-            if positions > self._arena.capacity[kind]:
-                self._arena.grow(kind, positions)
+            if positions > self._cache.capacity[kind]:
+                self._cache.grow(kind, positions)
 
 
 class _Row:
@@ -212,7 +212,7 @@ class _Row:
         self.sampler = sampler_of(prepared.request)
         self.tokens: list[int] = []
         self._logprobs: list[TokenLogprob] = []
-        self._text = TextStream(base.tokenizer, prepared.request.stop)
+        self._text = IncrementalDetokenizer(base.tokenizer, prepared.request.stop)
 
     @property
     def tokens_to_read(self) -> int:
@@ -220,31 +220,31 @@ class _Row:
 
     @property
     def filled(self) -> Size:
-        """Positions in the arena; those of the last token come with the next step."""
+        """Positions in the cache; those of the last token come with the next step."""
         decoder = self.prepared.length + len(self.prepared.inputs) + len(self.tokens) - 1
         return Size(decoder, self.prepared.size.cross)
 
     def take(self, token: int, logits: Tensor) -> StepOutput:
         """Add one token, chosen by logits [vocabulary]; the piece has the result if it is the last one."""
-        if token in self.prepared.ends:
-            return self._done("", "end", ())
+        if token in self.prepared.stop_token_ids:
+            return self._finish("", "end", ())
         self.tokens.append(token)
-        count, here = self.prepared.request.logprobs, tuple[TokenLogprob, ...]()
+        count, logprobs = self.prepared.request.logprobs, tuple[TokenLogprob, ...]()
         if count is not None:
-            here = (logprob_of(logits, token, count),)
-            self._logprobs += here
+            logprobs = (logprob_of(logits, token, count),)
+            self._logprobs += logprobs
         text = self._text.push(token) if self._live else ""
         if self._text.stopped:
-            return self._done(text, "stop", here)
+            return self._finish(text, "stop", logprobs)
         if len(self.tokens) == self.prepared.request.max_new_tokens:
-            return self._done(text, "length", here)
-        return StepOutput(self.request_id, text, None, here)
+            return self._finish(text, "length", logprobs)
+        return StepOutput(self.request_id, text, None, logprobs)
 
-    def _done(self, text: str, finish: Finish, here: tuple[TokenLogprob, ...]) -> StepOutput:
+    def _finish(self, text: str, finish: Finish, logprobs: tuple[TokenLogprob, ...]) -> StepOutput:
         if not self._live:
             for token in self.tokens:
                 self._text.push(token)
         text += self._text.finish()
         finish = "stop" if self._text.stopped else finish
         result = Generated(self._text.text, tuple(self.tokens), finish, tuple(self._logprobs))
-        return StepOutput(self.request_id, text, result, here)
+        return StepOutput(self.request_id, text, result, logprobs)

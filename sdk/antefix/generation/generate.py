@@ -14,7 +14,7 @@ from antefix.common.malloc import retain_large_blocks
 from antefix.common.progress import ProgressBar
 from antefix.common.validation import refuse_unknown, require
 from antefix.errors import InvalidArgument, OutOfMemory
-from antefix.generation.beam_search import like, search
+from antefix.generation.beam_search import beam_search, group_key
 from antefix.generation.engines import open_engine
 from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
 from antefix.model.frozen_base import FrozenBase
@@ -77,13 +77,13 @@ def generate(
                 results[number] = result
                 bar.update()
 
-        with retain_large_blocks(), _memory_of(base, max_rows):
+        with retain_large_blocks(), _explain_out_of_memory(base, max_rows):
             run(base, prepared, max_rows, exact, done, streaming=on_token is not None, engine=engine)
     return [results[number] for number in range(len(prepared))]
 
 
 @contextmanager
-def _memory_of(base: FrozenBase, rows: int) -> Iterator[None]:
+def _explain_out_of_memory(base: FrozenBase, rows: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
@@ -108,13 +108,13 @@ def run(
     `on_logits` gets number and logits of every token, for tests.
     """
     groups: dict[Size | None, list[int]] = {}
-    for number, one in enumerate(prepared):
-        if one.request.num_beams == 1:
-            groups.setdefault(one.size.rounded if exact else None, []).append(number)
+    for number, request in enumerate(prepared):
+        if request.request.num_beams == 1:
+            groups.setdefault(request.size.rounded if exact else None, []).append(number)
     for numbers in groups.values():
         size = Size(0)
         for number in numbers:
-            size = size.joined(prepared[number].size)
+            size = size.union(prepared[number].size)
         rows = max_rows if exact else min(max_rows, len(numbers))
         decoder = open_engine(base, rows, size, exact=exact, streaming=streaming, engine=engine)
         numbers_of: dict[int, int] = {}
@@ -131,15 +131,16 @@ def run(
 
 
 def _search_all(base: FrozenBase, prepared: Sequence[TokenizedRequest], max_rows: int, done: Done) -> None:
-    """All beam searches among the requests, those together that are alike; a hypothesis is a row."""
+    """All beam searches among the requests, those of one `group_key` together; a hypothesis is a row."""
     groups: dict[Hashable, list[int]] = {}
-    for number, one in enumerate(prepared):
-        if one.request.num_beams > 1:
-            groups.setdefault(like(base, one), []).append(number)
+    for number, request in enumerate(prepared):
+        if request.request.num_beams > 1:
+            groups.setdefault(group_key(base, request), []).append(number)
     for numbers in groups.values():
         numbers.sort(key=lambda number: len(prepared[number].inputs))
         each = max(1, max_rows // prepared[numbers[0]].request.num_beams)
         for at in range(0, len(numbers), each):
-            some = numbers[at : at + each]
-            for number, result in zip(some, search(base, [prepared[one] for one in some]), strict=True):
+            part = numbers[at : at + each]
+            results = beam_search(base, [prepared[number] for number in part])
+            for number, result in zip(part, results, strict=True):
                 done(number, result.text, result)

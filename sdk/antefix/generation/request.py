@@ -146,7 +146,7 @@ class Size:
         """The next powers of two, 64 at least: a function of this request alone."""
         return Size(_power(self.decoder), _power(self.cross) if self.cross else 0)
 
-    def joined(self, other: Size) -> Size:
+    def union(self, other: Size) -> Size:
         """Room for either."""
         return Size(max(self.decoder, other.decoder), max(self.cross, other.cross))
 
@@ -159,26 +159,26 @@ class TokenizedRequest:
         request: as asked.
         inputs: tokens that the decoder reads.
         source: tokens that the encoder reads; empty for causal models.
-        ends: tokens that end a text.
+        stop_token_ids: tokens that end a text.
     """
 
     request: GenerationRequest
     inputs: tuple[int, ...] = field(repr=False)
     source: tuple[int, ...] = field(repr=False)
-    ends: frozenset[int]
+    stop_token_ids: frozenset[int]
 
-    def begins(self, kind: Kind) -> int:
-        """Where the text begins in layers of a kind: behind the prefix, if that has such layers."""
+    def text_start(self, kind: Kind) -> int:
+        """Position of the first token in layers of a kind: behind the prefix, if that has such layers."""
         prefix = self.request.prefix
         return prefix.length if prefix is not None and kind in prefix.layout.kinds else 0
 
     @property
     def length(self) -> int:
         """Positions of the prefix in the decoder."""
-        return self.begins("decoder")
+        return self.text_start("decoder")
 
     @property
-    def blind(self) -> int:
+    def prefix_hidden_until(self) -> int:
         """Of the inputs, so many do not see the prefix."""
         return len(self.inputs) - 1 if self.request.infix else 0
 
@@ -186,7 +186,7 @@ class TokenizedRequest:
     def size(self) -> Size:
         """Positions that it may fill."""
         decoder = self.length + len(self.inputs) + self.request.max_new_tokens
-        return Size(decoder, self.begins("cross") + len(self.source) if self.source else 0)
+        return Size(decoder, self.text_start("cross") + len(self.source) if self.source else 0)
 
 
 def tokenize(base: FrozenBase, request: GenerationRequest, what: str = "the request") -> TokenizedRequest:
@@ -211,7 +211,7 @@ def tokenize(base: FrozenBase, request: GenerationRequest, what: str = "the requ
     if request.prefix is not None:
         request.prefix.require_base(base.fingerprint, base.layout)
     tokens = tuple(_chat_tokens(base, request) if request.chat else _tokens(base, request))
-    ends = frozenset[int]() if request.ignore_eos else _ends(base)
+    stop_ids = frozenset[int]() if request.ignore_eos else _stop_token_ids(base)
     new = request.max_new_tokens
     if base.is_encoder_decoder and request.infix:
         raise InvalidArgument(
@@ -219,12 +219,12 @@ def tokenize(base: FrozenBase, request: GenerationRequest, what: str = "the requ
         )
     if base.is_encoder_decoder:
         start = int(base.model.config.decoder_start_token_id)
-        prepared, most = TokenizedRequest(request, (start,), tokens, ends), max(len(tokens), new)
+        tokenized, positions = TokenizedRequest(request, (start,), tokens, stop_ids), max(len(tokens), new)
     else:
-        prepared, most = TokenizedRequest(request, tokens, (), ends), len(tokens) + new
+        tokenized, positions = TokenizedRequest(request, tokens, (), stop_ids), len(tokens) + new
     length = 0 if request.prefix is None else request.prefix.length
-    check_rows_fit(base, most, length, f"{what} with its {new} new tokens")
-    return prepared
+    check_rows_fit(base, positions, length, f"{what} with its {new} new tokens")
+    return tokenized
 
 
 def _tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
@@ -254,11 +254,11 @@ def _chat_tokens(base: FrozenBase, request: GenerationRequest) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) or prompt_tokens(base, "")
 
 
-def _ends(base: FrozenBase) -> frozenset[int]:
+def _stop_token_ids(base: FrozenBase) -> frozenset[int]:
     """The tokenizer's end-of-text token, and those that the model's own settings name."""
-    named = getattr(base.model.generation_config, "eos_token_id", None)
-    named = named if isinstance(named, list | tuple) else [named]
-    return frozenset(int(token) for token in [base.tokenizer.eos_token_id, *named] if token is not None)
+    eos = getattr(base.model.generation_config, "eos_token_id", None)
+    eos = eos if isinstance(eos, list | tuple) else [eos]
+    return frozenset(int(token) for token in [base.tokenizer.eos_token_id, *eos] if token is not None)
 
 
 def banned_tokens(base: FrozenBase) -> list[int]:

@@ -22,14 +22,14 @@ class Sampler:
 
     def draw(self, logits: Tensor) -> int:
         """Token of logits [vocabulary], fp32."""
-        chance = torch.rand((), generator=self._generator, dtype=torch.float64).item()
-        weights, tokens = self._kept(logits / self._temperature)
-        reached = weights.double().cumsum(0)
-        place = int(torch.searchsorted(reached, reached[-1] * chance, right=True))
+        draw = torch.rand((), generator=self._generator, dtype=torch.float64).item()
+        weights, tokens = self._candidates(logits / self._temperature)
+        cumulative = weights.double().cumsum(0)
+        place = int(torch.searchsorted(cumulative, cumulative[-1] * draw, right=True))
         place = min(place, len(weights) - 1)  # beyond the end only by rounding, or if all is NaN
         return place if tokens is None else int(tokens[place])
 
-    def _kept(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Probabilities of the tokens to draw from, most likely first; None for all, in their order."""
         if self._top_k is None and self._top_p is None:
             return logits.softmax(0), None
@@ -43,8 +43,8 @@ class Sampler:
                 best, tokens = logits.sort(descending=True, stable=True)
                 weights = best.softmax(0)
         if self._top_p is not None:
-            before = weights.double().cumsum(0) - weights
-            count = max(1, int((before < self._top_p).sum()))
+            preceding = weights.double().cumsum(0) - weights  # probability of all likelier tokens
+            count = max(1, int((preceding < self._top_p).sum()))
             weights, tokens = weights[:count], tokens[:count]
         return weights, tokens
 
@@ -56,10 +56,10 @@ def sampler_of(request: GenerationRequest) -> Sampler | None:
 
 def logprob_of(logits: Tensor, token: int, top: int) -> TokenLogprob:
     """How likely a token was by logits [vocabulary], fp32, and the `top` most likely ones."""
-    all_of_them = logits.log_softmax(0)
-    best = all_of_them.topk(min(top, len(logits)))
+    logprobs = logits.log_softmax(0)
+    best = logprobs.topk(min(top, len(logits)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return TokenLogprob(token, float(all_of_them[token]), tuple(pairs))
+    return TokenLogprob(token, float(logprobs[token]), tuple(pairs))
 
 
 def choose(logits: Tensor, samplers: Sequence[Sampler | None]) -> list[int]:

@@ -46,7 +46,7 @@ class _Asked(BaseModel):
     def settings(self) -> dict[str, Any]:
         """Keywords of a `GenerationRequest`."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "max_new_tokens": self.max_tokens or _MOST_TOKENS,
             "temperature": self.temperature,
             "stop": tuple(stop),
@@ -54,8 +54,8 @@ class _Asked(BaseModel):
             "seed": uuid.uuid4().int % 2**63 if self.seed is None else self.seed,
         }
         if self.temperature > 0 and self.top_p < 1:
-            found["top_p"] = self.top_p
-        return found
+            values["top_p"] = self.top_p
+        return values
 
     @property
     def with_usage(self) -> bool:
@@ -138,14 +138,14 @@ class ResponseBuilder:
     created: int = field(default_factory=lambda: int(time.time()))
     _offset: int = 0
 
-    def whole(self, found: Generated) -> dict[str, Any]:
+    def whole(self, generated: Generated) -> dict[str, Any]:
         """All at once."""
-        choice = self._choice(found.finish, found.logprobs)
+        choice = self._choice(generated.finish, generated.logprobs)
         if self.chat:
-            choice["message"] = {"role": "assistant", "content": found.text}
+            choice["message"] = {"role": "assistant", "content": generated.text}
         else:
-            choice["text"] = found.text
-        return {**self._head(""), "choices": [choice], "usage": self.usage(len(found.tokens))}
+            choice["text"] = generated.text
+        return {**self._head(""), "choices": [choice], "usage": self.usage(len(generated.tokens))}
 
     def piece(
         self, text: str, finish: str | None, logprobs: Sequence[TokenLogprob] = (), *, first: bool = False
@@ -153,8 +153,8 @@ class ResponseBuilder:
         """A part of a stream; the last one has the reason why it ended."""
         choice = self._choice(finish, logprobs)
         if self.chat:
-            said = {"content": text} if text else {}
-            choice["delta"] = {"role": "assistant", **said} if first else said
+            delta = {"content": text} if text else {}
+            choice["delta"] = {"role": "assistant", **delta} if first else delta
         else:
             choice["text"] = text
         return {**self._head(".chunk"), "choices": [choice]}
@@ -178,18 +178,23 @@ class ResponseBuilder:
             return None
         if self.chat:
             content = [
-                {**_one(word, one.token, one.logprob), "top_logprobs": [_one(word, *top) for top in one.top]}
-                for one in logprobs
+                {
+                    **_one(word, entry.token, entry.logprob),
+                    "top_logprobs": [_one(word, *top) for top in entry.top],
+                }
+                for entry in logprobs
             ]
             return {"content": content, "refusal": None}
-        words, offsets = [word(one.token) for one in logprobs], []
+        words, offsets = [word(entry.token) for entry in logprobs], []
         for text in words:
             offsets.append(self._offset)
             self._offset += len(text)
         return {
             "tokens": words,
-            "token_logprobs": [_finite(one.logprob) for one in logprobs],
-            "top_logprobs": [{word(token): _finite(value) for token, value in one.top} for one in logprobs],
+            "token_logprobs": [_finite(entry.logprob) for entry in logprobs],
+            "top_logprobs": [
+                {word(token): _finite(value) for token, value in entry.top} for entry in logprobs
+            ],
             "text_offset": offsets,
         }
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from antefix.common.deprecation import FormerAttribute
 from antefix.errors import DeviceListRefused
 from antefix.keys.device_keys import DeviceKeys, DevicePublic, UserKey
-from antefix.keys.device_list import DeviceList, parsed
+from antefix.keys.device_list import DeviceList, parse_device_list
 
 _MAGIC = b"ANTEFIXC"
 _HEAD = struct.Struct(">8s16sI")
@@ -38,6 +39,8 @@ class DeviceChange:
     left: bytes | None
     sealed: tuple[bytes, ...]
     content: bytes
+
+    introduced = FormerAttribute("trust_initial")
 
     @classmethod
     def adding(cls, devices: DeviceList, device: DevicePublic, *, signer: DeviceKeys) -> DeviceChange:
@@ -65,7 +68,7 @@ class DeviceChange:
         """
         after = devices.removing(device, signer=signer)
         of = {"tenant": after.tenant, "user": after.user}
-        sealed = tuple(key.seal_for(one, **of) for one in after.devices)
+        sealed = tuple(key.seal_for(member, **of) for member in after.devices)
         return cls._signed(after, device, sealed, signer)
 
     @classmethod
@@ -75,18 +78,18 @@ class DeviceChange:
         Raises:
             DeviceListRefused: it is none, not the next, or not written by a device of that list.
         """
-        left, listed, sealed = _taken_apart(content)
-        after = before.followed_by(listed)
-        found = cls._verified(content, left, after, sealed, before.writers[after.signer])
-        if (after.epoch == before.epoch) != (found.left is None):
+        left, listed, sealed = _parse(content)
+        after = before.apply(listed)
+        change = cls._verified(content, left, after, sealed, before.writers[after.signer])
+        if (after.epoch == before.epoch) != (change.left is None):
             raise DeviceListRefused(f"epoch {after.epoch} and who has left do not go together")
-        gone = {one.id for one in before.devices} - {one.id for one in after.devices}
-        if gone != ({found.left} if found.left else set()):
+        gone = {device.id for device in before.devices} - {device.id for device in after.devices}
+        if gone != ({change.left} if change.left else set()):
             raise DeviceListRefused(f"{len(gone)} devices have left, and it names another")
-        return found
+        return change
 
     @classmethod
-    def introduced(cls, content: bytes, *, by: bytes) -> DeviceChange:
+    def trust_initial(cls, content: bytes, *, by: bytes) -> DeviceChange:
         """Read one of which the list before is not known, from the device that wrote it.
 
         Args:
@@ -96,8 +99,8 @@ class DeviceChange:
         Raises:
             DeviceListRefused: it is none, or that device is not on its list or did not write it.
         """
-        left, listed, sealed = _taken_apart(content)
-        after = DeviceList.introduced(listed, by=by)
+        left, listed, sealed = _parse(content)
+        after = DeviceList.trust_initial(listed, by=by)
         return cls._verified(content, left, after, sealed, after.writers[by])
 
     @staticmethod
@@ -107,7 +110,7 @@ class DeviceChange:
         Raises:
             DeviceListRefused: it is none.
         """
-        return parsed(_taken_apart(content)[1]).version
+        return parse_device_list(_parse(content)[1]).version
 
     def key_for(self, device: DeviceKeys) -> UserKey:
         """The new user key.
@@ -115,7 +118,7 @@ class DeviceChange:
         Raises:
             KeyRefused: that device is not on the list, or what was sealed for it does not open.
         """
-        ids = [one.id for one in self.devices.devices]
+        ids = [member.id for member in self.devices.devices]
         sealed = self.sealed[ids.index(device.id)] if device.id in ids and self.sealed else b""
         of = self.devices
         return device.open_user_key(sealed, tenant=of.tenant, user=of.user, epoch=of.epoch)
@@ -145,7 +148,7 @@ class DeviceChange:
         return cls(devices, None if left == _NOBODY else left, keys, content)
 
 
-def _taken_apart(content: bytes) -> tuple[bytes, bytes, bytes]:
+def _parse(content: bytes) -> tuple[bytes, bytes, bytes]:
     """Who left, the list, the sealed keys; nothing is verified."""
     if len(content) < _HEAD.size + _SIGNATURE or content[:8] != _MAGIC:
         raise DeviceListRefused("this is no change of devices")

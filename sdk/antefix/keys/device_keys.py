@@ -157,10 +157,10 @@ class DeviceKeys:
 
 def _key_info(tenant: bytes, user: bytes, epoch: int, device: bytes) -> bytes:
     """What a sealed user key is bound to."""
-    return b"antefix/v1/user key\0" + whose(tenant, user) + epoch.to_bytes(4, "big") + device
+    return b"antefix/v1/user key\0" + owner_ids(tenant, user) + epoch.to_bytes(4, "big") + device
 
 
-def whose(tenant: bytes, user: bytes) -> bytes:
+def owner_ids(tenant: bytes, user: bytes) -> bytes:
     """Both ids, 32 bytes. With other sizes, the end of one could be the beginning of the other.
 
     Raises:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from antefix.common.deprecation import FormerAttribute
 from antefix.errors import DeviceListRefused, InvalidArgument
 from antefix.keys.device_keys import DeviceKeys, DevicePublic
 
@@ -21,7 +22,7 @@ _MAGIC = b"ANTEFIXD"
 _HEAD = struct.Struct(">8s16s16sQI32sH")
 _ENTRY = struct.Struct(">1216s32s")
 _END = struct.Struct(">16s64s")
-_MOST = 64
+_MAX_DEVICES = 64
 _FIRST = bytes(32)
 
 
@@ -48,6 +49,10 @@ class DeviceList:
     signer: bytes
     signature: bytes
 
+    followed_by = FormerAttribute("apply")
+    introduced = FormerAttribute("trust_initial")
+    pinned = FormerAttribute("from_digest")
+
     @classmethod
     def first(cls, *, tenant: bytes, user: bytes, device: DeviceKeys) -> DeviceList:
         """The list of a new user with one device."""
@@ -69,8 +74,8 @@ class DeviceList:
         Raises:
             InvalidArgument: it is on the list, the list is full, or the signer is not on it.
         """
-        if device.id in self.writers or len(self.devices) >= _MOST:
-            raise InvalidArgument(f"device {device.id.hex()} is on the list, or {_MOST} others are")
+        if device.id in self.writers or len(self.devices) >= _MAX_DEVICES:
+            raise InvalidArgument(f"device {device.id.hex()} is on the list, or {_MAX_DEVICES} others are")
         return self._next((*self.devices, device), self.epoch, signer)
 
     def removing(self, device: bytes, *, signer: DeviceKeys) -> DeviceList:
@@ -79,47 +84,48 @@ class DeviceList:
         Raises:
             InvalidArgument: it is not on the list, is the last one, or the signer is not on it.
         """
-        left = tuple(one for one in self.devices if one.id != device)
-        if len(left) == len(self.devices) or not left:
+        remaining = tuple(member for member in self.devices if member.id != device)
+        if len(remaining) == len(self.devices) or not remaining:
             raise InvalidArgument(f"device {device.hex()} is not on the list, or is the last one")
-        return self._next(left, self.epoch + 1, signer)
+        return self._next(remaining, self.epoch + 1, signer)
 
     def to_bytes(self) -> bytes:
         """The list as it is stored and sent."""
         return self._body() + _END.pack(self.signer, self.signature)
 
-    def followed_by(self, content: bytes) -> DeviceList:
-        """The next version, from bytes that anyone may have made.
+    def apply(self, content: bytes) -> DeviceList:
+        """Verify and return the next version, from bytes that anyone may have made.
 
         Raises:
             DeviceListRefused: not the next version of this list, or not signed by a device on it.
         """
-        found = parsed(content)
+        following = parse_device_list(content)
         expected = (self.tenant, self.user, self.version + 1, self.digest)
         for name, ours in zip(("tenant", "user", "version", "previous"), expected, strict=True):
-            if getattr(found, name) != ours:
-                raise DeviceListRefused(f"{name} is {_shown(getattr(found, name))}, expected {_shown(ours)}")
-        if found.epoch not in (self.epoch, self.epoch + 1):
-            raise DeviceListRefused(f"epoch is {found.epoch}, expected {self.epoch} or {self.epoch + 1}")
-        if found.epoch == self.epoch and not set(self.devices) <= set(found.devices):
+            theirs = getattr(following, name)
+            if theirs != ours:
+                raise DeviceListRefused(f"{name} is {_shown(theirs)}, expected {_shown(ours)}")
+        if following.epoch not in (self.epoch, self.epoch + 1):
+            raise DeviceListRefused(f"epoch is {following.epoch}, expected {self.epoch} or {self.epoch + 1}")
+        if following.epoch == self.epoch and not set(self.devices) <= set(following.devices):
             raise DeviceListRefused(f"a device has left and the epoch is still {self.epoch}")
-        found._verify(self.writers)
-        return found
+        following._verify(self.writers)
+        return following
 
     @classmethod
-    def pinned(cls, content: bytes, *, digest: bytes) -> DeviceList:
+    def from_digest(cls, content: bytes, *, digest: bytes) -> DeviceList:
         """A list of which the caller knows the digest.
 
         Raises:
             DeviceListRefused: it is another one.
         """
-        found = parsed(content)
-        if found.digest != digest:
-            raise DeviceListRefused(f"its digest is {found.digest.hex()}, expected {digest.hex()}")
-        return found
+        devices = parse_device_list(content)
+        if devices.digest != digest:
+            raise DeviceListRefused(f"its digest is {devices.digest.hex()}, expected {digest.hex()}")
+        return devices
 
     @classmethod
-    def introduced(cls, content: bytes, *, by: bytes) -> DeviceList:
+    def trust_initial(cls, content: bytes, *, by: bytes) -> DeviceList:
         """A list of which only the device is known that hands it over: a person compared its fingerprint.
 
         Args:
@@ -129,13 +135,13 @@ class DeviceList:
         Raises:
             DeviceListRefused: that device is not on it, or did not sign it.
         """
-        found = parsed(content)
-        if found.signer != by:
-            raise DeviceListRefused(f"it is signed by {found.signer.hex()}, expected {by.hex()}")
-        if by not in found.writers:
+        devices = parse_device_list(content)
+        if devices.signer != by:
+            raise DeviceListRefused(f"it is signed by {devices.signer.hex()}, expected {by.hex()}")
+        if by not in devices.writers:
             raise DeviceListRefused(f"device {by.hex()} has signed it and is not on it")
-        found._verify(found.writers)
-        return found
+        devices._verify(devices.writers)
+        return devices
 
     def _next(self, devices: tuple[DevicePublic, ...], epoch: int, signer: DeviceKeys) -> DeviceList:
         if signer.id not in self.writers:
@@ -145,12 +151,12 @@ class DeviceList:
 
     def _body(self) -> bytes:
         head = (_MAGIC, self.tenant, self.user, self.version, self.epoch, self.previous, len(self.devices))
-        entries = b"".join(_ENTRY.pack(one.kem_bytes, one.signing_bytes) for one in self.devices)
+        entries = b"".join(_ENTRY.pack(device.kem_bytes, device.signing_bytes) for device in self.devices)
         return _HEAD.pack(*head) + entries
 
     def _signed(self, device: DeviceKeys) -> DeviceList:
-        signing = replace(self, signer=device.id)
-        return replace(signing, signature=device.sign(_message(signing._body(), device.id)))
+        unsigned = replace(self, signer=device.id)
+        return replace(unsigned, signature=device.sign(_message(unsigned._body(), device.id)))
 
     def _verify(self, writers: dict[bytes, Ed25519PublicKey]) -> None:
         if self.signer not in writers:
@@ -161,14 +167,14 @@ class DeviceList:
             raise DeviceListRefused("its signature is not that of its signer") from None
 
 
-def parsed(content: bytes) -> DeviceList:
+def parse_device_list(content: bytes) -> DeviceList:
     """The fields; nothing is verified."""
     count = max(0, len(content) - _HEAD.size - _END.size) // _ENTRY.size
-    if not 1 <= count <= _MOST or len(content) != _HEAD.size + count * _ENTRY.size + _END.size:
+    if not 1 <= count <= _MAX_DEVICES or len(content) != _HEAD.size + count * _ENTRY.size + _END.size:
         raise DeviceListRefused(f"it has {len(content)} bytes, which no list has")
-    magic, tenant, user, version, epoch, previous, said = _HEAD.unpack_from(content)
-    if magic != _MAGIC or said != count:
-        raise DeviceListRefused(f"it says {magic!r} and {said} devices, expected {_MAGIC!r} and {count}")
+    magic, tenant, user, version, epoch, previous, stated = _HEAD.unpack_from(content)
+    if magic != _MAGIC or stated != count:
+        raise DeviceListRefused(f"it says {magic!r} and {stated} devices, expected {_MAGIC!r} and {count}")
     entries = _ENTRY.iter_unpack(content[_HEAD.size : -_END.size])
     devices = tuple(DevicePublic(*entry) for entry in entries)
     if len({device.id for device in devices}) != count:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from antefix.crypto.aead import KEY_BYTES, SecretBytes, decrypt, encrypt, sealed_size
 from antefix.errors import InvalidArgument, KeyRefused
-from antefix.keys.device_keys import UserKey, whose
+from antefix.keys.device_keys import UserKey, owner_ids
 
 _SALT = 16
 _SLOT = struct.Struct(f">III{_SALT}s{sealed_size(KEY_BYTES)}s")
@@ -87,7 +87,7 @@ def open_with_passphrase(slot: bytes, passphrase: str, *, tenant: bytes, user: b
 
 def _context(cost: Cost, salt: bytes, tenant: bytes, user: bytes, epoch: int) -> bytes:
     numbers = struct.pack(">IIII", *astuple(cost), epoch)
-    return b"antefix/v1/passphrase\0" + numbers + salt + whose(tenant, user)
+    return b"antefix/v1/passphrase\0" + numbers + salt + owner_ids(tenant, user)
 
 
 def _derived(passphrase: str, cost: Cost, salt: bytes, context: bytes) -> SecretBytes:

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from antefix.crypto.aead import KEY_BYTES, SecretBytes
-from antefix.crypto.code32 import read, written
+from antefix.crypto.code32 import decode_secret, encode_secret
 from antefix.errors import InvalidArgument
-from antefix.keys.device_keys import DeviceKeys, whose
+from antefix.keys.device_keys import DeviceKeys, owner_ids
 
 _WHAT = "a recovery code"
 
@@ -36,15 +36,15 @@ class RecoveryCode:
         Raises:
             InvalidArgument: too short, too long, or mistyped; the code itself is not repeated.
         """
-        return cls(SecretBytes(bytearray(read(text, _WHAT, "type it as it stands on the sheet"))))
+        return cls(SecretBytes(bytearray(decode_secret(text, _WHAT, "type it as it stands on the sheet"))))
 
     def text(self) -> str:
         """Fourteen groups of four, for paper. Private."""
-        return written(bytes(self._secret.data), _WHAT)
+        return encode_secret(bytes(self._secret.data), _WHAT)
 
     def keys(self, *, tenant: bytes, user: bytes) -> DeviceKeys:
         """Keys of a device that exists on paper only; its public half stands in the device list."""
-        info = b"antefix/v1/recovery\0" + whose(tenant, user)
+        info = b"antefix/v1/recovery\0" + owner_ids(tenant, user)
         derived = HKDF(SHA256(), 2 * KEY_BYTES, None, info).derive(self._secret.data)
         with SecretBytes.take(derived) as seed:
             return DeviceKeys(seed.data)

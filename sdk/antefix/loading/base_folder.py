@@ -107,9 +107,9 @@ def _tokenizer_digest(folder: Path) -> str:
     path = folder / "tokenizer.json"
     if path.is_file():
         return file_digest(path)
-    found = [name for name in _VOCABULARIES if (folder / name).is_file()]
-    if found:
-        return digest_of([[name, file_digest(folder / name)] for name in found])
+    vocabularies = [name for name in _VOCABULARIES if (folder / name).is_file()]
+    if vocabularies:
+        return digest_of([[name, file_digest(folder / name)] for name in vocabularies])
     if (folder / "tokenizer_config.json").is_file():  # byte tokenizers (ByT5) have no vocabulary
         return digest_of(_read_json(folder / "tokenizer_config.json").get("tokenizer_class"))
     raise BaseNotFound(f"{folder} holds no tokenizer", "save it there: tokenizer.save_pretrained(folder)")

@@ -86,9 +86,9 @@ def check_manifest(folder: Path, fingerprint: str) -> None:
         state = "is not one of its files" if odd in present else "is missing"
         raise BaseDamaged(f"{odd!r} {state} in {folder}", hint)
     for name, digest in files.items():
-        found = file_digest(folder / name)
-        if found != digest:
-            raise BaseDamaged(f"{folder / name} has SHA-256 {found}, recorded was {digest}", hint)
+        actual = file_digest(folder / name)
+        if actual != digest:
+            raise BaseDamaged(f"{folder / name} has SHA-256 {actual}, recorded was {digest}", hint)
 
 
 def _remove_stale(root: Path) -> None:

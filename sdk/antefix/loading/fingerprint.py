@@ -99,9 +99,11 @@ def fingerprint(tensors: Iterable[StoredTensor], config: Mapping[str, object], t
         InvalidArgument: a setting that JSON cannot hold, so its value cannot be pinned.
     """
     ordered = sorted(tensors)
-    for one, next_one in itertools.pairwise(ordered):
-        if one.name == next_one.name:
-            raise BaseDamaged(f"the base holds two tensors named {one.name!r}", "fetch or convert it again")
+    for tensor, following in itertools.pairwise(ordered):
+        if tensor.name == following.name:
+            raise BaseDamaged(
+                f"the base holds two tensors named {tensor.name!r}", "fetch or convert it again"
+            )
     return digest_of(
         {
             "format": _FORMAT,

@@ -57,13 +57,13 @@ def _cached(name: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=True
         )
-        weight_files(Path(found))  # a snapshot may hold only what others asked for
+        weight_files(Path(folder))  # a snapshot may hold only what others asked for
     except (LocalEntryNotFoundError, BaseError):
         return None
-    return Path(found)
+    return Path(folder)
 
 
 def _download(name: str, progress: bool) -> Path:

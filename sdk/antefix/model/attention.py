@@ -1,6 +1,6 @@
 """The one seam into a model: an attention function registered with transformers.
 
-Every layer of every supported model calls `attend`. A model keyword, `antefix`, carries a `Watcher`
+Every layer of every supported model calls `attend`. A model keyword, `antefix`, carries a `AttentionBackend`
 that decides what a layer sees beyond the keys and values it just computed: a prefix per row
 (training, scoring), the running batch's stored keys (generation), or nothing (probes). Without that
 keyword the layer behaves as transformers' own `sdpa`.
@@ -22,7 +22,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "antefix"
 
 
-class Watcher(Protocol):
+class AttentionBackend(Protocol):
     """Receives each layer's attention call, in the order of the forward pass."""
 
     def attend(
@@ -40,7 +40,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    antefix: Watcher | None = None,
+    antefix: AttentionBackend | None = None,
     **extra: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of one layer: query [rows, heads, T, d], key and value [rows, kv_heads, S, d]."""
@@ -52,7 +52,7 @@ def attend(
     return antefix.attend(module, query, key, value, scaling, extra), None
 
 
-def weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+def grouped_sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
     """Masked attention with grouped queries folded into the query length.
 
     Folding spares the copy of keys and values per query head that `repeat_kv` makes.
@@ -77,6 +77,23 @@ def weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: floa
 def added_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where `visible`, minus infinity elsewhere; added to attention scores."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, float("-inf"))
+
+
+def hide_prefix(visible: Tensor, places: Tensor, length: Tensor, until: Tensor) -> Tensor:
+    """Hide each row's prefix from its first tokens: an infix, which only the completion sees.
+
+    Args:
+        visible: what each token sees [rows or 1, T, S].
+        places: of the tokens, [rows or 1, T].
+        length: slots of the prefix, from 0 on [rows, 1].
+        until: tokens at places below this number do not see it [rows, 1].
+
+    Returns:
+        [rows, T, S].
+    """
+    length, until = length.to(visible.device), until.to(visible.device)
+    in_prefix = torch.arange(visible.shape[-1], device=visible.device) < length[..., None]  # (rows, 1, S)
+    return visible & ~(in_prefix & (places < until)[..., None])
 
 
 def relative_bias(module: nn.Module, query_positions: Tensor, key_positions: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from antefix.loading.source import model_fingerprint, resolve
 from antefix.model import attention
 from antefix.model.probe import find_head, find_layout
 from antefix.model.rms_norm import replace_norms
-from antefix.model.token_ids import refuse_foreign_ids
+from antefix.model.token_ids import check_special_token_ids
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -65,7 +65,7 @@ class FrozenBase:
             model.set_attn_implementation(attention.NAME)
             self.layout, self.slot_of = find_layout(model)
             self.head = find_head(model)
-            refuse_foreign_ids(model, tokenizer)
+            check_special_token_ids(model, tokenizer)
         except AntefixError:
             raise
         except Exception as error:  # odd settings fail in as many ways as a model has lines
@@ -134,33 +134,37 @@ class FrozenBase:
         """The type computed in."""
         return self.head.weight.dtype
 
-    def encode(self, ids: Tensor, positions: Tensor, watcher: attention.Watcher) -> Tensor:
+    def encode(self, ids: Tensor, positions: Tensor, backend: attention.AttentionBackend) -> Tensor:
         """Encoder output [rows, S, hidden] of token ids [rows, S] at `positions` [rows, S].
 
         Encoder-decoders only. As in the decoder, a row's text starts at the length of its prefix.
         """
         encoder: Any = self.model.get_encoder()
         with self._positions.set(positions):
-            hidden: Tensor = encoder(input_ids=ids, antefix=watcher).last_hidden_state
+            hidden: Tensor = encoder(input_ids=ids, antefix=backend).last_hidden_state
         return hidden
 
     def decode(
-        self, ids: Tensor, positions: Tensor, watcher: attention.Watcher, encoded: Tensor | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        backend: attention.AttentionBackend,
+        encoded: Tensor | None = None,
     ) -> Tensor:
         """Last hidden state [rows, T, hidden] of token ids [rows, T].
 
         Args:
             ids: input tokens.
             positions: [rows, T]; the text of a row starts at the length of that row's prefix.
-            watcher: sees every attention call.
+            backend: sees every attention call.
             encoded: encoder output, for encoder-decoders.
         """
         body: Any = self.model.get_decoder()
         if encoded is None:
-            output = body(input_ids=ids, position_ids=positions, use_cache=False, antefix=watcher)
+            output = body(input_ids=ids, position_ids=positions, use_cache=False, antefix=backend)
         else:
             with self._positions.set(positions):
-                output = body(input_ids=ids, encoder_hidden_states=encoded, use_cache=False, antefix=watcher)
+                output = body(input_ids=ids, encoder_hidden_states=encoded, use_cache=False, antefix=backend)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -170,10 +174,10 @@ class FrozenBase:
         vectors: Tensor = table(ids)
         return vectors
 
-    def decode_vectors(self, vectors: Tensor, positions: Tensor, watcher: attention.Watcher) -> None:
+    def decode_vectors(self, vectors: Tensor, positions: Tensor, backend: attention.AttentionBackend) -> None:
         """As `decode`, of input vectors [rows, T, hidden] in place of tokens; causal bases alone."""
         body: Any = self.model.get_decoder()
-        body(inputs_embeds=vectors, position_ids=positions, use_cache=False, antefix=watcher)
+        body(inputs_embeds=vectors, position_ids=positions, use_cache=False, antefix=backend)
 
     @contextmanager
     def activation_checkpointing(self, on: bool) -> Iterator[None]:
@@ -233,9 +237,9 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrained
         raise BaseUnsuitable(
             f"{folder} holds no text model that transformers can run: {_reason(error)}", "choose another base"
         ) from error
-    model, found = loaded
-    if found["missing_keys"]:  # transformers would go on with random numbers in their place
-        missing = sorted(found["missing_keys"])
+    model, report = loaded
+    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+        missing = sorted(report["missing_keys"])
         raise BaseDamaged(
             f"the files in {folder} lack {len(missing)} of the model's weights, {missing[0]} first",
             "fetch them again",
@@ -251,14 +255,14 @@ def _refuse_settings(folder: Path, config: Any) -> None:
             "use the model's full-precision files",
         )
     names = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
-    most = max((n for name in names if isinstance(n := getattr(config, name, None), int)), default=0)
+    layers = max((n for name in names if isinstance(n := getattr(config, name, None), int)), default=0)
     tensors = 0
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             tensors += len(list(file.keys()))
-    if most > tensors:  # a number with nine zeros would be built layer by layer until memory ends
+    if layers > tensors:  # a number with nine zeros would be built layer by layer until memory ends
         raise BaseDamaged(
-            f"config.json in {folder} has {most:,} layers, its weights {tensors:,} tensors",
+            f"config.json in {folder} has {layers:,} layers, its weights {tensors:,} tensors",
             "fetch them again",
         )
 

@@ -70,10 +70,12 @@ class Layout:
         """
         if part.slots == self.slots:
             return list(tensors)
-        given = {(slot.kind, slot.layer): one for slot, one in zip(part.slots, tensors, strict=True)}
-        before = tensors[0].shape[:-4]
+        given = {(slot.kind, slot.layer): tensor for slot, tensor in zip(part.slots, tensors, strict=True)}
+        leading = tensors[0].shape[:-4]
         return [
-            given.get((slot.kind, slot.layer), tensors[0].new_zeros(*before, 2, slot.heads, 0, slot.head_dim))
+            given.get(
+                (slot.kind, slot.layer), tensors[0].new_zeros(*leading, 2, slot.heads, 0, slot.head_dim)
+            )
             for slot in self.slots
         ]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from antefix.errors import BaseUnsuitable
-from antefix.model.attention import added_mask, has_relative_bias, relative_bias, weigh
+from antefix.model.attention import added_mask, grouped_sdpa, has_relative_bias, relative_bias
 from antefix.model.kv_layout import Kind, Layout, Slot
 from antefix.model.lm_head import Head
 
@@ -50,18 +50,18 @@ def find_layout(model: PreTrainedModel) -> tuple[Layout, dict[nn.Module, int]]:
     return Layout(tuple(slots)), numbers
 
 
-def run_body(model: PreTrainedModel, watcher: Any) -> Tensor:
-    """Last hidden state of the model on a few tokens, watched by `watcher`."""
+def run_body(model: PreTrainedModel, backend: Any) -> Tensor:
+    """Last hidden state of the model on a few tokens, through the attention of `backend`."""
     device = next(model.parameters()).device
     ids = torch.arange(1, _TOKENS + 1, device=device)[None]
     with torch.no_grad():
         if not model.config.is_encoder_decoder:
-            output = model.get_decoder()(input_ids=ids, use_cache=False, antefix=watcher)
+            output = model.get_decoder()(input_ids=ids, use_cache=False, antefix=backend)
         else:
             source = torch.arange(1, _SOURCE_TOKENS + 1, device=device)[None]
-            encoded = model.get_encoder()(input_ids=source, antefix=watcher).last_hidden_state
+            encoded = model.get_encoder()(input_ids=source, antefix=backend).last_hidden_state
             output = model.get_decoder()(
-                input_ids=ids, encoder_hidden_states=encoded, use_cache=False, antefix=watcher
+                input_ids=ids, encoder_hidden_states=encoded, use_cache=False, antefix=backend
             )
     hidden: Tensor = output.last_hidden_state
     return hidden
@@ -104,7 +104,7 @@ def _logits(model: PreTrainedModel) -> Tensor:
 
 
 class _Seen:
-    """A watcher that records every attention call and computes it without any prefix."""
+    """An `AttentionBackend` that records every attention call and computes it without any prefix."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[nn.Module, Kind, torch.Size, torch.Size, dict[str, Any]]] = []
@@ -124,7 +124,7 @@ class _Seen:
             self._bias[kind] = relative_bias(module, positions, positions)
         if key.shape != value.shape:  # refused by the caller, which names the layer
             return query.transpose(1, 2)
-        return weigh(query, key, value, mask + self._bias.get(kind, 0.0), scaling).transpose(1, 2)
+        return grouped_sdpa(query, key, value, mask + self._bias.get(kind, 0.0), scaling).transpose(1, 2)
 
 
 def _refuse_unsuitable(
@@ -162,9 +162,9 @@ def _refuse_missing(model: PreTrainedModel, names: list[str]) -> None:
     for stack, modules in model.named_modules():
         if not isinstance(modules, nn.ModuleList):
             continue
-        found = {m[2] for m in map(_INDEX.match, names) if m and m[1] == stack}
-        missing = [i for i in range(len(modules)) if str(i) not in found]
-        if found and missing:
+        numbers = {m[2] for m in map(_INDEX.match, names) if m and m[1] == stack}
+        missing = [i for i in range(len(modules)) if str(i) not in numbers]
+        if numbers and missing:
             raise BaseUnsuitable(
                 f"layer {stack}.{missing[0]} ({type(modules[missing[0]]).__name__}) "
                 "has no key/value attention that could take a prefix",

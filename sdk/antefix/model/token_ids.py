@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from antefix.errors import BaseUnsuitable
 
 
-def refuse_foreign_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_special_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Compare the ids of tokenizer and settings with the rows of embedding and head.
 
     Raises:
@@ -57,6 +57,6 @@ def _named(model: PreTrainedModel) -> Iterator[tuple[str, object]]:
         yield from (("bad_words_ids", token) for token in (_list(tokens) or [None]))
 
 
-def _list(found: object) -> list[object]:
+def _list(value: object) -> list[object]:
     """What a list holds; None stands for what is no list, and is no token either."""
-    return found if isinstance(found, list) else [None] if found else []
+    return value if isinstance(value, list) else [None] if value else []

@@ -137,8 +137,8 @@ class Prefix:
         """
         if base_fingerprint is not None:
             require(base_fingerprint, str, "base_fingerprint")
-        found = read(path_of(path, "path"), FORMAT)
-        prefix = cls(found.values, found.layout, found.base_fingerprint)
+        parsed = read(path_of(path, "path"), FORMAT)
+        prefix = cls(parsed.values, parsed.layout, parsed.base_fingerprint)
         if base_fingerprint is not None:
             prefix.require_base(base_fingerprint)
         return prefix
@@ -151,12 +151,12 @@ class Prefix:
             PrefixFileRefused: anything but the expected content.
         """
         try:
-            found = parse(content, FORMAT)
+            parsed = parse(content, FORMAT)
         except Unreadable as error:
             raise PrefixFileRefused(
                 f"not a usable prefix: {error}", "use what Prefix.to_bytes gave"
             ) from None
-        return cls(found.values, found.layout, found.base_fingerprint)
+        return cls(parsed.values, parsed.layout, parsed.base_fingerprint)
 
     def require_base(self, fingerprint: str, layout: Layout | None = None) -> None:
         """Refuse use with any base but its own; with its `layout`, also a file that lies about its shapes.

@@ -41,9 +41,9 @@ def parse(content: bytes | bytearray | memoryview, expected_format: str) -> Pars
     Raises:
         Unreadable: anything unexpected; the message names the first difference.
     """
-    found = read_tensor(content, "prefix", 1)
-    layout = _checked(found.metadata, found.values.numel(), expected_format)
-    return Parsed(found.values, found.dtype, layout, found.metadata["base"])
+    stored = read_tensor(content, "prefix", 1)
+    layout = _checked(stored.metadata, stored.values.numel(), expected_format)
+    return Parsed(stored.values, stored.dtype, layout, stored.metadata["base"])
 
 
 def read(path: Path, expected_format: str) -> Parsed:

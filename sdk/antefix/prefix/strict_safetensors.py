@@ -115,20 +115,20 @@ def _values(entry: Any, dimensions: int, body: memoryview) -> Tensor:
 
 def _object(content: bytes, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(content, object_pairs_hook=_once)
+        header = json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"{what} is not JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(header, dict):
         raise Unreadable(f"{what} is not a JSON object")
-    return found
+    return header
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys appear once: two readers must not see two files in one."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    header = dict(pairs)
+    if len(header) != len(pairs):
         raise ValueError("a key appears twice")
-    return found
+    return header
 
 
 def ordered(content: bytes) -> bytes:

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from pydantic import Field
 
+from antefix.common.deprecation import FormerAttribute
 from antefix.crypto import hpke as hpke
-from antefix.crypto.aead import KEY_BYTES, Sealer, SecretBytes
+from antefix.crypto.aead import KEY_BYTES, SecretBytes, UserKeyProtocol
 from antefix.errors import GrantRefused, ReleaseRefused
 from antefix.keys.device_keys import DeviceKeys, DevicePublic
 from antefix.records.header import Address, ParsedRecord
@@ -37,7 +38,7 @@ from antefix.wire.release import Digest, Id, Number, Signed, Size, Statement
 
 _SEALED = 2 * (KEY_BYTES + hpke.OVERHEAD)  # hex digits
 _ID, _SEED = 16, 32
-_CLOCKS_S = 300  # by which those of a device and a server differ
+_CLOCK_SKEW_S = 300  # by which those of a device and a server differ
 
 
 class Epoch(Statement):
@@ -83,7 +84,7 @@ class EpochKey:
         """For the server to sign."""
         return Epoch(tenant=tenant.hex(), id=self.id.hex(), key=self.public.hex(), until=self.until)
 
-    def open(self, sealed: bytes, bound: bytes) -> SecretBytes:
+    def open(self, sealed: bytes, associated_data: bytes) -> SecretBytes:
         """The data key of a grant.
 
         Raises:
@@ -93,7 +94,7 @@ class EpochKey:
         if private is None:
             raise GrantRefused("its epoch is over")
         try:
-            return SecretBytes.take(hpke.SUITE.decrypt(sealed, private, info=bound))
+            return SecretBytes.take(hpke.SUITE.decrypt(sealed, private, info=associated_data))
         except (InvalidTag, ValueError):
             raise GrantRefused("it does not open") from None
 
@@ -119,7 +120,7 @@ class Grant(Statement):
         epoch: whose key `sealed` is for.
         purpose: what the server may do.
         since, until: seconds since 1970.
-        sealed: the data key, HPKE with info = `bound`.
+        sealed: the data key, HPKE with info = `associated_data`.
     """
 
     label: ClassVar[bytes] = b"antefix/v1/grant\0"
@@ -141,13 +142,17 @@ class Grant(Statement):
     until: Size
     sealed: Annotated[str, Field(pattern=f"^[0-9a-f]{{{_SEALED}}}$")]
 
+    bound: ClassVar = FormerAttribute("associated_data")
+    bound_of: ClassVar = FormerAttribute("associated_data_of")
+    by: ClassVar = FormerAttribute("from_device")
+
     @property
-    def bound(self) -> bytes:
+    def associated_data(self) -> bytes:
         """What the sealed key is bound to: everything else in here."""
-        return self.bound_of(self.model_dump(exclude={"sealed"}))
+        return self.associated_data_of(self.model_dump(exclude={"sealed"}))
 
     @classmethod
-    def bound_of(cls, terms: Mapping[str, object]) -> bytes:
+    def associated_data_of(cls, terms: Mapping[str, object]) -> bytes:
         """The same, of terms that are not sealed yet."""
         return cls.label + json.dumps(terms, sort_keys=True, separators=(",", ":")).encode()
 
@@ -158,26 +163,26 @@ class Grant(Statement):
         return Address(*map(bytes.fromhex, ids))
 
     @classmethod
-    def by(cls, device: DevicePublic, signed: Signed) -> Self:
+    def from_device(cls, device: DevicePublic, signed: Signed) -> Self:
         """What a device signed (step 1).
 
         Raises:
             GrantRefused: somebody else did, or it is no grant.
         """
         try:
-            found = cls.verified(signed, device.signing_bytes)
+            grant = cls.verified(signed, device.signing_bytes)
         except ReleaseRefused:
             raise GrantRefused("it is not signed by the device that sends it") from None
-        if found.device != device.id.hex():
-            raise GrantRefused(f"it is of device {found.device}, expected {device.id.hex()}")
-        return found
+        if grant.device != device.id.hex():
+            raise GrantRefused(f"it is of device {grant.device}, expected {device.id.hex()}")
+        return grant
 
 
 def issue_grant(
     record: bytes,
     address: Address,
     *,
-    key: Sealer,
+    key: UserKeyProtocol,
     writers: Mapping[bytes, Ed25519PublicKey],
     device: DeviceKeys,
     epoch: Epoch,
@@ -207,7 +212,7 @@ def issue_grant(
     require_epoch(parts, key.epoch)
     verify(parts, writers)
     terms = {
-        **_named(parts, address),
+        **_record_terms(parts, address),
         "id": os.urandom(_ID).hex(),
         "writer_key": writers[parts.wrap.writer].public_bytes_raw().hex(),
         "device": device.id.hex(),
@@ -218,13 +223,13 @@ def issue_grant(
     }
     with data_key_of(parts, edition, key) as data_key:
         decrypt_body(parts, edition, data_key)[0].wipe()
-        sealed = _sealed(data_key, epoch, Grant.bound_of(terms))
+        sealed = _seal_data_key(data_key, epoch, Grant.associated_data_of(terms))
     grant = Grant.model_validate({**terms, "sealed": sealed.hex()})
     body = grant.to_bytes()
     return Signed(body=body.decode(), signature=device.sign(Grant.label + body).hex())
 
 
-def _named(parts: ParsedRecord, address: Address) -> dict[str, str | int]:
+def _record_terms(parts: ParsedRecord, address: Address) -> dict[str, str | int]:
     """Which record a grant is of."""
     return {
         **{name: getattr(address, name).hex() for name in ("tenant", "user", "prefix", "base", "shape")},
@@ -234,10 +239,10 @@ def _named(parts: ParsedRecord, address: Address) -> dict[str, str | int]:
     }
 
 
-def _sealed(data_key: SecretBytes, epoch: Epoch, bound: bytes) -> bytes:
+def _seal_data_key(data_key: SecretBytes, epoch: Epoch, associated_data: bytes) -> bytes:
     try:
         key = hpke.public_key(bytes.fromhex(epoch.key))
-        return hpke.SUITE.encrypt(data_key.data, key, info=bound)
+        return hpke.SUITE.encrypt(data_key.data, key, info=associated_data)
     except ValueError:
         raise GrantRefused("the server's key is none") from None
 
@@ -245,7 +250,7 @@ def _sealed(data_key: SecretBytes, epoch: Epoch, bound: bytes) -> bytes:
 def open_granted(
     grant: Grant, record: bytes, *, tenant: bytes, user: bytes, base: bytes, epoch: EpochKey, now: float
 ) -> OpenedRecord:
-    """Open a record under a grant, as a server does (steps 2 to 6; `Grant.by` is the first).
+    """Open a record under a grant, as a server does (steps 2 to 6; `Grant.from_device` is the first).
 
     Args:
         grant: verified.
@@ -268,14 +273,14 @@ def open_granted(
     ):
         if theirs != ours:
             raise GrantRefused(f"{name} is {theirs}, expected {ours}")
-    if not grant.since <= now + _CLOCKS_S or now >= min(grant.until, epoch.until):  # 3
+    if not grant.since <= now + _CLOCK_SKEW_S or now >= min(grant.until, epoch.until):  # 3
         raise GrantRefused(f"it holds from {grant.since} until {grant.until}, and now is {int(now)}")
-    known = Expected(grant.version, bytes.fromhex(grant.record))
-    parts, edition = check_public_fields(record, grant.address, known)  # 4
+    expected = Expected(grant.version, bytes.fromhex(grant.record))
+    parts, edition = check_public_fields(record, grant.address, expected)  # 4
     if parts.core.version != grant.version:
         raise GrantRefused(f"it is for version {grant.version}, stored is {parts.core.version}")
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(grant.writer_key))
     verify(parts, {bytes.fromhex(grant.writer): key})  # 5
-    with epoch.open(bytes.fromhex(grant.sealed), grant.bound) as data_key:  # 6
+    with epoch.open(bytes.fromhex(grant.sealed), grant.associated_data) as data_key:  # 6
         content, size = decrypt_body(parts, edition, data_key)
     return OpenedRecord(edition, parts.digest, parts.wrap.writer, content, size)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix.crypto.aead import KEY_BYTES, Sealer, SecretBytes, Signer, encrypt, sealed_size
+from antefix.crypto.aead import KEY_BYTES, DeviceSigner, SecretBytes, UserKeyProtocol, encrypt, sealed_size
 from antefix.errors import InvalidArgument, RecordRefused
 from antefix.records.header import (
     BODY_LIMIT,
@@ -119,13 +119,13 @@ class OpenedRecord:
 
         address = self.edition.address
         try:
-            found = parse(self.payload, FORMAT)
+            stored = parse(self.payload, FORMAT)
         except Unreadable:
             raise RecordRefused() from None
-        prefix = Prefix(found.values, found.layout, found.base_fingerprint)
-        if bytes.fromhex(found.base_fingerprint) != address.base:
+        prefix = Prefix(stored.values, stored.layout, stored.base_fingerprint)
+        if bytes.fromhex(stored.base_fingerprint) != address.base:
             raise RecordRefused()
-        if shape_of(found.layout.digest, prefix.length, found.dtype) != address.shape:
+        if shape_of(stored.layout.digest, prefix.length, stored.dtype) != address.shape:
             raise RecordRefused()
         return prefix
 
@@ -147,7 +147,7 @@ class OpenedRecord:
         return f"OpenedRecord(version={self.edition.version}, {self._size} bytes)"
 
 
-def seal(payload: bytes, edition: RecordVersion, *, key: Sealer, device: Signer) -> bytes:
+def seal(payload: bytes, edition: RecordVersion, *, key: UserKeyProtocol, device: DeviceSigner) -> bytes:
     """Encrypt and sign one version.
 
     Args:
@@ -181,7 +181,7 @@ def open_record(
     record: bytes,
     address: Address,
     *,
-    key: Sealer,
+    key: UserKeyProtocol,
     writers: Mapping[bytes, Ed25519PublicKey],
     known: Expected | None = None,
 ) -> OpenedRecord:
@@ -212,9 +212,9 @@ def rewrap(
     record: bytes,
     address: Address,
     *,
-    old: Sealer,
-    new: Sealer,
-    device: Signer,
+    old: UserKeyProtocol,
+    new: UserKeyProtocol,
+    device: DeviceSigner,
     writers: Mapping[bytes, Ed25519PublicKey],
 ) -> bytes:
     """The same record under a new user key: body and digest stay, `device` signs anew.
@@ -258,11 +258,13 @@ def digest_of(record: bytes) -> bytes:
     return parse_record(record).digest
 
 
-def _wrapped(data_key: SecretBytes, edition: RecordVersion, key: Sealer, device: Signer) -> KeyEnvelope:
+def _wrapped(
+    data_key: SecretBytes, edition: RecordVersion, key: UserKeyProtocol, device: DeviceSigner
+) -> KeyEnvelope:
     context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
     return KeyEnvelope(key.epoch, device.id, encrypt(key.secret.data, context, data_key.data))
 
 
-def _put_together(core: bytes, wrap: KeyEnvelope, body: bytes, device: Signer) -> bytes:
+def _put_together(core: bytes, wrap: KeyEnvelope, body: bytes, device: DeviceSigner) -> bytes:
     header = header_of(core, wrap)
     return header + device.sign(signed(header, hashlib.sha256(body).digest())) + body

@@ -9,7 +9,7 @@ from typing import NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from antefix.crypto.aead import Sealer, SecretBytes, decrypt
+from antefix.crypto.aead import SecretBytes, UserKeyProtocol, decrypt
 from antefix.errors import RecordMismatch, RecordRefused
 from antefix.records.header import (
     BODY_LIMIT,
@@ -88,7 +88,7 @@ def verify(parts: ParsedRecord, writers: Mapping[bytes, Ed25519PublicKey]) -> No
         raise RecordRefused() from None
 
 
-def data_key_of(parts: ParsedRecord, edition: RecordVersion, key: Sealer) -> SecretBytes:
+def data_key_of(parts: ParsedRecord, edition: RecordVersion, key: UserKeyProtocol) -> SecretBytes:
     """Step 9; the field has room for 32 bytes alone, for other sizes allow guessing by parts (age's rule)."""
     context = edition.context(b"data key", key.epoch.to_bytes(4, "big"))
     data_key = decrypt(key.secret.data, context, parts.wrap.wrapped)

@@ -52,14 +52,14 @@ class Buckets:
         gpu = base.device.type != "cpu"
         return cls(tokens or (_GPU_TOKENS if gpu else _CPU_TOKENS), gpu)
 
-    def shape_for(self, row: Row) -> Bucket:
+    def bucket_for(self, row: Row) -> Bucket:
         """Bucket of the micro-batches that a row takes part in: a function of that row alone."""
         longest = max(len(row.inputs), len(row.source))
         tokens = max(1, -(-longest // self.tokens)) * self.tokens
         rows = max(1, tokens // _TOKENS_PER_ROW) if self.at_once else 0
         return Bucket(tokens, tokens if row.source else 0, rows, self._width(longest))
 
-    def shape_around(self, rows: Sequence[Row]) -> Bucket:
+    def tight_bucket(self, rows: Sequence[Row]) -> Bucket:
         """Bucket that just holds these rows."""
         tokens, source = sum(len(row.inputs) for row in rows), sum(len(row.source) for row in rows)
         longest = max(max(len(row.inputs), len(row.source)) for row in rows)
@@ -72,13 +72,13 @@ class Buckets:
 def first_fit(rows: Sequence[Row], shape: Bucket) -> tuple[list[int], list[int]]:
     """Numbers of the rows that go into `shape` in order, and of those that do not."""
     tokens, source = shape.tokens, shape.source_tokens
-    most = shape.rows or len(rows)
+    max_rows = shape.rows or len(rows)
     chosen: list[int] = []
-    left: list[int] = []
+    rest: list[int] = []
     for number, row in enumerate(rows):
-        if len(chosen) < most and len(row.inputs) <= tokens and len(row.source) <= source:
+        if len(chosen) < max_rows and len(row.inputs) <= tokens and len(row.source) <= source:
             tokens, source = tokens - len(row.inputs), source - len(row.source)
             chosen.append(number)
         else:
-            left.append(number)
-    return chosen, left
+            rest.append(number)
+    return chosen, rest

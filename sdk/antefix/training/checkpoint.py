@@ -27,8 +27,8 @@ from antefix.common.files import atomic_write
 from antefix.errors import CheckpointMismatch, InvalidArgument
 from antefix.prefix.strict_safetensors import HEADER_LIMIT, Unreadable, content_of, read_tensor
 from antefix.training.adam import Adam
-from antefix.training.config import PrefixSpec
-from antefix.training.user_state import Progress, UserRun
+from antefix.training.config import FORMER_BATCHING, PrefixSpec, TrainingPlan
+from antefix.training.user_state import Progress, UserState
 
 _SECONDS_BETWEEN_SAVES = 30.0
 _log = logging.getLogger("antefix")
@@ -72,7 +72,7 @@ class Checkpoint:
         self._saved_at = time.monotonic()
         self._failed = False
 
-    def restore(self, run: UserRun) -> None:
+    def restore(self, run: UserState) -> None:
         """Put a user where an earlier run left it, if there is one.
 
         Raises:
@@ -108,13 +108,13 @@ class Checkpoint:
             best_loss=float("inf") if saved.best_loss is None else saved.best_loss,
         )
 
-    def save(self, run: UserRun) -> None:
+    def save(self, run: UserState) -> None:
         """Write one user's state; within a step, as an interrupt may find it, the last file stays.
 
         Where it cannot be written (a full disk) training goes on, and a log line says so once: the
         results of all users are worth more than the way back.
         """
-        if self._place is None or not run.settled:
+        if self._place is None or not run.at_step_boundary:
             return
         state = vars(run.progress).copy()
         best = state.pop("best")
@@ -138,38 +138,44 @@ class Checkpoint:
                 )
             self._failed = True
 
-    def save_now_and_then(self, runs: list[UserRun]) -> None:
+    def save_now_and_then(self, runs: list[UserState]) -> None:
         """Save all `runs` if the last time was a while ago."""
         if self._place is not None and time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
             for run in runs:
                 self.save(run)
             self._saved_at = time.monotonic()
 
-    def _content(self, run: UserRun, limit: int) -> bytes | None:
+    def _content(self, run: UserState, limit: int) -> bytes | None:
         if isinstance(self._place, Path):
             path = self._place / _name(run)
             return content_of(path, limit) if os.path.lexists(path) else None
         return None if self._place is None else self._place.get(_name(run))
 
-    def _write(self, run: UserRun, content: bytes) -> None:
+    def _write(self, run: UserState, content: bytes) -> None:
         if isinstance(self._place, Path):
             atomic_write(self._place / _name(run), content)
         elif self._place is not None:
             self._place[_name(run)] = content
 
-    def _shown(self, run: UserRun) -> str:
+    def _shown(self, run: UserState) -> str:
         return str(self._place / _name(run)) if isinstance(self._place, Path) else f"checkpoint {_name(run)}"
 
-    def _identity(self, run: UserRun) -> str:
+    def _identity(self, run: UserState) -> str:
         """Digest of everything that this user's result is a function of."""
-        digest = hashlib.sha256(f"{self._common}\n{run.plan.model_dump_json()}\n".encode())
-        for row in (*run.rows, *run.judging):
+        digest = hashlib.sha256(f"{self._common}\n{_stored_plan(run.plan)}\n".encode())
+        for row in (*run.rows, *run.validation_rows):
             digest.update(json.dumps(asdict(row)).encode())
         digest.update(run.start_digest.encode())
         return digest.hexdigest()
 
 
-def _name(run: UserRun) -> str:
+def _stored_plan(plan: TrainingPlan) -> str:
+    """The plan as checkpoints have always had it: a run that was interrupted before an update goes on."""
+    former = FORMER_BATCHING[plan.batching]
+    return plan.model_dump_json().replace(f'"batching":"{plan.batching}"', f'"batching":"{former}"')
+
+
+def _name(run: UserState) -> str:
     digest = hashlib.sha256(run.name.encode(errors="surrogatepass"))
     return f"{digest.hexdigest()[:32]}.safetensors"
 
@@ -180,20 +186,20 @@ def _read(content: bytes, size: int) -> tuple[_Saved, Tensor]:
     Raises:
         Unreadable: anything unexpected; the message names the first difference.
     """
-    found = read_tensor(content, "state", 2)
-    if found.dtype != "F32" or found.metadata.keys() != {"run", "digest"}:
+    stored = read_tensor(content, "state", 2)
+    if stored.dtype != "F32" or stored.metadata.keys() != {"run", "digest"}:
         raise Unreadable("it is not of the kind that this version writes")
-    if found.metadata["digest"] != _digest(found.metadata["run"], found.values):
+    if stored.metadata["digest"] != _digest(stored.metadata["run"], stored.values):
         raise Unreadable("its digest is not that of what it holds")
     try:
-        saved = _Saved.model_validate_json(found.metadata["run"])
+        saved = _Saved.model_validate_json(stored.metadata["run"])
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise Unreadable(f"its field {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
     rows = 3 if saved.best_loss is None else 4
-    if list(found.values.shape) != [rows, size] or found.values[2].min() < 0:
+    if list(stored.values.shape) != [rows, size] or stored.values[2].min() < 0:
         raise Unreadable(f"its numbers are not the [{rows}, {size}] of this run")
-    return saved, found.values
+    return saved, stored.values
 
 
 def _digest(saved: str, numbers: Tensor) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,8 @@ from antefix.model.kv_layout import Kind
 
 Start = Literal["prefix", "examples", "words", "zeros", "random"]
 Count = Annotated[int, Field(ge=1, le=2**31)]
+FORMER_BATCHING = {"shared": "stacked", "per-user": "alone"}
+"""Names that `TrainingPlan.batching` had before; a checkpoint still knows a run by them."""
 
 
 class Settings(BaseModel):
@@ -40,10 +43,10 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> InvalidArgument:
         near = difflib.get_close_matches(word, kind.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(kind.model_fields))}"
         return InvalidArgument(f"{kind.__name__} has no setting {word!r}", hint)
-    said = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     if not word:
-        return InvalidArgument(f"{kind.__name__}: {said}")
-    return InvalidArgument(f"{kind.__name__}.{word} is {_shown(first['input'])}: {said.lower()}")
+        return InvalidArgument(f"{kind.__name__}: {message}")
+    return InvalidArgument(f"{kind.__name__}.{word} is {_shown(first['input'])}: {message.lower()}")
 
 
 def _shown(given: object) -> str:
@@ -122,7 +125,7 @@ class TrainingPlan(Settings):
         patience: evaluations without improvement before a user stops; None for never.
         seed: of the order of texts, the random start and the MLP.
         max_prompt_tokens: cut prompts to their first tokens; None for no cut.
-        batching: `stacked` shares micro-batches between users at constant shapes; `alone` gives each
+        batching: `shared` micro-batches hold rows of many users at constant shapes; `per-user` gives each
             user micro-batches of its own, at their natural size. Both keep users bit for bit apart.
         micro_batch_tokens: tokens of one forward and backward pass, a multiple of 64; None is 512 on a
             CPU and 8192 on a GPU.
@@ -146,11 +149,26 @@ class TrainingPlan(Settings):
     patience: Count | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)
     max_prompt_tokens: Count | None = None
-    batching: Literal["stacked", "alone"] = "stacked"
+    batching: Literal["shared", "per-user"] = "shared"
     micro_batch_tokens: int | None = Field(default=None, ge=64, le=2**20, multiple_of=64)
     workers: int | None = Field(default=None, ge=1, le=1024)
     users_in_flight: Count = 64
     activation_checkpointing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_batching(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Take the former names for one release."""
+        former = values.get("batching")
+        if not isinstance(former, str) or former not in FORMER_BATCHING.values():
+            return values
+        name = next(name for name, word in FORMER_BATCHING.items() if word == former)
+        warnings.warn(
+            f"batching={former!r} is called {name!r}; the former name goes with the next release",
+            DeprecationWarning,
+            stacklevel=4,  # this function, pydantic's and our own __init__ stand between
+        )
+        return {**values, "batching": name}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

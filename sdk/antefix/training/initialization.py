@@ -27,7 +27,7 @@ _TOKENS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
-class Beginner:
+class InitRequest:
     """Who needs a start.
 
     Attributes:
@@ -41,7 +41,7 @@ class Beginner:
     seed: int
 
 
-def start_values(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) -> list[Tensor]:
+def initial_prefixes(base: FrozenBase, spec: PrefixSpec, users: Sequence[InitRequest]) -> list[Tensor]:
     """Flat fp32 start [size(P)] of each user's prefix.
 
     Raises:
@@ -88,7 +88,7 @@ def _some(base: FrozenBase, layout: Layout, whole: Tensor) -> Tensor:
     return layout.join([part for slot, part in parts if slot in layout.slots])
 
 
-def start_vectors(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner]) -> list[Tensor]:
+def initial_vectors(base: FrozenBase, spec: PrefixSpec, users: Sequence[InitRequest]) -> list[Tensor]:
     """Input vectors [P, hidden], fp32, with which each user begins who trains nothing else.
 
     Raises:
@@ -101,7 +101,7 @@ def start_vectors(base: FrozenBase, spec: PrefixSpec, users: Sequence[Beginner])
     return [_vectors(base, spec, _kind(spec, user), user) for user in users]
 
 
-def _vectors(base: FrozenBase, spec: PrefixSpec, kind: Start, user: Beginner) -> Tensor:
+def _vectors(base: FrozenBase, spec: PrefixSpec, kind: Start, user: InitRequest) -> Tensor:
     if kind == "prefix":
         raise InvalidArgument(
             "layers is 'embedding', and a prefix does not tell of which input vectors it was made",
@@ -117,7 +117,7 @@ def _vectors(base: FrozenBase, spec: PrefixSpec, kind: Start, user: Beginner) ->
     return torch.cat([real[:1], changed[1:]]) if spec.freeze_sink else changed
 
 
-def computed(base: FrozenBase, vectors: Tensor) -> Tensor:
+def keys_and_values(base: FrozenBase, vectors: Tensor) -> Tensor:
     """Keys and values that the base makes of input vectors [P, hidden]: flat fp32, differentiable."""
     length = len(vectors)
     nothing = base.layout.split(torch.zeros(1, 0, device=base.device, dtype=base.dtype))
@@ -129,19 +129,19 @@ def computed(base: FrozenBase, vectors: Tensor) -> Tensor:
 
 def activations(base: FrozenBase, texts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Keys and values that the base computes on each of `texts`, all of one length P: flat [size(P)]."""
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     each = max(1, _TOKENS_AT_ONCE // max(1, len(texts[0]))) if texts else 1
     for at in range(0, len(texts), each):
-        found.extend(_captured(base, texts[at : at + each], each))
-    return found
+        parts.extend(_captured(base, texts[at : at + each], each))
+    return parts
 
 
-def _captured(base: FrozenBase, texts: Sequence[Sequence[int]], most: int) -> list[Tensor]:
+def _captured(base: FrozenBase, texts: Sequence[Sequence[int]], count: int) -> list[Tensor]:
     """As `activations`, packed into one forward pass of the size that `most` texts would fill."""
     lengths, size = [len(text) for text in texts], len(texts[0])
-    ids = [token for text in texts for token in text] + [0] * (size * (most - len(texts)))
+    ids = [token for text in texts for token in text] + [0] * (size * (count - len(texts)))
     inputs = torch.tensor([ids], device=base.device)
-    positions = torch.arange(size, device=base.device).repeat(most)[None]
+    positions = torch.arange(size, device=base.device).repeat(count)[None]
     nothing = base.layout.split(torch.zeros(len(texts), 0, device=base.device, dtype=base.dtype))
     capture = _Capture.of(base, lengths, lengths, nothing)
     with torch.no_grad():
@@ -154,7 +154,7 @@ def _captured(base: FrozenBase, texts: Sequence[Sequence[int]], most: int) -> li
     ]
 
 
-def _kind(spec: PrefixSpec, user: Beginner) -> Start:
+def _kind(spec: PrefixSpec, user: InitRequest) -> Start:
     start = spec.start or ("prefix" if user.given is not None else "examples")
     if (start == "prefix") != (user.given is not None):
         raise InvalidArgument(
@@ -164,26 +164,26 @@ def _kind(spec: PrefixSpec, user: Beginner) -> Start:
     return start
 
 
-def _first_tokens(base: FrozenBase, spec: PrefixSpec, kind: Start, user: Beginner) -> list[int]:
+def _first_tokens(base: FrozenBase, spec: PrefixSpec, kind: Start, user: InitRequest) -> list[int]:
     if kind == "words":
         return list(base.tokenizer(spec.words or "", add_special_tokens=False)["input_ids"])
     return list(islice((token for row in user.rows for token in (row.source or row.inputs)), spec.length))
 
 
-def _begin(base: FrozenBase, spec: PrefixSpec, kind: Start, real: Tensor, user: Beginner) -> Tensor:
+def _begin(base: FrozenBase, spec: PrefixSpec, kind: Start, real: Tensor, user: InitRequest) -> Tensor:
     """A start that is not given, from what the base computes on real tokens."""
     if kind in ("words", "examples"):
         return real
     changed = torch.zeros_like(real) if kind == "zeros" else _noise(base, real, user.seed)
     if spec.freeze_sink:
-        for part, kept in zip(base.layout.split(changed), base.layout.split(real), strict=True):
-            part[:, :, 0] = kept[:, :, 0]
+        for part, sink in zip(base.layout.split(changed), base.layout.split(real), strict=True):
+            part[:, :, 0] = sink[:, :, 0]
     return changed
 
 
 @dataclass
 class _Capture(PackedRows):
-    """Watcher that also keeps what each layer computes, [2, heads, tokens, head_dim] per slot."""
+    """Keeps what each layer computes too, [2, heads, tokens, head_dim] per slot."""
 
     found: dict[int, Tensor] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from antefix.attention.packed import PackedRows
 from antefix.attention.padded import PaddedRows
+from antefix.attention.rows import RowAttention
 from antefix.data.tokenization import Row
 from antefix.errors import OutOfMemory
 from antefix.model.frozen_base import FrozenBase
@@ -102,17 +103,19 @@ def _forward(base: FrozenBase, shape: Bucket, rows: Sequence[Row], parts: list[T
     """Last hidden state [1, tokens, hidden] of packed rows."""
     lengths = {slot.kind: part.shape[-2] for slot, part in zip(base.layout.slots, parts, strict=True)}
     inputs, sources = [len(row.inputs) for row in rows], [len(row.source) for row in rows]
-    blind = [row.blind for row in rows]
-    watcher = PackedRows.of(base, inputs, sources, parts, blind=blind)
+    hidden = [row.prefix_hidden_until for row in rows]
+    attention: RowAttention
     if shape.rows:
-        watcher = PaddedRows.of(base, inputs, sources, parts, blind=blind, width=shape.width)
-    behind = lengths["decoder"]
-    ids, positions = _packed([row.inputs for row in rows], shape.tokens, behind, base.device)
+        attention = PaddedRows.of(base, inputs, sources, parts, prefix_hidden_until=hidden, width=shape.width)
+    else:
+        attention = PackedRows.of(base, inputs, sources, parts, prefix_hidden_until=hidden)
+    start = lengths["decoder"]
+    ids, positions = _packed([row.inputs for row in rows], shape.tokens, start, base.device)
     if not base.is_encoder_decoder:
-        return base.decode(ids, positions, watcher)
-    behind = lengths["encoder"]
-    source, places = _packed([row.source for row in rows], shape.source_tokens, behind, base.device)
-    return base.decode(ids, positions, watcher, base.encode(source, places, watcher))
+        return base.decode(ids, positions, attention)
+    start = lengths["encoder"]
+    source, places = _packed([row.source for row in rows], shape.source_tokens, start, base.device)
+    return base.decode(ids, positions, attention, base.encode(source, places, attention))
 
 
 def _packed(

@@ -13,7 +13,7 @@ from typing import Protocol
 from antefix.model.frozen_base import FrozenBase
 from antefix.training.bucketing import Bucket, Buckets, first_fit
 from antefix.training.config import TrainingPlan
-from antefix.training.user_state import Job
+from antefix.training.user_state import PendingRow
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class MicroBatch:
     """Rows that run together."""
 
     shape: Bucket
-    jobs: list[Job]
+    jobs: list[PendingRow]
 
 
 class RowQueue(Protocol):
     """Holds waiting rows and hands out micro-batches."""
 
-    def add(self, jobs: Iterable[Job]) -> None:
+    def add(self, jobs: Iterable[PendingRow]) -> None:
         """Take the rows of one user's next step or evaluation."""
         ...
 
@@ -38,22 +38,22 @@ class RowQueue(Protocol):
 
 def row_queue(base: FrozenBase, plan: TrainingPlan) -> RowQueue:
     """The queue that the plan asks for."""
-    sizes = Buckets.of(base, plan.micro_batch_tokens)
-    return AloneQueue(sizes) if plan.batching == "alone" else StackedQueue(sizes)
+    buckets = Buckets.of(base, plan.micro_batch_tokens)
+    return PerUserQueue(buckets) if plan.batching == "per-user" else SharedQueue(buckets)
 
 
-class StackedQueue:
+class SharedQueue:
     """Rows of all users in micro-batches of constant size."""
 
-    def __init__(self, sizes: Buckets) -> None:
+    def __init__(self, buckets: Buckets) -> None:
         """Take the sizes of micro-batches."""
-        self._sizes = sizes
-        self._waiting: dict[tuple[bool, Bucket], list[Job]] = {}
+        self._sizes = buckets
+        self._waiting: dict[tuple[bool, Bucket], list[PendingRow]] = {}
 
-    def add(self, jobs: Iterable[Job]) -> None:
+    def add(self, jobs: Iterable[PendingRow]) -> None:
         """Put each row with those of its size class."""
         for job in jobs:
-            key = (job.weight is None, self._sizes.shape_for(job.row))
+            key = (job.weight is None, self._sizes.bucket_for(job.row))
             self._waiting.setdefault(key, []).append(job)
 
     def pop(self) -> MicroBatch | None:
@@ -68,25 +68,25 @@ class StackedQueue:
         return MicroBatch(key[1], [jobs[i] for i in chosen])
 
 
-class AloneQueue:
+class PerUserQueue:
     """Rows of one user's step by themselves, in micro-batches of just their size.
 
     The shape depends on that user's own rows alone, which keeps the promise without dummies.
     """
 
-    def __init__(self, sizes: Buckets) -> None:
+    def __init__(self, buckets: Buckets) -> None:
         """Take the largest sizes of micro-batches."""
-        self._sizes = sizes
+        self._sizes = buckets
         self._ready: list[MicroBatch] = []
 
-    def add(self, jobs: Iterable[Job]) -> None:
+    def add(self, jobs: Iterable[PendingRow]) -> None:
         """Cut one user's rows into micro-batches."""
         left = list(jobs)
         while left:
-            most = self._sizes.shape_for(left[0].row)
-            chosen, rest = first_fit([job.row for job in left], most)
+            bucket = self._sizes.bucket_for(left[0].row)
+            chosen, rest = first_fit([job.row for job in left], bucket)
             group = [left[i] for i in chosen]
-            self._ready.append(MicroBatch(self._sizes.shape_around([job.row for job in group]), group))
+            self._ready.append(MicroBatch(self._sizes.tight_bucket([job.row for job in group]), group))
             left = [left[i] for i in rest]
 
     def pop(self) -> MicroBatch | None:

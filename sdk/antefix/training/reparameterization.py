@@ -18,7 +18,7 @@ from antefix.model.kv_layout import Layout
 from antefix.training.config import PrefixSpec
 
 
-class Reparametrisation(Protocol):
+class Reparameterization(Protocol):
     """Maps a flat vector of trained numbers to a flat prefix."""
 
     def initial(self) -> Tensor:
@@ -34,13 +34,13 @@ class Reparametrisation(Protocol):
         ...
 
 
-def reparametrisation(
+def reparameterization_for(
     spec: PrefixSpec, layout: Layout, start: Tensor, hidden: int, seed: int
-) -> Reparametrisation:
+) -> Reparameterization:
     """The one that `spec` asks for, starting exactly at `start`."""
     if spec.mlp_width is None:
-        return Direct(layout, start, spec.freeze_sink)
-    return Mlp(layout, start, spec.freeze_sink, hidden, spec.mlp_width, seed)
+        return IdentityReparameterization(layout, start, spec.freeze_sink)
+    return MLPReparameterization(layout, start, spec.freeze_sink, hidden, spec.mlp_width, seed)
 
 
 @cache
@@ -52,7 +52,7 @@ def sink_places(layout: Layout, length: int, device: torch.device) -> Tensor:
     return flat.nonzero()[:, 0].to(device)
 
 
-class Direct:
+class IdentityReparameterization:
     """The trained numbers are the prefix; the sink row gets no gradient."""
 
     def __init__(self, layout: Layout, start: Tensor, freeze_sink: bool) -> None:
@@ -73,7 +73,7 @@ class Direct:
         return of_prefix if self._sink is None else of_prefix.index_fill(0, self._sink, 0.0)
 
 
-class Embedded:
+class EmbeddingReparameterization:
     """prefix = what the base computes on the trained input vectors (paper section 7.2, "embedding-only")."""
 
     def __init__(self, computed: Callable[[Tensor], Tensor], vectors: Tensor, freeze_sink: bool) -> None:
@@ -98,7 +98,7 @@ class Embedded:
         return gradient
 
 
-class Mlp:
+class MLPReparameterization:
     """prefix = start + tanh(table @ W1 + b1) @ W2 + b2, with W2 = b2 = 0 at the start."""
 
     def __init__(

@@ -24,12 +24,22 @@ from antefix.prefix.prefix import Prefix
 from antefix.training.adam import Adam
 from antefix.training.checkpoint import Checkpoint
 from antefix.training.config import PrefixSpec, TrainingPlan
-from antefix.training.initialization import Beginner, computed, layout_of, start_values, start_vectors
+from antefix.training.initialization import (
+    InitRequest,
+    initial_prefixes,
+    initial_vectors,
+    keys_and_values,
+    layout_of,
+)
 from antefix.training.micro_batch import MicroBatchResult
 from antefix.training.micro_batch import forward_backward as run_rows
 from antefix.training.queue import MicroBatch, row_queue
-from antefix.training.reparameterization import Embedded, Reparametrisation, reparametrisation
-from antefix.training.user_state import UserRun, split_rows
+from antefix.training.reparameterization import (
+    EmbeddingReparameterization,
+    Reparameterization,
+    reparameterization_for,
+)
+from antefix.training.user_state import UserState, split_rows
 from antefix.training.workers import worker_count, workers_of
 
 SHARED_WORDS = "Write the next text the way its author would write it."
@@ -112,14 +122,14 @@ def train(
         folder.restore(run)
     results: dict[str, TrainedUser] = {}
 
-    def finish(run: UserRun) -> None:
+    def finish(run: UserState) -> None:
         folder.save(run)
         results[run.name] = _result(base, layout, run)
         if on_finished is not None:
             on_finished(run.name, results[run.name])
 
     if runs:
-        _Cohort(base, layout, runs, folder, finish).run(progress)
+        Trainer(base, layout, runs, folder, finish).run(progress)
     return {user: results[user] for user in examples}
 
 
@@ -138,7 +148,7 @@ def train_shared(
 
     Without a `start` it starts from neutral words: a shared prefix goes to everybody, and a start from
     examples would carry the first user's text almost verbatim. There is one prefix and no neighbour, so the
-    plan's `batching` is `alone`: no dummies.
+    plan's `batching` is `per-user`: no dummies.
 
     Raises:
         As `train`; InvalidArgument for `start="examples"`.
@@ -158,7 +168,7 @@ def train_shared(
         raise NoExamples("no users to train a shared prefix on", "give at least one user's texts")
     plan = TrainingPlan(batch_size=16) if plan is None else plan
     require(plan, TrainingPlan, "plan")
-    plan = plan.model_copy(update={"batching": "alone"})
+    plan = plan.model_copy(update={"batching": "per-user"})
     everybody = {"shared": _joined(base, examples_by_user, spec, plan)}
     return train(base, everybody, spec, plan, start=start, checkpoint=checkpoint, progress=progress)["shared"]
 
@@ -175,21 +185,21 @@ def _joined(
     return found
 
 
-class _Cohort:
+class Trainer:
     """Drives all users of one run to their end."""
 
     def __init__(
         self,
         base: FrozenBase,
         layout: Layout,
-        runs: list[UserRun],
+        runs: list[UserState],
         folder: Checkpoint,
-        finish: Callable[[UserRun], None],
+        finish: Callable[[UserState], None],
     ) -> None:
         self._layout = layout
         self._base, self._folder, self._finish = base, folder, finish
         self._todo = list(reversed(runs))
-        self._active: list[UserRun] = []
+        self._active: list[UserState] = []
         self._plan = runs[0].plan
         self._queue = row_queue(base, self._plan)
 
@@ -225,9 +235,9 @@ class _Cohort:
             self._active.append(run)
             self._go_on(run)
 
-    def _go_on(self, run: UserRun) -> None:
+    def _go_on(self, run: UserState) -> None:
         """Queue a user's next rows, or let it go."""
-        jobs = run.next_jobs()
+        jobs = run.next_rows()
         if jobs:
             self._queue.add(jobs)
         else:
@@ -244,7 +254,7 @@ class _Cohort:
         for number, job in enumerate(batch.jobs):
             gradient = None if outcome.gradients is None else outcome.gradients[number]
             before = job.user.adam.step
-            if job.user.deliver(job, outcome.losses[number], gradient):
+            if job.user.accept_result(job, outcome.losses[number], gradient):
                 self._go_on(job.user)
                 bar.add(job.user.adam.step - before)
 
@@ -277,7 +287,7 @@ def _user_runs(
     spec: PrefixSpec,
     plans: Mapping[str, TrainingPlan],
     given: Mapping[str, Prefix],
-) -> list[UserRun]:
+) -> list[UserState]:
     """Each user at its start, nothing trained yet."""
     split = {}
     for user, texts in examples.items():
@@ -292,7 +302,7 @@ def _user_runs(
             _require_causal(base)
             training, judging, apart = split[user]
             split[user] = [row.with_infix for row in training], [row.with_infix for row in judging], apart
-    beginners = [Beginner(split[user][0], given.get(user), plans[user].seed) for user in examples]
+    beginners = [InitRequest(split[user][0], given.get(user), plans[user].seed) for user in examples]
     runs = []
     for user, (start, reparam) in zip(examples, _beginnings(base, spec, beginners), strict=True):
         if not torch.isfinite(start).all():
@@ -302,7 +312,7 @@ def _user_runs(
             )
         adam = Adam.of(reparam.initial().to(base.device))
         digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
-        runs.append(UserRun(user, *split[user], plans[user], reparam, adam, digest))
+        runs.append(UserState(user, *split[user], plans[user], reparam, adam, digest))
     return runs
 
 
@@ -314,24 +324,24 @@ def _require_causal(base: FrozenBase) -> None:
 
 
 def _beginnings(
-    base: FrozenBase, spec: PrefixSpec, beginners: Sequence[Beginner]
-) -> Iterator[tuple[Tensor, Reparametrisation]]:
+    base: FrozenBase, spec: PrefixSpec, beginners: Sequence[InitRequest]
+) -> Iterator[tuple[Tensor, Reparameterization]]:
     """Each user's prefix at the start, flat on the CPU, and what trains it."""
     if spec.layers == "embedding":
-        for vectors in start_vectors(base, spec, beginners):
-            embedded = Embedded(partial(computed, base), vectors, spec.freeze_sink)
+        for vectors in initial_vectors(base, spec, beginners):
+            embedded = EmbeddingReparameterization(partial(keys_and_values, base), vectors, spec.freeze_sink)
             with torch.no_grad():
                 yield embedded.prefix(vectors.flatten()).cpu(), embedded
         return
     hidden = base.head.weight.shape[1]
-    for start, beginner in zip(start_values(base, spec, beginners), beginners, strict=True):
+    for start, beginner in zip(initial_prefixes(base, spec, beginners), beginners, strict=True):
         yield (
             start,
-            reparametrisation(spec, layout_of(base, spec), start.to(base.device), hidden, beginner.seed),
+            reparameterization_for(spec, layout_of(base, spec), start.to(base.device), hidden, beginner.seed),
         )
 
 
-def _result(base: FrozenBase, layout: Layout, run: UserRun) -> TrainedUser:
+def _result(base: FrozenBase, layout: Layout, run: UserState) -> TrainedUser:
     state = run.progress
     after = state.best_loss if run.validated and state.best is not None else state.last_loss
     return TrainedUser(
@@ -410,4 +420,4 @@ def _worker_count(base: FrozenBase, plan: TrainingPlan) -> int:
     """Micro-batches at once: one per core, but one where a user's rows share a single micro-batch."""
     if base.device.type != "cpu":
         return 1
-    return plan.workers or (1 if plan.batching == "alone" else worker_count(base))
+    return plan.workers or (1 if plan.batching == "per-user" else worker_count(base))

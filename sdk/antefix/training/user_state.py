@@ -17,14 +17,14 @@ from torch import Tensor
 from antefix.data.tokenization import Row
 from antefix.training.adam import Adam
 from antefix.training.config import TrainingPlan
-from antefix.training.reparameterization import Reparametrisation
+from antefix.training.reparameterization import Reparameterization
 
 _log = logging.getLogger("antefix")
 _FEW_TEXTS = 4  # below this no text is spared for validation
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PendingRow:
     """One row that waits for its place in a micro-batch.
 
     Attributes:
@@ -34,7 +34,7 @@ class Job:
         weight: factor on the row's summed loss in a training step; None in an evaluation.
     """
 
-    user: UserRun
+    user: UserState
     row: Row
     place: int
     weight: float | None
@@ -65,14 +65,14 @@ class Progress:
 
 
 @dataclass(eq=False)
-class UserRun:
+class UserState:
     """State of one user's training.
 
     Attributes:
         name: the user.
         rows: texts to train on.
         judging: texts that judge the prefix: the validation slice, the first training texts, or none.
-        validated: whether `judging` was kept out of training.
+        validated: whether `validation_rows` was kept out of training.
         plan: this user's plan.
         reparam: from trained numbers to the prefix.
         adam: optimizer state and trained numbers.
@@ -83,17 +83,17 @@ class UserRun:
 
     name: str
     rows: list[Row]
-    judging: list[Row]
+    validation_rows: list[Row]
     validated: bool
     plan: TrainingPlan
-    reparam: Reparametrisation
+    reparam: Reparameterization
     adam: Adam
     start_digest: str
     progress: Progress = field(default_factory=Progress)
-    settled: bool = True
+    at_step_boundary: bool = True
     _losses: dict[int, float] = field(default_factory=dict)
     _gradients: dict[int, Tensor] = field(default_factory=dict)
-    _waiting: list[Job] = field(default_factory=list)
+    _waiting: list[PendingRow] = field(default_factory=list)
     _flat: Tensor | None = None
 
     @property
@@ -108,32 +108,32 @@ class UserRun:
             self._flat = self.reparam.prefix(self.adam.trained).detach()
         return self._flat
 
-    def next_jobs(self) -> list[Job]:
+    def next_rows(self) -> list[PendingRow]:
         """Rows of the next step or evaluation; none when finished."""
         if self.progress.finished:
             return []
         if self._evaluation_due():
-            jobs = [Job(self, row, place, None) for place, row in enumerate(self.judging)]
+            jobs = [PendingRow(self, row, place, None) for place, row in enumerate(self.validation_rows)]
         else:
             batch = self._batch(self.adam.step)
             weight = 1.0 / sum(len(row.targets) for row in batch)  # this user's own mean
-            jobs = [Job(self, row, place, weight) for place, row in enumerate(batch)]
+            jobs = [PendingRow(self, row, place, weight) for place, row in enumerate(batch)]
         self._waiting = jobs
         return jobs
 
-    def deliver(self, job: Job, loss: float, gradient: Tensor | None) -> bool:
+    def accept_result(self, job: PendingRow, loss: float, gradient: Tensor | None) -> bool:
         """Take a row's result; True when it was the last of its batch and the user moved on."""
         self._losses[job.place] = loss
         if gradient is not None:
             self._gradients[job.place] = gradient
         if len(self._losses) < len(self._waiting):
             return False
-        self.settled = False
+        self.at_step_boundary = False
         if gradient is None:
             self._judge()
         else:
             self._step()
-        self.settled = True
+        self.at_step_boundary = True
         self._losses, self._gradients, self._waiting = {}, {}, []
         return True
 
@@ -171,8 +171,8 @@ class UserRun:
 
     def _judge(self) -> None:
         state = self.progress
-        targets = sum(len(row.targets) for row in self.judging)
-        loss = sum(self._losses[place] for place in range(len(self.judging))) / targets
+        targets = sum(len(row.targets) for row in self.validation_rows)
+        loss = sum(self._losses[place] for place in range(len(self.validation_rows))) / targets
         if not math.isfinite(loss):
             self._give_up()
             return
@@ -194,8 +194,8 @@ class UserRun:
     def _give_up(self) -> None:
         """End this user's training at the best numbers so far, at least at the start."""
         state, steps = self.progress, self.adam.step
-        kept = self.reparam.initial() if state.best is None else state.best
-        self.adam = Adam.of(kept.to(self.adam.trained.device, copy=True))
+        best = self.reparam.initial() if state.best is None else state.best
+        self.adam = Adam.of(best.to(self.adam.trained.device, copy=True))
         self.adam.step, self._flat = steps, None
         state.last_loss = None if state.best is None else state.best_loss
         state.diverged = state.finished = True

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Self
 
-from antefix.crypto.code32 import read, written
+from antefix.common.deprecation import FormerAttribute
+from antefix.crypto.code32 import decode_secret, encode_secret
 from antefix.errors import InvalidArgument
 from antefix.keys.device_keys import DeviceKeys, DevicePublic
 
@@ -28,6 +29,9 @@ class Invitation:
     secret: bytes = field(repr=False)
     server: bytes
 
+    mark = FormerAttribute("lookup_id")
+    proves = FormerAttribute("verify_proof")
+
     def __post_init__(self) -> None:
         """Refuse other sizes."""
         if len(self.secret) != _HALF or len(self.server) != _HALF:
@@ -47,16 +51,16 @@ class Invitation:
         Raises:
             InvalidArgument: mistyped; it is not repeated.
         """
-        content = read(text, _WHAT, "copy it as you were given it")
+        content = decode_secret(text, _WHAT, "copy it as you were given it")
         return cls(content[:_HALF], content[_HALF:])
 
     def text(self) -> str:
         """Fourteen groups of four letters and digits."""
-        return written(self.secret + self.server, _WHAT)
+        return encode_secret(self.secret + self.server, _WHAT)
 
     @property
-    def mark(self) -> bytes:
-        """What the server finds it by, 32 bytes; the code cannot be made of it."""
+    def lookup_id(self) -> bytes:
+        """What the server looks it up by, 32 bytes; the code cannot be made of it."""
         return hashlib.sha256(b"antefix/v1/invitation mark\0" + self.secret).digest()
 
     @property
@@ -68,7 +72,7 @@ class Invitation:
         """Signature of the device that enrols: it has the keys that it names, and means this server."""
         return device.sign(self._message(device.public))
 
-    def proves(self, device: DevicePublic, proof: bytes) -> bool:
+    def verify_proof(self, device: DevicePublic, proof: bytes) -> bool:
         """Whether a proof is that device's."""
         from cryptography.exceptions import InvalidSignature
 

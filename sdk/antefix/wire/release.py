@@ -40,13 +40,13 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, Field(max_length=1000, pattern=r"^https?://[!-.0-?A-~]+(/[!-~]*)?$")]
 
 
-class _Plain(BaseModel):
+class StrictModel(BaseModel):
     """Unknown fields are refused, nothing is converted, and nothing that was sent is repeated in an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class BaseNamed(_Plain):
+class BaseReference(StrictModel):
     """A base.
 
     Attributes:
@@ -58,7 +58,7 @@ class BaseNamed(_Plain):
     fingerprint: Digest
 
 
-class BaseFile(_Plain):
+class BaseFile(StrictModel):
     """A file of a base.
 
     Attributes:
@@ -76,14 +76,14 @@ class BaseFile(_Plain):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         """A device writes a file of that name."""
-        if _NAME.fullmatch(name) is None or not name.endswith(tuple(f".{one}" for one in ENDINGS)):
+        if _NAME.fullmatch(name) is None or not name.endswith(tuple(f".{ending}" for ending in ENDINGS)):
             raise ValueError("not the plain name of a base's file")
         if name.split(".")[0].lower() in _DEVICES:
             raise ValueError("the name of a device on some systems")
         return name
 
 
-class SharedPrefix(_Plain):
+class SharedPrefix(StrictModel):
     """A shared prefix: digest and bytes of its file, digest of its layout."""
 
     sha256: Digest
@@ -91,7 +91,7 @@ class SharedPrefix(_Plain):
     layout: Digest
 
 
-class Privacy(_Plain):
+class Privacy(StrictModel):
     """What the rounds behind a shared prefix guarantee to who took part.
 
     Attributes:
@@ -110,7 +110,7 @@ class Privacy(_Plain):
     users: Number
 
 
-class Signed(_Plain):
+class Signed(StrictModel):
     """A release or an announcement as it travels; worth nothing before `verified`.
 
     Attributes:
@@ -128,14 +128,14 @@ class Signed(_Plain):
         Raises:
             ReleaseRefused: too large, or not in the format.
         """
-        return parsed(cls, content, 2 * MAX_BYTES)
+        return parse_model(cls, content, 2 * MAX_BYTES)
 
     def to_bytes(self) -> bytes:
         """JSON."""
         return self.model_dump_json().encode()
 
 
-class Statement(_Plain):
+class Statement(StrictModel):
     """What a server signs."""
 
     label: ClassVar[bytes]
@@ -176,10 +176,10 @@ class Statement(_Plain):
             Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signed.signature), cls.label + body)
         except (InvalidSignature, UnicodeEncodeError):
             raise ReleaseRefused("it is not signed by this server") from None
-        found = parsed(cls, body, MAX_BYTES)
-        if found.to_bytes() != body:  # two readers must not see two releases in one
+        statement = parse_model(cls, body, MAX_BYTES)
+        if statement.to_bytes() != body:  # two readers must not see two releases in one
             raise ReleaseRefused("it is not in canonical form")
-        return found
+        return statement
 
 
 class Release(Statement):
@@ -202,7 +202,7 @@ class Release(Statement):
     tenant: Id
     version: Number
     created: Size
-    base: BaseNamed
+    base: BaseReference
     files: Annotated[tuple[BaseFile, ...], Field(max_length=_MOST_FILES)] = ()
     shared: SharedPrefix | None = None
     previous: Digest | None = None
@@ -213,18 +213,18 @@ class Release(Statement):
     @classmethod
     def _different_names(cls, files: tuple[BaseFile, ...]) -> tuple[BaseFile, ...]:
         """On some systems `A` and `a` are one file."""
-        if len({one.name.lower() for one in files}) != len(files):
+        if len({file.name.lower() for file in files}) != len(files):
             raise ValueError("two files of one name")
         return files
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of everything that belongs to it, by SHA-256."""
-        found = {one.sha256: one.size for one in self.files}
-        return found | ({} if self.shared is None else {self.shared.sha256: self.shared.size})
+        sizes = {file.sha256: file.size for file in self.files}
+        return sizes | ({} if self.shared is None else {self.shared.sha256: self.shared.size})
 
 
-class CurrentRelease(_Plain):
+class CurrentRelease(StrictModel):
     """The release to use: version and digest."""
 
     version: Number
@@ -259,7 +259,7 @@ class Announcement(Statement):
         return self
 
 
-class ReleaseOffer(_Plain):
+class ReleaseOffer(StrictModel):
     """What a server answers who asks for its release: an announcement, and the release that it names."""
 
     announcement: Signed
@@ -272,10 +272,10 @@ class ReleaseOffer(_Plain):
         Raises:
             ReleaseRefused: too large, or not in the format.
         """
-        return parsed(cls, content, 4 * MAX_BYTES)
+        return parse_model(cls, content, 4 * MAX_BYTES)
 
 
-class ReleaseState(_Plain):
+class ReleaseState(StrictModel):
     """What a device knows of a server's releases; keep it, for without it an old one cannot be told.
 
     Attributes:
@@ -366,14 +366,14 @@ class ReleaseState(_Plain):
             raise ReleaseRefused(f"there are two announcements of number {self.serial}")
 
 
-def parsed(kind: type[_Model], content: bytes, most: int) -> _Model:
+def parse_model(kind: type[_Model], content: bytes, max_bytes: int) -> _Model:
     """A model from JSON that anyone may have written.
 
     Raises:
         ReleaseRefused: too large, or not in the format; says where, not what.
     """
-    if len(content) > most:
-        raise ReleaseRefused(f"it has {len(content):,} bytes, {most:,} are allowed")
+    if len(content) > max_bytes:
+        raise ReleaseRefused(f"it has {len(content):,} bytes, {max_bytes:,} are allowed")
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

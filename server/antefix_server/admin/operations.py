@@ -20,7 +20,7 @@ from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint
 from antefix.rounds import Round
 from antefix.wire import Announcement, Invitation, Release
-from antefix.wire.release import MAX_BYTES, Privacy, parsed
+from antefix.wire.release import MAX_BYTES, Privacy, parse_model
 from antefix_server.engine.interface import Hosting
 from antefix_server.errors import ReleaseAbsent
 from antefix_server.grants import Grants
@@ -281,7 +281,7 @@ def read_shared(site: TheSite, version: int) -> Response:
 @router.post("/sign_round")
 def sign_round(site: TheSite, statement: Content) -> Response:
     """A round with the server's signature, as devices take it."""
-    signed = parsed(Round, statement, MAX_BYTES)
+    signed = parse_model(Round, statement, MAX_BYTES)
     if signed.tenant != site.vault.tenant.hex():
         raise InvalidArgument("a round of another server", "start rounds with antefix-server federate")
     return _bytes(signed.signed(site.vault.identity.releasing).to_bytes())

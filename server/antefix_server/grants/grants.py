@@ -54,7 +54,7 @@ class Grants:
         database = self._vault.shelf.database
         with self._vault.owner(session.user) as owner:
             with database.reading() as connection:
-                grant = Grant.by(_device(connection, owner, session.device), signed)
+                grant = Grant.from_device(_device(connection, owner, session.device), signed)
                 record = self._stored(connection, owner, grant)
             self._opened(owner, grant, record, bytes.fromhex(grant.base)).wipe()
         # That took a while, in which others wrote: what it stands on is looked at once more.

@@ -43,7 +43,7 @@ def added(connection: Connection, owner: Owner, content: bytes, by: bytes) -> by
         DeviceListRefused: not by that device, of another user, or not after what is stored.
         VersionConflict: another one came first.
     """
-    change = DeviceChange.introduced(content, by=by)
+    change = DeviceChange.trust_initial(content, by=by)
     version, place = change.devices.version, (change.devices.tenant, change.devices.user)
     if place != (owner.tenant, owner.user):
         raise DeviceListRefused("it is of another user")
@@ -51,7 +51,9 @@ def added(connection: Connection, owner: Owner, content: bytes, by: bytes) -> by
     before = None
     if rows:
         said = user_facts.opened(owner, rows[-1])
-        before = DeviceChange.introduced(bytes.fromhex(said["change"]), by=bytes.fromhex(said["by"])).devices
+        before = DeviceChange.trust_initial(
+            bytes.fromhex(said["change"]), by=bytes.fromhex(said["by"])
+        ).devices
         if version <= before.version:
             raise VersionConflict(
                 f"version {before.version} of the devices is stored, this is version {version}",

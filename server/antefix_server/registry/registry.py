@@ -199,10 +199,10 @@ class Registry:
         Raises:
             InvitationRefused: used by another device, expired, not of this server, or not proved.
         """
-        if invitation.server != self._server or not invitation.proves(device, proof):
+        if invitation.server != self._server or not invitation.verify_proof(device, proof):
             raise InvitationRefused
         with self._vault.writing(), self._database.writing() as connection:
-            row = user_facts.by_mark(connection, Kind.INVITATION, invitation.mark)
+            row = user_facts.by_mark(connection, Kind.INVITATION, invitation.lookup_id)
             if row is None:
                 raise InvitationRefused
             with self._invited_owner(row, invitation) as owner:
@@ -376,9 +376,9 @@ class Registry:
 
     def _invited(self, connection: Connection, owner: Owner, invited_s: int) -> Invitation:
         made = Invitation.fresh(self._server)
-        hint = encrypt(made.key, b"antefix/v1/registry invitation\0" + made.mark, owner.user)
+        hint = encrypt(made.key, b"antefix/v1/registry invitation\0" + made.lookup_id, owner.user)
         content = {"until": int(time.time()) + invited_s, "used": ""}
-        user_facts.add(connection, owner, Kind.INVITATION, made.mark, content, hint)
+        user_facts.add(connection, owner, Kind.INVITATION, made.lookup_id, content, hint)
         return made
 
     def _invited_owner(self, row: Fact, invitation: Invitation) -> Owner:

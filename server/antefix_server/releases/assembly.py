@@ -18,7 +18,7 @@ from antefix.loading.catalog import CATALOGUE
 from antefix.loading.names import origin_of
 from antefix.loading.stored_tensors import file_digest
 from antefix.wire import Release
-from antefix.wire.release import ENDINGS, BaseFile, BaseNamed, SharedPrefix
+from antefix.wire.release import ENDINGS, BaseFile, BaseReference, SharedPrefix
 from antefix_server.errors import ReleaseUnsuitable
 from antefix_server.storage.os_errors import files
 
@@ -37,7 +37,7 @@ class Base:
         place: what `FrozenBase.load` takes; for as long as the folder of `assembled` is there.
     """
 
-    named: BaseNamed
+    named: BaseReference
     files: tuple[BaseFile, ...]
     place: str
 
@@ -58,7 +58,7 @@ def assembled(name: str | os.PathLike[str], work: Path, sources: Sequence[str]) 
     """
     if name in CATALOGUE:
         entry = CATALOGUE[str(name)]
-        return Base(BaseNamed(name=entry.name, fingerprint=entry.fingerprint), (), entry.name)
+        return Base(BaseReference(name=entry.name, fingerprint=entry.fingerprint), (), entry.name)
     from antefix.loading.base_folder import folder_fingerprint
     from antefix.loading.source import resolve
 
@@ -72,7 +72,7 @@ def assembled(name: str | os.PathLike[str], work: Path, sources: Sequence[str]) 
     label = str(name) if origin_of(str(name)) == "hub" else found.folder.name
     label = _ODD.sub("-", label).lstrip("._/-")[:200] or "base"
     try:
-        named = BaseNamed(name=label, fingerprint=folder_fingerprint(work))
+        named = BaseReference(name=label, fingerprint=folder_fingerprint(work))
         listed = tuple(_listed(work / one.name, sources) for one in wanted)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from antefix.crypto.merkle import consistency, inclusion
+from antefix.crypto.merkle import consistency_proof_ranges, inclusion_proof_ranges
 from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint, LogKey, Receipt, Removal
 from antefix_server.errors import VaultDamaged
@@ -156,7 +156,7 @@ class RemovalLog:
         """
         if not 0 < first <= self.size:
             raise InvalidArgument(f"the log has {self.size} leaves, a proof from {first} was asked for")
-        return self._here.hashes(consistency(first, self.size))
+        return self._here.hashes(consistency_proof_ranges(first, self.size))
 
     def verify(self, earlier: Checkpoint | None = None) -> Checkpoint:
         """Go through both copies, entry by entry; the checkpoint of what was found.
@@ -177,7 +177,7 @@ class RemovalLog:
 
     def receipt(self, index: int, removal: Removal, checkpoint: Checkpoint) -> Receipt:
         """Proof that a removal is in the log."""
-        proof = self._here.hashes(inclusion(index, checkpoint.size))
+        proof = self._here.hashes(inclusion_proof_ranges(index, checkpoint.size))
         return Receipt(removal, index, tuple(proof), checkpoint)
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from antefix.crypto.merkle import Node, Range, cover, node_hash, root_from_inclusion_proof
+from antefix.crypto.merkle import Node, Range, complete_subtrees, node_hash, root_from_inclusion_proof
 from antefix_server.errors import VaultDamaged
 from antefix_server.removal_log.statement import Kind, Statement
 from antefix_server.storage.database import Database
@@ -112,7 +112,9 @@ class LogFile:
             self.size = self.removals = _count(connection, _removals)
             if inspect(connection).has_table("statements"):  # a reader cannot make it
                 self.size += _count(connection, _statements)
-        self._peaks = list(zip(cover((0, self.size)), self._cover_hashes((0, self.size)), strict=True))
+        self._peaks = list(
+            zip(complete_subtrees((0, self.size)), self._cover_hashes((0, self.size)), strict=True)
+        )
 
     def append(self, entries: Sequence[Entry | Statement]) -> None:
         """Add leaves; durable on return."""
@@ -198,7 +200,7 @@ class LogFile:
             return [_entry(row) for row in connection.execute(query.where(where).order_by(_removals.c.index))]
 
     def _cover_hashes(self, leaves: Range) -> list[bytes]:
-        nodes = cover(leaves)
+        nodes = complete_subtrees(leaves)
         if not nodes:
             return []
         with self.database.reading() as connection:

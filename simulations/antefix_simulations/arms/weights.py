@@ -121,7 +121,7 @@ class Weights:
             asked: alike in all but their prompts, without a prefix.
         """
         self.model.eval()
-        request, ends, first = asked[0].request, sorted(asked[0].ends), asked[0].inputs[0]
+        request, ends, first = asked[0].request, sorted(asked[0].stop_token_ids), asked[0].inputs[0]
         read = [one.source or one.inputs for one in asked]
         longest = max(map(len, read))
         seq2seq = self._base.is_encoder_decoder

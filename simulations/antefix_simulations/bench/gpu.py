@@ -111,7 +111,7 @@ def _gradients(base: FrozenBase) -> MicroBatchResult:
     rows = [encode(base, text, None) for text in _texts(random.Random(1), 8)]
     dice = torch.Generator().manual_seed(2)
     prefixes = torch.randn(len(rows), base.layout.size(_LENGTH), generator=dice) * 0.3
-    shape = Buckets.of(base, 1024).shape_for(rows[0])
+    shape = Buckets.of(base, 1024).bucket_for(rows[0])
     return forward_backward(base, shape, rows, prefixes, [1.0] * len(rows))
 
 

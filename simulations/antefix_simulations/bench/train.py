@@ -96,7 +96,7 @@ def _ours(base: FrozenBase, users: Mapping[str, Sequence[Example]], settings: Tr
         return run(names, _plan(settings))
 
     def one_user(names: Sequence[str]) -> int:
-        plan = _plan(settings, batching="alone", users_in_flight=1)
+        plan = _plan(settings, batching="per-user", users_in_flight=1)
         with retain_large_blocks():  # no user pays for the memory that the one before gave back
             return sum(run([user], plan) for user in names)
 

@@ -143,7 +143,7 @@ def _prefix(
         evaluate_every=_every(texts.steps),
         seed=cell.sample,
         max_prompt_tokens=settings.max_prompt_tokens,
-        batching="alone",  # there is no neighbour, so no dummies
+        batching="per-user",  # there is no neighbour, so no dummies
     )
     judging = {"task": list(texts.judging)}
     found = train(base, {"task": list(texts.training)}, spec, plan, validation=judging)["task"]

@@ -94,7 +94,7 @@ def test_the_removed_one_opens_nothing_that_is_sealed_afterwards(three: list[Per
     learned(phone, 2.0)
     sealed = record(phone)
     cover = read_header(sealed)
-    change = DeviceChange.introduced(content, by=phone._held.profile.keys.device.id)
+    change = DeviceChange.trust_initial(content, by=phone._held.profile.keys.device.id)
     with pytest.raises(KeyRefused):
         change.key_for(stolen.device)
     of = change.devices

@@ -16,10 +16,10 @@ SECOND = FIRST.adding(LAPTOP.public, signer=PHONE)
 
 
 def test_honest_changes_are_followed() -> None:
-    assert DeviceList.pinned(FIRST.to_bytes(), digest=FIRST.digest) == FIRST
-    assert FIRST.followed_by(SECOND.to_bytes()) == SECOND
+    assert DeviceList.from_digest(FIRST.to_bytes(), digest=FIRST.digest) == FIRST
+    assert FIRST.apply(SECOND.to_bytes()) == SECOND
     third = SECOND.removing(PHONE.id, signer=LAPTOP)
-    assert SECOND.followed_by(third.to_bytes()) == third
+    assert SECOND.apply(third.to_bytes()) == third
     assert (third.version, third.epoch) == (3, 2)
     assert set(third.writers) == {LAPTOP.id}
 
@@ -54,7 +54,7 @@ FORGED = {
 @pytest.mark.parametrize("attack", FORGED)
 def test_a_forged_list_is_refused(attack: str) -> None:
     with pytest.raises(DeviceListRefused, match="the device list is refused"):
-        FIRST.followed_by(FORGED[attack])
+        FIRST.apply(FORGED[attack])
 
 
 def test_no_flipped_bit_passes() -> None:
@@ -63,9 +63,9 @@ def test_no_flipped_bit_passes() -> None:
         changed = bytearray(content)
         changed[at] ^= 1 << at % 8
         with pytest.raises(DeviceListRefused):
-            FIRST.followed_by(bytes(changed))
+            FIRST.apply(bytes(changed))
         with pytest.raises(DeviceListRefused):
-            DeviceList.pinned(bytes(changed), digest=SECOND.digest)
+            DeviceList.from_digest(bytes(changed), digest=SECOND.digest)
 
 
 def test_a_removed_device_cannot_change_the_list() -> None:
@@ -74,7 +74,7 @@ def test_a_removed_device_cannot_change_the_list() -> None:
         third.adding(ROGUE.public, signer=LAPTOP)
     forged = replace(third, version=4, previous=third.digest, devices=(PHONE.public, ROGUE.public))
     with pytest.raises(DeviceListRefused, match="not on the list before"):
-        third.followed_by(forged._signed(LAPTOP).to_bytes())
+        third.apply(forged._signed(LAPTOP).to_bytes())
 
 
 def test_what_cannot_be_meant_is_refused() -> None:

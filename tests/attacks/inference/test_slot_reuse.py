@@ -75,7 +75,7 @@ def test_a_poisoned_free_slot_is_cleaned_before_use(family: str, exact: bool) ->
     victim = tokenize(base, GenerationRequest(prompt="An ornament", max_new_tokens=9))
     wanted = finish(fresh(base, exact), victim)
     batch = fresh(base, exact)
-    for stored in batch._arena._stored.values():
+    for stored in batch._cache._stored.values():
         stored[:, 0].fill_(float("nan"))
     assert same(finish(batch, victim)[0], wanted[0])
 
@@ -87,7 +87,7 @@ def test_nothing_of_a_row_lingers_when_it_has_left(family: str, exact: bool) -> 
     batch = fresh(base, exact)
     ask = GenerationRequest(prompt="secret", prefix=prefix(base, 0.5), max_new_tokens=20)
     finish(batch, *[tokenize(base, ask.model_copy(update={"max_new_tokens": n})) for n in (3, 20)])
-    for stored in batch._arena._stored.values():
+    for stored in batch._cache._stored.values():
         assert not stored[:, :2].any()
 
 
@@ -102,7 +102,7 @@ def test_masked_slots_hold_zeros(family: str, exact: bool) -> None:
     )
     batch.add(victim)
     batch.step()
-    for number, stored in batch._arena._stored.items():
+    for number, stored in batch._cache._stored.items():
         used = victim.length + len(victim.inputs)
         used = victim.size.cross if base.layout.slots[number].kind == "cross" else used
         assert stored[:, 0, :, :used].abs().amax(-1).all()
@@ -120,7 +120,7 @@ def test_a_prompt_without_room_for_padding_stays_in_its_slot() -> None:
     batch = fresh(base, exact=True)
     logits: list[Tensor] = []
     gone, ticket = (
-        batch.add(replace(victim, ends=frozenset(range(tiny_models.VOCABULARY)))),
+        batch.add(replace(victim, stop_token_ids=frozenset(range(tiny_models.VOCABULARY)))),
         batch.add(victim),
     )
     batch.on_logits = lambda seen_of, seen: logits.append(seen) if seen_of == ticket else None
@@ -151,4 +151,4 @@ def test_a_cancelled_row_is_gone_and_its_neighbour_goes_on(family: str, exact: b
         results |= {piece.request_id: piece.result for piece in batch.step() if piece.result is not None}
     assert results == found
     assert same(finish(batch, victim)[0], wanted)
-    assert not any(stored[:, : batch._arena.rows].any() for stored in batch._arena._stored.values())
+    assert not any(stored[:, : batch._cache.rows].any() for stored in batch._cache._stored.values())

@@ -29,7 +29,7 @@ BROKEN = SECRET + "\ud800"  # half of a surrogate pair, as JSON can hold it
         (PrefixSpec, {"words": BROKEN, "start": "words"}, "words holds half of a surrogate pair"),
         (PrefixSpec, {"start": SECRET}, "start is a str"),
         (TrainingPlan, {"max_prompt_tokens": SECRET}, "max_prompt_tokens is a str"),
-        (TrainingPlan, {"batching": SECRET}, "batching is a str: input should be 'stacked'"),
+        (TrainingPlan, {"batching": SECRET}, "batching is a str: input should be 'shared'"),
         (Example, {"completion": BROKEN}, "Example.completion holds half of a surrogate pair"),
         (Example, {"completion": "a", "prompt": BROKEN}, "Example.prompt holds half of a surrogate pair"),
         (Example, {"completion": [SECRET]}, "completion is a list"),

@@ -47,7 +47,7 @@ def opened(
         "epoch": KEY,
         "now": NOW,
     }
-    found = Grant.by(device.public, signed)
+    found = Grant.from_device(device.public, signed)
     with open_granted(found, record, **{**expected, **asked}) as content:
         return bytes(content.payload)
 
@@ -164,7 +164,7 @@ def test_nothing_is_granted_to_another_server_or_after_the_end() -> None:
 
 
 def test_a_grant_ends_with_its_epoch() -> None:
-    found = Grant.by(ANN.device.public, grant(seconds=10**6))
+    found = Grant.from_device(ANN.device.public, grant(seconds=10**6))
     assert found.until == KEY.until
 
 

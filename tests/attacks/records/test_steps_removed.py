@@ -39,9 +39,9 @@ STEPS = {
     "10, body": ("if content is None:", "if False:"),
     "11, length": ("if not 0 <= rest < BUCKET or any(", "if any("),
     "11, padding": (" or any(content.data[4 + size :])", ""),
-    "12, base": ("if bytes.fromhex(found.base_fingerprint) != address.base:", "if False:"),
+    "12, base": ("if bytes.fromhex(stored.base_fingerprint) != address.base:", "if False:"),
     "12, shape": (
-        "if shape_of(found.layout.digest, prefix.length, found.dtype) != address.shape:",
+        "if shape_of(stored.layout.digest, prefix.length, stored.dtype) != address.shape:",
         "if False:",
     ),
     **{
@@ -53,8 +53,8 @@ STEPS = {
             ("epoch", "epoch.id.hex()"),
         )
     },
-    "grant 1, the device": ("if found.device != device.id.hex():", "if False:"),
-    "grant 3, since": ("if not grant.since <= now + _CLOCKS_S or", "if"),
+    "grant 1, the device": ("if grant.device != device.id.hex():", "if False:"),
+    "grant 3, since": ("if not grant.since <= now + _CLOCK_SKEW_S or", "if"),
     "grant 3, until": (" or now >= min(grant.until, epoch.until):", ":"),
     "grant 4, version": ("if parts.core.version != grant.version:", "if False:"),
     "grant 5, signature": ("verify(parts, {bytes.fromhex(grant.writer): key})", "pass"),

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from antefix.wire.release import BaseNamed
+from antefix.wire.release import BaseReference
 from tests.support.releases import BASE, a_file, a_release
 
 PATHS = [
@@ -89,4 +89,4 @@ def test_few_sources_for_a_file() -> None:
 @pytest.mark.parametrize("name", ["/etc", "../x", "~", "a b", "", "x" * 201, "C:\\x"])
 def test_a_base_has_a_plain_name(name: str) -> None:
     with pytest.raises(ValidationError):
-        BaseNamed(name=name, fingerprint=BASE)
+        BaseReference(name=name, fingerprint=BASE)

@@ -3,10 +3,10 @@
 import pytest
 
 from antefix.errors import ReleaseRefused
-from antefix.wire.release import BaseNamed
+from antefix.wire.release import BaseReference
 from tests.support.releases import BASE, a_release, offered, public, unseen
 
-OTHER = a_release(2, base=BaseNamed(name="tiny", fingerprint="00" * 32))  # the name is the same
+OTHER = a_release(2, base=BaseReference(name="tiny", fingerprint="00" * 32))  # the name is the same
 
 
 def test_another_base_than_the_device_has_is_refused() -> None:

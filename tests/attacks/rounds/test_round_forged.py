@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from antefix.errors import ReleaseRefused, RoundRefused
 from antefix.rounds import Round, RoundKey
 from antefix.wire import Release
-from antefix.wire.release import BaseNamed, ReleaseState, Signed
+from antefix.wire.release import BaseReference, ReleaseState, Signed
 from antefix_client.rounds.local_update import checked
 from antefix_client.rounds.round_request import RoundAsked
 from tests.support.records import some_bytes
@@ -77,7 +77,7 @@ def _unsigned(host: MemoryCoordinator) -> dict[str, bytes]:
 
 
 def _another_base(host: MemoryCoordinator) -> bytes:
-    other = BaseNamed(name="tiny", fingerprint="0" * 64)
+    other = BaseReference(name="tiny", fingerprint="0" * 64)
     release: Release = host.releases[-1].model_copy(update={"base": other})
     return release.signed(KEY).to_bytes()
 

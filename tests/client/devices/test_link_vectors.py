@@ -46,7 +46,7 @@ def test_the_request_and_the_welcome_link_the_laptop() -> None:
 
 
 def test_the_changes_follow_each_other() -> None:
-    devices = DeviceList.introduced(bytes.fromhex(FILE["first list"]), by=PHONE.id)
+    devices = DeviceList.trust_initial(bytes.fromhex(FILE["first list"]), by=PHONE.id)
     found = []
     for content in CHANGES:
         found.append(DeviceChange.following(content, devices))

@@ -13,7 +13,7 @@ import torch
 from antefix import FrozenBase, Prefix
 from antefix.errors import ReleaseRefused
 from antefix.wire import Release
-from antefix.wire.release import BaseNamed
+from antefix.wire.release import BaseReference
 from antefix_client.errors import (
     DeviceRefused,
     NoRelease,
@@ -140,7 +140,9 @@ def test_a_base_of_the_catalogue_is_named_not_fetched(home: Home) -> None:
     release = home.releases.publish("smollm2-135m-q4")
     assert fetch(home.http, release, home.folder, progress=False).base == "smollm2-135m-q4"
     for name in ("/etc", "gpt2", "smollm2-135m-q4"):
-        odd = release.model_copy(update={"base": BaseNamed.model_construct(name=name, fingerprint="00" * 32)})
+        odd = release.model_copy(
+            update={"base": BaseReference.model_construct(name=name, fingerprint="00" * 32)}
+        )
         with pytest.raises(ReleaseRefused, match="not in the catalogue"):
             fetch(home.http, odd, home.folder, progress=False)
 
@@ -160,7 +162,9 @@ def test_without_a_server_or_a_release_it_is_said(home: Home) -> None:
 
 def test_files_that_are_signed_and_yet_no_base_are_refused(home: Home, base: Path) -> None:
     release = released(home, base)
-    other = release.model_copy(update={"base": BaseNamed(name="tiny", fingerprint="00" * 32), "shared": None})
+    other = release.model_copy(
+        update={"base": BaseReference(name="tiny", fingerprint="00" * 32), "shared": None}
+    )
     with pytest.raises(ReleaseRefused, match="its files make base"):
         fetch(home.http, other, home.folder, progress=False)
     half = release.model_copy(update={"files": release.files[:1], "shared": None})

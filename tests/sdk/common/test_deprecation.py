@@ -4,6 +4,9 @@ import importlib
 
 import pytest
 
+from antefix import TrainingPlan
+from antefix.wire import Invitation
+
 NAMES = [
     ("antefix.records", "Cover", "RecordHeader"),
     ("antefix.records", "Edition", "RecordVersion"),
@@ -13,6 +16,13 @@ NAMES = [
     ("antefix.grants", "granted", "issue_grant"),
     ("antefix.wire", "Seen", "ReleaseState"),
     ("antefix.rounds", "clipped", "clip_to_norm"),
+]
+ATTRIBUTES = [
+    ("antefix.grants", "Grant", "by", "from_device"),
+    ("antefix.grants", "Grant", "bound_of", "associated_data_of"),
+    ("antefix.keys", "DeviceChange", "introduced", "trust_initial"),
+    ("antefix.keys", "DeviceList", "introduced", "trust_initial"),
+    ("antefix.keys", "DeviceList", "pinned", "from_digest"),
 ]
 MODULES = [
     ("antefix_server.strategy", "antefix_server.rounds.strategy", "PrefixRounds"),
@@ -26,6 +36,28 @@ def test_a_former_name_warns_and_is_the_same(module: str, former: str, name: str
     place = importlib.import_module(module)
     with pytest.warns(DeprecationWarning, match=f"{former} is called {module}.{name};") as warned:
         assert getattr(place, former) is getattr(place, name)
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(("module", "kind", "former", "name"), ATTRIBUTES)
+def test_a_former_method_warns_and_is_the_same(module: str, kind: str, former: str, name: str) -> None:
+    owner = getattr(importlib.import_module(module), kind)
+    with pytest.warns(DeprecationWarning, match=f"{kind}.{former} is called {kind}.{name};") as warned:
+        assert getattr(owner, former) == getattr(owner, name)
+    assert warned[0].filename == __file__
+
+
+def test_a_former_property_warns_and_is_the_same() -> None:
+    invitation = Invitation.fresh(bytes(16))
+    with pytest.warns(DeprecationWarning, match=r"Invitation\.mark is called Invitation\.lookup_id;"):
+        assert invitation.mark == invitation.lookup_id
+
+
+@pytest.mark.parametrize(("former", "name"), [("alone", "per-user"), ("stacked", "shared")])
+def test_a_former_way_of_batching_warns_and_is_the_same(former: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"batching={former!r} is called {name!r};") as warned:
+        plan = TrainingPlan(batching=former)  # type: ignore[arg-type]
+    assert plan == TrainingPlan.model_validate({"batching": name})
     assert warned[0].filename == __file__
 
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from antefix.crypto.merkle import (
     EMPTY_ROOT,
-    consistency,
-    cover,
-    extends,
-    includes,
-    inclusion,
+    complete_subtrees,
+    consistency_proof_ranges,
+    inclusion_proof_ranges,
     leaf_hash,
     node_hash,
     root_from_inclusion_proof,
+    verify_consistency,
+    verify_inclusion,
 )
 from antefix.errors import ReceiptRefused
 from antefix.receipts import Checkpoint, verify_growth
@@ -67,7 +67,7 @@ def proof(hashes: list[bytes], ranges: list[tuple[int, int]]) -> list[bytes]:
         for level, position in completed(at):
             below = nodes[level - 1, 2 * position], nodes[level - 1, 2 * position + 1]
             nodes[level, position] = node_hash(*below)
-    return [root_from_inclusion_proof([nodes[node] for node in cover(one)]) for one in ranges]
+    return [root_from_inclusion_proof([nodes[node] for node in complete_subtrees(one)]) for one in ranges]
 
 
 @pytest.mark.parametrize("size", range(1, 9))
@@ -80,32 +80,32 @@ def test_the_published_tree_has_its_roots(size: int) -> None:
 @given(st.integers(1, 130), st.data())
 def test_honest_proofs_pass_and_others_do_not(size: int, data: st.DataObject) -> None:
     hashes, index = leaves(size), data.draw(st.integers(0, size - 1))
-    root, path = naive(hashes), proof(hashes, inclusion(index, size))
+    root, path = naive(hashes), proof(hashes, inclusion_proof_ranges(index, size))
     assert proof(hashes, [(0, size)]) == [root]
-    assert includes(hashes[index], index, size, path, root)
+    assert verify_inclusion(hashes[index], index, size, path, root)
     other = data.draw(st.integers(0, size + 1))
     if other != index:
-        assert not includes(hashes[index], other, size, path, root)
-    assert not includes(leaf_hash(b"other"), index, size, path, root)
-    assert not includes(hashes[index], index, size, [*path, bytes(32)], root)
+        assert not verify_inclusion(hashes[index], other, size, path, root)
+    assert not verify_inclusion(leaf_hash(b"other"), index, size, path, root)
+    assert not verify_inclusion(hashes[index], index, size, [*path, bytes(32)], root)
     if path:
-        assert not includes(hashes[index], index, size, path[:-1], root)
+        assert not verify_inclusion(hashes[index], index, size, path[:-1], root)
 
     first = data.draw(st.integers(1, size))
-    growth = proof(hashes, consistency(first, size))
-    assert extends(first, naive(hashes[:first]), size, root, growth)
+    growth = proof(hashes, consistency_proof_ranges(first, size))
+    assert verify_consistency(first, naive(hashes[:first]), size, root, growth)
     before, after = Checkpoint("log", first, naive(hashes[:first])), Checkpoint("log", size, root)
     verify_growth(before, after, growth)
     with pytest.raises(ReceiptRefused, match="the one before was other"):
         verify_growth(replace(before, origin="other"), after, growth)
     with pytest.raises(ReceiptRefused, match=f"not shown to begin with the {first}"):
         verify_growth(replace(before, root=leaf_hash(b"other")), after, growth)
-    assert not extends(first, leaf_hash(b"other"), size, root, growth)
+    assert not verify_consistency(first, leaf_hash(b"other"), size, root, growth)
     changed = leaves(size)
     changed[data.draw(st.integers(0, first - 1))] = leaf_hash(b"rewritten")
     if first < size:
-        assert not extends(first, naive(hashes[:first]), size, naive(changed), growth)
-        rewritten = proof(changed, consistency(first, size))
-        assert not extends(first, naive(hashes[:first]), size, naive(changed), rewritten)
-        assert not extends(first, naive(hashes[:first]), size, root, growth[:-1])
-        assert not extends(first, naive(hashes[:first]), size, root, [*growth, bytes(32)])
+        assert not verify_consistency(first, naive(hashes[:first]), size, naive(changed), growth)
+        rewritten = proof(changed, consistency_proof_ranges(first, size))
+        assert not verify_consistency(first, naive(hashes[:first]), size, naive(changed), rewritten)
+        assert not verify_consistency(first, naive(hashes[:first]), size, root, growth[:-1])
+        assert not verify_consistency(first, naive(hashes[:first]), size, root, [*growth, bytes(32)])

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from antefix import FrozenBase, Prefix
-from antefix.generation.beam_search import search
+from antefix.generation.beam_search import beam_search
 from antefix.generation.generate import generate
 from antefix.generation.request import GenerationRequest, TokenizedRequest, tokenize
 from antefix.training.initialization import activations
@@ -36,8 +36,8 @@ def test_beams_equal_a_search_without_any_cache(family: str, length: int) -> Non
     request = GenerationRequest(
         prompt="The roof", prefix=prefix_for(base, length), max_new_tokens=6, num_beams=3
     )
-    prepared = replace(tokenize(base, request), ends=frozenset())
-    found = search(base, [prepared])[0]
+    prepared = replace(tokenize(base, request), stop_token_ids=frozenset())
+    found = beam_search(base, [prepared])[0]
     assert found.tokens == naive_search(base, prepared)
     assert found.finish == "length"
 
@@ -51,16 +51,20 @@ def test_a_prefix_of_real_activations_is_the_text_itself(family: str) -> None:
     request = GenerationRequest(prompt="The roof", prefix=prefix, max_new_tokens=10, num_beams=4)
     prepared = tokenize(base, request)
     greedy = generate(base, [request.model_copy(update={"num_beams": 1})])[0].tokens
-    prepared = replace(prepared, ends=frozenset({2, *greedy[3:6]}))
+    prepared = replace(prepared, stop_token_ids=frozenset({2, *greedy[3:6]}))
     ids = torch.tensor([[*lead, *prepared.inputs]])
     settings = GenerationConfig(
-        num_beams=4, max_new_tokens=10, eos_token_id=sorted(prepared.ends), pad_token_id=1, do_sample=False
+        num_beams=4,
+        max_new_tokens=10,
+        eos_token_id=sorted(prepared.stop_token_ids),
+        pad_token_id=1,
+        do_sample=False,
     )
     model: Any = base.model
     wanted = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
     tokens = wanted[0, ids.shape[1] :].tolist()
-    end = next((n for n, token in enumerate(tokens) if token in prepared.ends), len(tokens))
-    found = search(base, [prepared])[0]
+    end = next((n for n, token in enumerate(tokens) if token in prepared.stop_token_ids), len(tokens))
+    found = beam_search(base, [prepared])[0]
     assert found.tokens == tuple(tokens[:end])
     assert found.finish == ("end" if end < len(tokens) else "length")
 
@@ -92,13 +96,13 @@ def test_many_searches_at_once_are_each_its_own(family: str) -> None:
         for number, prompt in enumerate([*prompts, *prompts])
     ]
     prepared = [tokenize(base, one) for one in asked]
-    found = [search(base, [one])[0].tokens for one in prepared]
+    found = [beam_search(base, [one])[0].tokens for one in prepared]
     few, many = ({token for tokens in some for token in tokens[2:4]} for some in (found[:3], found))
     finishes = set()
     for ends in (few, many):
-        ending = [replace(one, ends=frozenset(ends)) for one in prepared]
-        alone = [search(base, [one])[0] for one in ending]
-        assert search(base, ending) == alone
+        ending = [replace(one, stop_token_ids=frozenset(ends)) for one in prepared]
+        alone = [beam_search(base, [one])[0] for one in ending]
+        assert beam_search(base, ending) == alone
         finishes |= {one.finish for one in alone}
     assert finishes == {"end", "length"} or family == "gemma"  # a tiny one that never likes to end
     assert generate(base, asked, max_rows=12) == [generate(base, [one])[0] for one in asked]

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antefix.generation.detokenizer import TextStream
+from antefix.generation.detokenizer import IncrementalDetokenizer
 from tests.support import tiny_models
 
 
-def streamed(text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], TextStream]:
+def streamed(text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], IncrementalDetokenizer]:
     tokenizer = tiny_models.tokenizer()
-    stream = TextStream(tokenizer, stop)
+    stream = IncrementalDetokenizer(tokenizer, stop)
     pieces = []
     for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
         pieces.append(stream.push(token))
@@ -50,7 +50,7 @@ def test_half_a_character_at_the_end_is_shown_as_such() -> None:
     tokenizer = tiny_models.tokenizer()
     tokens = tokenizer("ü", add_special_tokens=False)["input_ids"]
     assert len(tokens) == 2
-    stream = TextStream(tokenizer, ())
+    stream = IncrementalDetokenizer(tokenizer, ())
     assert stream.push(tokens[0]) == ""
     assert stream.finish() == "\N{REPLACEMENT CHARACTER}"
 
@@ -58,6 +58,6 @@ def test_half_a_character_at_the_end_is_shown_as_such() -> None:
 @pytest.mark.parametrize("special", ["</s>", "<s>", "<pad>"])
 def test_special_tokens_have_no_text(special: str) -> None:
     tokenizer = tiny_models.tokenizer()
-    stream = TextStream(tokenizer, ())
+    stream = IncrementalDetokenizer(tokenizer, ())
     pieces = [stream.push(token) for token in tokenizer(f"An{special} ant")["input_ids"]]
     assert "".join([*pieces, stream.finish()]) == "An ant"

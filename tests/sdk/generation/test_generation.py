@@ -62,7 +62,7 @@ def naive_tokens(base: FrozenBase, prepared: TokenizedRequest) -> tuple[int, ...
     tokens: list[int] = []
     while len(tokens) < prepared.request.max_new_tokens:
         token = int(naive_logits(base, prepared, tokens).argmax())
-        if token in prepared.ends:
+        if token in prepared.stop_token_ids:
             break
         tokens.append(token)
     return tuple(tokens)
@@ -122,7 +122,7 @@ def test_generation_sees_what_training_saw(family: str) -> None:
     """The logits of a generated text give the loss that training computes for it."""
     base = tiny_models.base(family)
     request = GenerationRequest(prompt="The roof", prefix=prefix_for(base, 5), max_new_tokens=9)
-    prepared = replace(tokenize(base, request), ends=frozenset())
+    prepared = replace(tokenize(base, request), stop_token_ids=frozenset())
     results, logits = watched(base, [prepared], max_rows=1, exact=False)
     targets = results[0].tokens
     row = Row((*prepared.inputs, *targets[:-1]), targets, prepared.source)
@@ -332,7 +332,7 @@ def test_a_text_ends_at_the_end_token() -> None:
     whole, _ = watched(base, [prepared], max_rows=1, exact=False)
     end = whole[0].tokens[5]
     first = whole[0].tokens.index(end)
-    found, _ = watched(base, [replace(prepared, ends=frozenset({end}))], max_rows=1, exact=False)
+    found, _ = watched(base, [replace(prepared, stop_token_ids=frozenset({end}))], max_rows=1, exact=False)
     assert (found[0].tokens, found[0].finish) == (whole[0].tokens[:first], "end")
     assert found[0].text == text_of(base, whole[0].tokens[:first])
 
@@ -340,8 +340,8 @@ def test_a_text_ends_at_the_end_token() -> None:
 def test_the_end_token_can_be_ignored() -> None:
     base = tiny_models.base("llama")
     prepared = tokenize(base, GenerationRequest(prompt="An", ignore_eos=True))
-    assert prepared.ends == frozenset()
-    assert tokenize(base, GenerationRequest(prompt="An")).ends == {base.tokenizer.eos_token_id}
+    assert prepared.stop_token_ids == frozenset()
+    assert tokenize(base, GenerationRequest(prompt="An")).stop_token_ids == {base.tokenizer.eos_token_id}
 
 
 def test_a_text_ends_before_the_stop_text() -> None:
@@ -379,7 +379,7 @@ def test_a_chat_prompt_is_one_turn_of_the_user() -> None:
     assert text.endswith("<|im_start|>user\nWhat is a roof?<|im_end|>\n<|im_start|>assistant\n")
     cut = tokenize(base, GenerationRequest(prompt="What is a roof?", chat=True, max_prompt_tokens=2))
     assert text_of(base, cut.inputs).endswith("user\nWhat is<|im_end|>\n<|im_start|>assistant\n")
-    assert base.tokenizer.eos_token_id in plain.ends
+    assert base.tokenizer.eos_token_id in plain.stop_token_ids
 
 
 # --- refusals

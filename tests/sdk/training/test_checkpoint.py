@@ -1,5 +1,6 @@
 """Where a checkpoint cannot be written, training goes on and every result is given."""
 
+import json
 import logging
 import resource
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from antefix import Example, PrefixSpec, TrainedUser, TrainingPlan, train
+from antefix.training import checkpoint
 from antefix.training import train as train_module
 from tests.support import tiny_models
 
@@ -69,3 +71,12 @@ def test_an_interrupt_stays_an_interrupt_on_a_full_disk(
     monkeypatch.setattr(train_module, "run_rows", interrupted)
     with full_disk(), pytest.raises(KeyboardInterrupt):
         train(tiny_models.base("llama"), USERS, SPEC, PLAN, checkpoint=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("batching", "former"), [("shared", "stacked"), ("per-user", "alone")])
+def test_a_run_keeps_the_name_that_its_checkpoint_knows_it_by(batching: str, former: str) -> None:
+    """The plan is part of a run's digest: with other words in it, no interrupted run would go on."""
+    plan = TrainingPlan.model_validate({"batching": batching})
+    stored = checkpoint._stored_plan(plan)
+    assert json.loads(stored) == {**plan.model_dump(), "batching": former}
+    assert stored.startswith('{"max_steps":null,"passes":null,"batch_size":4,"learning_rate":0.005,')

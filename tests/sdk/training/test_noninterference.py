@@ -97,7 +97,7 @@ def test_neighbours_change_no_bit_in_any_order_of_workers(
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(others=neighbours, place=st.integers(0, 5))
 def test_neighbours_change_no_bit_when_each_runs_alone(others: Any, place: int) -> None:
-    check("llama", others, place, PLAN.model_copy(update={"batching": "alone"}))
+    check("llama", others, place, PLAN.model_copy(update={"batching": "per-user"}))
 
 
 @pytest.mark.parametrize("family", ["llama", pytest.param("bart", marks=pytest.mark.slow)])
@@ -117,7 +117,7 @@ def test_a_row_beside_a_poisoned_one_keeps_every_bit(family: str, value: float, 
     base = tiny_models.base(family)
     row = encode(base, OWN[2], None)
     prefixes = torch.randn(3, base.layout.size(4))
-    shape = Buckets(256, at_once).shape_for(row)
+    shape = Buckets(256, at_once).bucket_for(row)
     alone = forward_backward(base, shape, [row], prefixes[1:2], [0.5])
     prefixes[0], prefixes[2] = value, value
     among = forward_backward(base, shape, [row] * 3, prefixes, [0.5] * 3)

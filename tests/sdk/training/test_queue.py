@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from antefix.data.tokenization import Row
 from antefix.training.bucketing import Bucket, Buckets, first_fit
-from antefix.training.queue import AloneQueue, StackedQueue
-from antefix.training.user_state import Job
+from antefix.training.queue import PerUserQueue, SharedQueue
+from antefix.training.user_state import PendingRow
 
 
 def row(tokens: int, source: int = 0) -> Row:
     return Row((5,) * tokens, (5,), (6,) * source)
 
 
-def jobs(sizes: list[tuple[int, int]], weight: float | None = 1.0) -> list[Job]:
+def jobs(sizes: list[tuple[int, int]], weight: float | None = 1.0) -> list[PendingRow]:
     user: Any = SimpleNamespace(name="u")
-    return [Job(user, row(*size), place, weight) for place, size in enumerate(sizes)]
+    return [PendingRow(user, row(*size), place, weight) for place, size in enumerate(sizes)]
 
 
 def drain(queue: Any) -> list[Any]:
@@ -37,7 +37,7 @@ sizes = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1
 def test_every_row_runs_once_at_a_shape_that_it_alone_names(
     sizes: list[tuple[int, int]], at_once: bool
 ) -> None:
-    queue = StackedQueue(Buckets(64, at_once))
+    queue = SharedQueue(Buckets(64, at_once))
     waiting = jobs(sizes)
     queue.add(waiting)
     batches = drain(queue)
@@ -49,19 +49,19 @@ def test_every_row_runs_once_at_a_shape_that_it_alone_names(
         assert not at_once or max(max(len(j.row.inputs), len(j.row.source)) for j in batch.jobs) <= (
             batch.shape.width
         )
-        assert all(Buckets(64, at_once).shape_for(job.row) == batch.shape for job in batch.jobs)
+        assert all(Buckets(64, at_once).bucket_for(job.row) == batch.shape for job in batch.jobs)
 
 
 @given(sizes=sizes)
 def test_alone_there_are_no_dummies(sizes: list[tuple[int, int]]) -> None:
-    queue = AloneQueue(Buckets(64, at_once=False))
+    queue = PerUserQueue(Buckets(64, at_once=False))
     queue.add(jobs(sizes))
     for batch in drain(queue):
         assert batch.shape.tokens == sum(len(job.row.inputs) for job in batch.jobs)
 
 
 def test_evaluations_and_steps_do_not_mix() -> None:
-    queue = StackedQueue(Buckets(64, at_once=False))
+    queue = SharedQueue(Buckets(64, at_once=False))
     queue.add(jobs([(5, 0)]))
     queue.add(jobs([(5, 0)], weight=None))
     assert [len(batch.jobs) for batch in drain(queue)] == [1, 1]

@@ -59,7 +59,7 @@ def plain_loop(base: FrozenBase, spec: PrefixSpec, plan: TrainingPlan, start: Pr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", *tiny_models.slow("gpt2", "bart", "t5")])
-@pytest.mark.parametrize("batching", ["stacked", "alone"])
+@pytest.mark.parametrize("batching", ["shared", "per-user"])
 def test_training_among_others_equals_a_plain_loop(family: str, batching: str) -> None:
     base = tiny_models.base(family)
     spec = PrefixSpec(length=4)

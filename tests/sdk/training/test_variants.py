@@ -12,7 +12,7 @@ from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, 
 from antefix.data.tokenization import Row, encode_user, prompt_tokens
 from antefix.errors import InvalidArgument
 from antefix.training.bucketing import Bucket
-from antefix.training.initialization import activations, computed
+from antefix.training.initialization import activations, keys_and_values
 from antefix.training.micro_batch import forward_backward as run_rows
 from tests.sdk.reference import OneRow
 from tests.support import tiny_models
@@ -49,7 +49,7 @@ def test_embedding_only_starts_on_what_the_base_computes_on_the_words(family: st
     tokens = torch.tensor(lead(base))
     (real,) = activations(base, [tuple(tokens.tolist())])
     with torch.no_grad():
-        ours = computed(base, base.embed(tokens))
+        ours = keys_and_values(base, base.embed(tokens))
     torch.testing.assert_close(ours, real, rtol=0, atol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_embedding_only_has_the_gradient_of_the_whole_model(family: str) -> None
     gradient[0] = 0
     moved = vectors.detach() - plan.learning_rate * gradient / (gradient.abs() + plan.epsilon)  # Adam's first
     with torch.no_grad():
-        wanted = computed(base, moved)
+        wanted = keys_and_values(base, moved)
     assert (trained.prefix.values - wanted).norm() <= 1e-3 * wanted.norm()
 
 
@@ -131,19 +131,19 @@ def infix_logits(base: FrozenBase, flat: Tensor, row: Row, blind: int) -> Tensor
 def test_an_infix_has_the_loss_and_gradient_of_its_definition(family: str, padded: bool) -> None:
     base = tiny_models.base(family)
     rows = [row.with_infix for row in encode_user(base, "me", TEXTS, length=5, max_prompt_tokens=None)]
-    assert all(row.blind > 1 for row in rows)
+    assert all(row.prefix_hidden_until > 1 for row in rows)
     flat = torch.randn(len(rows), base.layout.size(5)) * 0.3
     shape = Bucket(128, 0, len(rows) + 1, 32) if padded else Bucket(128, 0, 0, 0)
     ours = run_rows(base, shape, rows, flat, [1.0] * len(rows))
     assert ours.gradients is not None
     for number, row in enumerate(rows):
         leaf = flat[number].clone().requires_grad_()
-        logits = infix_logits(base, leaf, row, row.blind)
+        logits = infix_logits(base, leaf, row, row.prefix_hidden_until)
         loss = F.cross_entropy(logits, torch.tensor(row.targets), reduction="sum")
         (gradient,) = torch.autograd.grad(loss, leaf)
         assert ours.losses[number] == pytest.approx(loss.item(), rel=1e-5)
         assert (ours.gradients[number] - gradient).norm() <= 1e-4 * gradient.norm()
-        seen = run_rows(base, shape, [replace(row, blind=0)], flat[number : number + 1], None)
+        seen = run_rows(base, shape, [replace(row, prefix_hidden_until=0)], flat[number : number + 1], None)
         assert seen.losses[0] != pytest.approx(ours.losses[number], rel=1e-4)
 
 

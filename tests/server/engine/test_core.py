@@ -200,7 +200,7 @@ def test_a_caller_who_leaves_frees_the_row(host: Host, engine: Engine) -> None:
     assert engine.measured()["rows"] == 0
     for batch in engine._batch._batches.values():
         assert isinstance(batch, ContinuousBatch)
-        assert not any(stored.any() for stored in batch._arena._stored.values())
+        assert not any(stored.any() for stored in batch._cache._stored.values())
 
 
 def test_users_take_turns(host: Host) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antefix.crypto.merkle import extends, includes
+from antefix.crypto.merkle import verify_consistency, verify_inclusion
 from antefix.keys import RecoveryCode
 from antefix.receipts import verify_receipt
 from antefix_server.backups import Sources, backup_keys, backup_records, operator_keys, restore
@@ -52,7 +52,7 @@ def test_removals_and_statements_share_one_tree(vault: Vault) -> None:
     last = vault.checkpoint()
     assert last.size == 9
     for tree in trees:
-        assert extends(tree.size, tree.root, last.size, last.root, vault.consistency(tree.size))
+        assert verify_consistency(tree.size, tree.root, last.size, last.root, vault.consistency(tree.size))
     with vault.log() as log:
         assert log.removals == 3
         assert [slot for slots in log.slots() for slot in slots] == [0, 1, 2]
@@ -60,7 +60,7 @@ def test_removals_and_statements_share_one_tree(vault: Vault) -> None:
         found = log.statement(Kind.ANNOUNCEMENT, 2)
         assert found is not None
         proof = log._here.hashes([(2, 3), (0, 2), (4, 8), (8, 9)])
-        assert includes(found.leaf, 3, 9, proof, last.root)
+        assert verify_inclusion(found.leaf, 3, 9, proof, last.root)
         assert log.statement(Kind.RELEASE, 4) is None
 
 
@@ -112,7 +112,7 @@ def test_a_log_from_before_releases_is_read_and_goes_on(tmp_path: Path) -> None:
         assert vault.checkpoint() == tree
         assert vault.remove(ann.user).removal == receipt.removal
         say(vault, said(1))
-        assert extends(1, tree.root, 2, vault.checkpoint().root, vault.consistency(1))
+        assert verify_consistency(1, tree.root, 2, vault.checkpoint().root, vault.consistency(1))
 
 
 def as_it_was(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from antefix.crypto.merkle import extends
+from antefix.crypto.merkle import verify_consistency
 from antefix.errors import InvalidArgument
 from antefix.receipts import heads_digest, verify_receipt
 from antefix.records import digest_of
@@ -84,7 +84,7 @@ def test_the_log_only_grows(vault: Vault) -> None:
         trees[-1].verify(vault.log_key)
     last = trees[-1]
     for tree in trees:
-        assert extends(tree.size, tree.root, last.size, last.root, vault.consistency(tree.size))
+        assert verify_consistency(tree.size, tree.root, last.size, last.root, vault.consistency(tree.size))
     with pytest.raises(InvalidArgument, match="the log has 9 leaves"):
         vault.consistency(10)
 

@@ -19,7 +19,7 @@ from antefix.errors import AntefixError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round
 from antefix.wire import Release
-from antefix.wire.release import BaseNamed, Privacy, ReleaseState, SharedPrefix, Signed, parsed
+from antefix.wire.release import BaseReference, Privacy, ReleaseState, SharedPrefix, Signed, parse_model
 from antefix_client.rounds.flower_app import asked_in
 from antefix_client.rounds.local_update import answer, checked
 from antefix_server.rounds.coordinator import LatestRelease, Participant
@@ -162,7 +162,7 @@ class MemoryCoordinator:
         )
 
     def sign(self, statement: bytes) -> bytes:
-        return parsed(Round, statement, 2**20).signed(KEY).to_bytes()
+        return parse_model(Round, statement, 2**20).signed(KEY).to_bytes()
 
     def publish(self, prefix: bytes, privacy: dict[str, Any] | None, note: str) -> LatestRelease:
         version = len(self.releases) + 1
@@ -173,7 +173,7 @@ class MemoryCoordinator:
             tenant=TENANT,
             version=version,
             created=int(time.time()),
-            base=BaseNamed(name="tiny", fingerprint=base().fingerprint),
+            base=BaseReference(name="tiny", fingerprint=base().fingerprint),
             shared=shared,
             previous=self.releases[-1].digest if self.releases else None,
             privacy=None if privacy is None else Privacy(**privacy),

@@ -141,7 +141,7 @@ def _stepping(
             base,
             {"task": texts},
             spec,
-            TrainingPlan(max_steps=count, batch_size=bench.batch_size, evaluate=False, batching="alone"),
+            TrainingPlan(max_steps=count, batch_size=bench.batch_size, evaluate=False, batching="per-user"),
             progress=False,
         )
     weights, rows = KINDS[name](base, 0), [encode(base, text, None) for text in texts]
