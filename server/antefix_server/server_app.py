@@ -15,11 +15,13 @@ from antefix_server.rounds.config import RoundConfig
 from antefix_server.rounds.coordinator import CoordinatorClient
 from antefix_server.rounds.strategy import PrefixRounds
 
+__all__ = ["app"]
+
 app = ServerApp()
 
 
 @app.main()
-def main(grid: Grid, context: Context) -> None:
+def _main(grid: Grid, context: Context) -> None:
     """Run what is left of the rounds that the run-config asks for."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("antefix").setLevel(logging.INFO)
