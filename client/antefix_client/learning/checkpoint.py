@@ -6,7 +6,7 @@ from collections.abc import Iterator, MutableMapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from antefix.training.config import PrefixSpec, TrainingPlan
+from antefix import PrefixSpec, TrainingPlan
 from antefix_client.errors import ProfileDamaged, ProfileFull
 from antefix_client.profile.profile import CHECKPOINT
 from antefix_client.profile.session import Holding

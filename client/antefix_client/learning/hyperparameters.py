@@ -5,7 +5,7 @@ The figures come from a study on real authors (`docs/measurements/quality.md`, "
 
 from __future__ import annotations
 
-from antefix.training.config import PrefixSpec, TrainingPlan
+from antefix import PrefixSpec, TrainingPlan
 
 LEAST_TEXTS = 4
 MAX_PROMPT_TOKENS = 256

@@ -16,7 +16,7 @@ from antefix.errors import RoundRefused
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round, Update
 from antefix.rounds.transforms import update_pipeline
-from antefix.wire.release import Release, ReleaseState, Signed
+from antefix.wire import Release, ReleaseState, Signed
 from antefix_client.learning.hyperparameters import LEAST_TEXTS, MAX_PROMPT_TOKENS
 from antefix_client.rounds.round_request import RoundAsked
 

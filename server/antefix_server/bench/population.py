@@ -11,8 +11,7 @@ from antefix import FrozenBase, Prefix
 from antefix.crypto.aead import SecretBytes
 from antefix.grants import Epoch, issue_grant
 from antefix.keys import DeviceKeys, UserKey
-from antefix.records import seal, shape_of
-from antefix.records.header import NO_PREVIOUS, Address, RecordVersion
+from antefix.records import NO_PREVIOUS, Address, RecordVersion, seal, shape_of
 from antefix_server.bench.vault import summary
 from antefix_server.engine.prefix_loader import openers
 from antefix_server.grants import Grants

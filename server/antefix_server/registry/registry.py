@@ -26,8 +26,7 @@ from antefix.crypto.aead import decrypt, encrypt
 from antefix.errors import InvalidArgument
 from antefix.keys import DevicePublic
 from antefix.receipts import Receipt
-from antefix.wire import Invitation
-from antefix.wire.invitation import server_id
+from antefix.wire import Invitation, server_id
 from antefix_server.errors import (
     DeviceUnknown,
     InvitationRefused,

@@ -102,7 +102,7 @@ def shared_prefix(content: bytes, base: Base, known: set[str]) -> SharedPrefix:
     Raises:
         ReleaseUnsuitable: not a prefix file, of another base, or of other shapes.
     """
-    from antefix.model.frozen_base import FrozenBase
+    from antefix import FrozenBase
     from antefix.prefix.prefix import FORMAT
     from antefix.prefix.prefix_file import parse
     from antefix.prefix.strict_safetensors import Unreadable

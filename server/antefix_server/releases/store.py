@@ -18,8 +18,7 @@ from pathlib import Path
 
 from antefix.common.files import atomic_write, sync_folder
 from antefix.errors import ReleaseRefused
-from antefix.wire import Announcement, Signed
-from antefix.wire.release import Release
+from antefix.wire import Announcement, Release, Signed
 from antefix_server.errors import VaultDamaged
 from antefix_server.removal_log.log import RemovalLog
 from antefix_server.removal_log.statement import Kind, Statement

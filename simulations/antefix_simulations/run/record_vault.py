@@ -23,8 +23,7 @@ from antefix.crypto.aead import SecretBytes
 from antefix.errors import InvalidArgument
 from antefix.keys import DeviceKeys, UserKey
 from antefix.receipts import LogKey
-from antefix.records import NO_PREVIOUS, Address, OpenedRecord, RecordVersion, open_record, seal
-from antefix.records.header import shape_of
+from antefix.records import NO_PREVIOUS, Address, OpenedRecord, RecordVersion, open_record, seal, shape_of
 from antefix_server.errors import RecordAbsent, UnknownUser
 from antefix_server.vault import Vault
 
