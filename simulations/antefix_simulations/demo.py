@@ -19,10 +19,11 @@ from antefix_simulations.data.user_texts import DataRefused
 from antefix_simulations.report.html import write_report
 from antefix_simulations.report.summary import Summary, summary_of
 from antefix_simulations.run.driver import CONFIG, Here, Run
+from antefix_simulations.run.folder import held
 from antefix_simulations.run.record_vault import Keeping, Sealer
 from antefix_simulations.settings import RunSettings
 
-MOST_USERS = 32
+MAX_USERS = 32
 RECEIPT, LOG_KEY = "receipt.txt", "log.key"
 SETTINGS: dict[str, Any] = {
     "num-server-rounds": 2,
@@ -32,8 +33,8 @@ SETTINGS: dict[str, Any] = {
     "max-texts": 40,
     "new-users": 0.5,
     "others": 0,  # the table of everybody under everybody's prefix has them
-    "matrix": MOST_USERS,
-    "cohort-size": MOST_USERS,
+    "matrix": MAX_USERS,
+    "cohort-size": MAX_USERS,
 }
 _NEW_TOKENS = 40
 
@@ -96,38 +97,64 @@ def run_demo(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[
         DataRefused: fewer than two users.
         InvalidArgument: `out` is of another run.
     """
-    if (out / RECEIPT).is_file() and (out / CONFIG).is_file():
-        say(f"an earlier demo in {out} is replaced")
-        _clear(out)
+    if (out / LOG_KEY).is_file() and (out / CONFIG).is_file():
+        _replace(out, settings, base, say)
     with Run(out, settings, base, say, progress=True) as running:
-        if not 2 <= running.population.count <= MOST_USERS:
-            raise DataRefused(
-                f"{settings.data} has {running.population.count} users, the demo tells of 2 to {MOST_USERS}",
-                "choose some with --users",
-            )
+        _require_few(running)
         running.go(Here(base, running.population, settings, out))
     summary = summary_of(out)
     if not all("matrix" in line for line in summary.users):
         raise DataRefused("somebody's training failed", f"see {out / 'metrics.jsonl'}, and leave them out")
     with Population(out / "population.db") as population, Keeping(out, population.count) as keeping:
         say("opening sealed prefixes, and answering one prompt under several of them in one batch")
-        answers = _answers(base, population, keeping, Sealer(out, base), summary, settings)
+        answers = _answer(base, population, keeping, Sealer(out, base), summary, settings)
         say("removing one user from the vault")
         removed = _remove(out, population, keeping)
     write_report(out)
     return Story(out, summary, answers, removed)
 
 
+def _require_few(running: Run) -> None:
+    if not 2 <= running.population.count <= MAX_USERS:
+        users = running.population.count
+        raise DataRefused(
+            f"{running.settings.data} has {users} users, the demo tells of 2 to {MAX_USERS}",
+            "choose some with --users",
+        )
+
+
+def _replace(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[str], None]) -> None:
+    """Put the beginning of a new demo where one has ended, once it is clear that the new one can begin.
+
+    Raises:
+        What `Run` raises, and `_require_few`: the earlier demo is as it was then.
+    """
+    beginning = out / ".next"
+    shutil.rmtree(beginning, ignore_errors=True)
+    try:
+        with Run(beginning, settings, base, lambda line: None, progress=True) as running:
+            _require_few(running)
+        say(f"an earlier demo in {out} is replaced")
+        with held(out):
+            _clear(out)
+            # CONFIG comes last: without it the texts are read anew.
+            for name in ("population.db", CONFIG):
+                (beginning / name).replace(out / name)
+    finally:
+        shutil.rmtree(beginning, ignore_errors=True)
+
+
 def _clear(out: Path) -> None:
     """What a run and a demo write, nothing else."""
+    files = ("population.db", "keys", "ids", "metrics.jsonl", "times.jsonl", "report.html", RECEIPT)
+    # LOG_KEY goes last: whoever is killed before it is asked to clear the rest.
     for name in ("rounds", "vault", "work"):
         shutil.rmtree(out / name, ignore_errors=True)
-    files = (CONFIG, "population.db", "keys", "ids", "metrics.jsonl", "times.jsonl", "report.html", LOG_KEY)
-    for name in (*files, RECEIPT):
+    for name in (*files, CONFIG, LOG_KEY):
         (out / name).unlink(missing_ok=True)
 
 
-def _answers(
+def _answer(
     base: FrozenBase,
     population: Population,
     keeping: Keeping,
@@ -141,7 +168,7 @@ def _answers(
     prompt = unseen_prompt(population, pair)
     prefixes = [None, shared]
     for user in pair:
-        with sealer.opened(user, keeping.record(user), settings.length) as record:
+        with sealer.open(user, keeping.record(user), settings.length) as record:
             prefixes.append(record.prefix())
     requests = [
         GenerationRequest(
@@ -181,9 +208,10 @@ def _remove(out: Path, population: Population, keeping: Keeping) -> Removed:
     gone = population.count - 1
     record = keeping.record(gone)
     before = {user: _digest(keeping, user) for user in range(gone)}
+    # The key first: by it a demo is known to be at its end. One that is killed from here on cannot go on.
+    atomic_write(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
     receipt = keeping.remove(gone)
     atomic_write(out / RECEIPT, receipt.encode())
-    atomic_write(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
     verify_receipt(receipt, keeping.log_key, user=keeping.id(gone))
     try:
         keeping.record(gone)

@@ -7,113 +7,51 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antefix.errors import InvalidArgument
 from antefix_server.rounds.config import RoundConfig
 from antefix_server.rounds.server_optimizer import RULES
+from antefix_simulations.arms.interface import MethodSettings
+from antefix_simulations.arms.registry import optional_arms
 from antefix_simulations.data.columns import Columns
 from antefix_simulations.data.prepare import Choice
 
 __all__ = ["RunSettings"]
 
-Count = Annotated[int, Field(ge=1)]
 _MEANS = ("fedavg", "fedavgm", "fedprox", "fedadagrad", "fedadam", "fedyogi")
-_ARMS = ("context", "retrieved", "lora", "full")
 _OF_SERVERS = ("hostile", "round_timeout_s", "promote_every", "patience")
 _HINT = "docs/guides/simulate.md lists the settings; NAME=VALUE, and a -c for each"
 
 
-class RunSettings(RoundConfig):
-    """On top of the settings of rounds, which are those of a real server.
+class BaseSettings(BaseModel):
+    """Whose texts, and which base.
 
     Attributes:
         data: `sample`, a file of JSON lines, `git:FOLDER`, `mbox:FILE`, `hf:NAME`.
         broken_lines: of a file: `refuse` it, or `skip` them.
         base, device, dtype: as for `FrozenBase.load`.
         length: positions of prefixes.
-        users, min_texts, max_texts, held_out, max_held_out, new_users: see `Choice`.
-        max_prompt_tokens: prompts are cut to so many.
-        max_text_tokens: longer texts are left out.
-        cohort_size: users of one task.
-        micro_batch_tokens: of one forward and backward pass, a multiple of 64; 0 for 512 on a CPU and 8192 on
-            a GPU.
-        private: give each user a private prefix after the rounds.
-        private_passes, private_learning_rate, private_batch_size: of private prefixes.
-        others: other users' prefixes that each user's texts are read under; 0 for none.
-        matrix: users of the table of everybody under everybody's prefix.
-        arms: more to compare with, by commas: `context`, `retrieved`, `lora`, `full`.
-        context_tokens: of a row with texts in front.
-        retrieved_texts: of them, where the nearest are chosen.
-        lora_rank, lora_learning_rate, full_learning_rate: of those arms; passes and batches are those of
-            private prefixes.
-        histories: numbers of texts, by commas: private prefixes of the users who have at least the most of
-            them, from so many of their newest texts.
-        generate: held-out texts with a prompt, of each user, that the base writes under no prefix, the shared
-            and the private one; 0 for none.
-        generate_tokens: of such a text at most.
-        tune_users: whose training texts choose the learning rate of each method that trains; 0 to take the
-            rates as they are.
-        tune_factors: by commas: the grid, in multiples of those rates.
-        newcomers: new users that every round's shared prefix is tried on; 0 for all.
-        seal: store private prefixes as sealed records in a vault.
-        seed: of everything.
-        where, subset, split, user_column, text_column, prompt_column, time_column, partition, partitions,
-            partition_by, partition_alpha, partition_labels: see `Columns`.
     """
 
-    # One number is a list, and a name, too.
-    model_config = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
-
-    min_users: Count = 1
     data: str = "sample"
     broken_lines: Literal["refuse", "skip"] = "refuse"
     base: str = "smollm2-135m-q4"
     device: str = "cpu"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     length: Annotated[int, Field(ge=2)] = 8
-    users: Annotated[int, Field(ge=0)] = 0
-    min_texts: Count = 8
-    max_texts: Annotated[int, Field(ge=2, le=10**9)] = 128
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    max_held_out: Count = 24
-    new_users: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    max_prompt_tokens: Count = 64
-    max_text_tokens: Count = 256
-    cohort_size: Count = 32
-    micro_batch_tokens: Annotated[int, Field(ge=0, le=2**20, multiple_of=64)] = 0
-    private: bool = True
-    private_passes: Annotated[float, Field(gt=0)] = 2.5
-    private_learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-3
-    private_batch_size: Count = 4
-    others: Annotated[int, Field(ge=0)] = 3
-    matrix: Annotated[int, Field(ge=0)] = 8
-    arms: str = ""
-    context_tokens: Annotated[int, Field(ge=64)] = 1024
-    retrieved_texts: Count = 8
-    lora_rank: Count = 4
-    lora_learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    full_learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-5
-    newcomers: Annotated[int, Field(ge=0)] = 16
-    seal: bool = True
-    histories: str = ""
-    generate: Annotated[int, Field(ge=0)] = 0
-    generate_tokens: Count = 48
-    tune_users: Annotated[int, Field(ge=0)] = 0
-    tune_factors: str = "0.3,1,3"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    where: str = ""
-    subset: str = ""
-    split: str = "train"
-    user_column: str = ""
-    text_column: str = ""
-    prompt_column: str = ""
-    time_column: str = ""
-    partition: Literal["none", "iid", "dirichlet", "pathological"] = "none"
-    partitions: Count = 10
-    partition_by: str = ""
-    partition_alpha: Annotated[float, Field(gt=0)] = 0.5
-    partition_labels: Count = 2
+
+
+class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
+    """All settings of a run: those of rounds are a real server's, then base and texts, then each user's part.
+
+    pydantic lists the fields of the last class first; stored files and `--help` have this order.
+    """
+
+    # One number is a list, and a name, too.
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    min_users: Annotated[int, Field(ge=1)] = 1
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
@@ -124,8 +62,6 @@ class RunSettings(RoundConfig):
         """
         try:
             return cls(**said)
-        except InvalidArgument as error:  # of settings that are a part of these
-            raise InvalidArgument(error.message.partition(": ")[2] or error.message, _HINT) from None
         except ValidationError as error:
             raise _refused(error, list(cls().model_dump(by_alias=True))) from None
 
@@ -145,8 +81,8 @@ class RunSettings(RoundConfig):
         except InvalidArgument as error:  # a value that the rule does not look at
             raise ValueError(error.message) from None
         for arm in self.more_arms:
-            if arm not in _ARMS:
-                raise ValueError(f"there is no arm {arm!r:.40}: {', '.join(_ARMS)}")
+            if arm not in optional_arms():
+                raise ValueError(f"there is no arm {arm!r:.40}: {', '.join(optional_arms())}")
         if not self.private and (self.more_arms or self.histories or self.generate or self.tune_users):
             raise ValueError(
                 "arms, histories, generate and tune-users go beside private prefixes: private=true"
@@ -172,7 +108,6 @@ class RunSettings(RoundConfig):
 
     def _agree_on_data(self) -> None:
         """What a source would not look at is a mistake."""
-        _ = self.columns
         kind = self.data.partition(":")[0]
         if self.where and kind in ("git", "mbox"):
             raise ValueError(f"where chooses rows by a column, and {kind}: has no columns")
@@ -202,12 +137,12 @@ class RunSettings(RoundConfig):
     @property
     def columns(self) -> Columns:
         """How a source is read."""
-        return Columns(**{name: getattr(self, name) for name in Columns.model_fields})
+        return self
 
     @property
     def choice(self) -> Choice:
         """Which users and texts are taken."""
-        return Choice(**{name: getattr(self, name) for name in Choice.model_fields})
+        return self
 
 
 def _refused(error: ValidationError, names: list[str]) -> InvalidArgument:

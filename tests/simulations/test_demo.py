@@ -88,10 +88,72 @@ def test_an_ended_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_demo_that_cannot_begin_leaves_the_earlier_one(tmp_path: Path) -> None:
+    """What was there once was deleted before anybody looked at the file."""
+    out, one_user = tmp_path / "out", tmp_path / "one.jsonl"
+    one_user.write_text(json.dumps({"user": "al", "text": "hello"}) + "\n")
+    tell(out, [])
+    before = files_of(out)
+    assert RECEIPT in before
+    for refused in ({"data": "/no/such/file"}, {"data": str(one_user)}, {"length": 1000}, {"users": 1}):
+        with pytest.raises(AntefixError):
+            tell(out, [], **refused)
+        assert files_of(out) == before
+    command = [sys.executable, "-m", "antefix_simulations", "demo", "--data", "/no/such/file"]
+    (tmp_path / "runs").mkdir()
+    out.rename(tmp_path / "runs" / "demo")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no/such/file" in done.stderr
+    assert files_of(tmp_path / "runs" / "demo") == before
+
+
+@pytest.mark.parametrize("place", ["running", "answering", "removing"])
+def test_a_demo_that_was_interrupted_has_the_settings_that_are_asked_for(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    other = tmp_path / "other.jsonl"
+    rows = [{"user": user, "text": f"{user} {at}"} for user in ("al", "bo") for at in range(12)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    target = {
+        "running": "antefix_simulations.run.driver.Run._private",
+        "answering": "antefix_simulations.demo._answer",
+        "removing": "antefix_simulations.demo.Keeping.remove",
+    }[place]
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(target, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tell(out, [])
+    if place == "removing":  # at its end: another takes its place
+        users = tell(out, [], data=str(other), users=0).summary.users
+        assert {line["user"] for line in users} == {"al", "bo"}
+        return
+    before, said = files_of(out), list[str]()
+    with pytest.raises(InvalidArgument, match="other settings: data was 'sample', now"):
+        tell(out, said, data=str(other))
+    with pytest.raises(InvalidArgument, match="other settings: data was 'sample', now '/no/such/file'"):
+        tell(out, said, data="/no/such/file")
+    assert said == []
+    assert files_of(out) == before
+    assert len(tell(out, []).summary.users) == 3
+
+
 @pytest.mark.slow
 def test_the_folder_of_another_run_is_refused_and_left(tmp_path: Path) -> None:
     tell(tmp_path, [])
-    (tmp_path / RECEIPT).unlink()  # a plain run has none
+    (tmp_path / LOG_KEY).unlink()  # a plain run has none
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(InvalidArgument, match="is of a run with other settings"):
         tell(tmp_path, [], seed=5)

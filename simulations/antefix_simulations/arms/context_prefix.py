@@ -1,4 +1,4 @@
-"""The arm without training: the user's own texts in front of each text that is scored.
+"""Texts in front of each text that is scored, as a prefix: what the arms without training put there.
 
 What stands in front is the same for all of a user's texts, so the base reads it once: its keys and values
 are a prefix that nobody trained.
@@ -16,7 +16,7 @@ from antefix.training.initialization import activations
 
 
 @dataclass(frozen=True)
-class InContext:
+class ContextExamples:
     """Examples that stand in front of a user's texts.
 
     Attributes:
@@ -36,7 +36,7 @@ class InContext:
 
 def examples_that_fit(
     base: FrozenBase, training: Sequence[Example], held_out: Sequence[Example], context: int | None
-) -> InContext:
+) -> ContextExamples:
     """As many of the newest training texts as fit in front of the longest held-out one.
 
     Each is written as the base sees it in training: prompt, completion, end of text.
@@ -66,10 +66,10 @@ def examples_that_fit(
             break
         tokens = [*whole, *tokens]
         texts += 1
-    return InContext(tokens, texts)
+    return ContextExamples(tokens, texts)
 
 
-def packed(base: FrozenBase, texts: Sequence[Example], room: int) -> InContext:
+def packed(base: FrozenBase, texts: Sequence[Example], room: int) -> ContextExamples:
     """As many texts as fit, in their order; one that is too long is left out.
 
     Args:
@@ -84,7 +84,7 @@ def packed(base: FrozenBase, texts: Sequence[Example], room: int) -> InContext:
         if len(whole) <= room - len(tokens):
             tokens += whole
             count += 1
-    return InContext(tokens, count)
+    return ContextExamples(tokens, count)
 
 
 def _whole(row: Row) -> tuple[int, ...]:

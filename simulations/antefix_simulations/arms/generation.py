@@ -10,13 +10,13 @@ from sacrebleu.metrics.bleu import BLEU
 from antefix import FrozenBase, GenerationRequest, Prefix, generate
 from antefix_simulations.data.store import Split
 
-__all__ = ["MEASURES", "agreement", "written"]
+__all__ = ["MEASURES", "agreement", "write_texts"]
 
 MEASURES = ("exact match", "BLEU", "ROUGE-L")
 """Share of texts (white space apart); BLEU of a user's texts together, 0 to 100; mean F-measure."""
 
 
-def written(
+def write_texts(
     base: FrozenBase,
     users: Mapping[int, Split],
     prefixes: Mapping[int, Prefix] | None,

@@ -9,73 +9,82 @@ from collections.abc import Mapping, Sequence
 
 from antefix import Example, FrozenBase, Prefix, score
 from antefix.data.tokenization import encode
-from antefix_simulations.arms.context_prefix import InContext, examples_that_fit
+from antefix_simulations.arms.context_prefix import examples_that_fit
+from antefix_simulations.arms.interface import Arm
 from antefix_simulations.data.store import Split
 
-__all__ = ["in_context", "nearest", "retrieved"]
+__all__ = ["InContext", "Retrieved", "nearest"]
 
 _WORD = re.compile(r"\w+")
 _K1, _B = 1.5, 0.75  # Robertson and Zaragoza 2009, section 3.2
 
 
-def in_context(base: FrozenBase, users: Mapping[int, Split], tokens: int) -> dict[int, float]:
-    """Nats per token with the newest training texts that fit in front, the same for all of a user's texts."""
-    texts = {str(user): split.held_out for user, split in users.items()}
-    prefixes = {}
-    for user, split in users.items():
-        found = examples_that_fit(base, split.training, split.held_out, tokens).prefix(base)
-        if found is not None:
-            prefixes[str(user)] = found
-    return {int(user): loss for user, loss in _scored(base, texts, prefixes).items()}
+class InContext(Arm):
+    """The newest training texts that fit, in front: the same for all of a user's texts."""
+
+    def losses(self, users: Mapping[int, Split], shared: Prefix, rate: float = 0.0) -> dict[int, float]:
+        """Nats per token; a user of whom no text fits is judged without any."""
+        texts = {str(user): split.held_out for user, split in users.items()}
+        prefixes = {}
+        for user, split in users.items():
+            room = _context_tokens(self)
+            prefix = examples_that_fit(self.base, split.training, split.held_out, room).prefix(self.base)
+            if prefix is not None:
+                prefixes[str(user)] = prefix
+        return {int(user): loss for user, loss in _score(self.base, texts, prefixes).items()}
 
 
-def retrieved(base: FrozenBase, users: Mapping[int, Split], tokens: int, count: int) -> dict[int, float]:
-    """Nats per token with the training texts in front that are nearest to each text's prompt."""
-    return {user: _retrieved(base, split, tokens, count) for user, split in users.items()}
+class Retrieved(Arm):
+    """The training texts that are nearest to each text's prompt, in front."""
+
+    def losses(self, users: Mapping[int, Split], shared: Prefix, rate: float = 0.0) -> dict[int, float]:
+        """Nats per token over all target tokens of a user."""
+        return {user: self._loss(split) for user, split in users.items()}
+
+    def _loss(self, split: Split) -> float:
+        texts, prefixes, weights = {}, {}, {}
+        for at, text in enumerate(split.held_out):
+            near = nearest(text.prompt, split.training, self.settings.retrieved_texts)
+            # Farthest first: where not all fit, the farthest are left out.
+            prefix = examples_that_fit(self.base, near, [text], _context_tokens(self)).prefix(self.base)
+            texts[str(at)], weights[str(at)] = [text], len(encode(self.base, text, None).targets)
+            if prefix is not None:
+                prefixes[str(at)] = prefix
+        losses = _score(self.base, texts, prefixes)
+        return sum(losses[name] * weights[name] for name in texts) / sum(weights.values())
 
 
-def _retrieved(base: FrozenBase, split: Split, tokens: int, count: int) -> float:
-    texts, prefixes, weights = {}, {}, {}
-    for at, text in enumerate(split.held_out):
-        near = nearest(text.prompt, split.training, count)
-        found = _as_many_as_fit(base, near, text, tokens).prefix(base)
-        texts[str(at)], weights[str(at)] = [text], len(encode(base, text, None).targets)
-        if found is not None:
-            prefixes[str(at)] = found
-    losses = _scored(base, texts, prefixes)
-    return sum(losses[name] * weights[name] for name in texts) / sum(weights.values())
+def _context_tokens(arm: Arm) -> int:
+    """Tokens of a row: what the settings say, or what the base sees if that is less."""
+    wanted, sees = arm.settings.context_tokens, arm.base.context
+    return wanted if sees is None else min(wanted, sees)
 
 
-def _scored(
+def _score(
     base: FrozenBase, texts: Mapping[str, Sequence[Example]], prefixes: Mapping[str, Prefix]
 ) -> dict[str, float]:
     """Nats per token of each one's texts; some have nothing in front."""
     losses = score(base, {name: texts[name] for name in prefixes}, prefixes)
-    without = {name: one for name, one in texts.items() if name not in prefixes}
+    without = {name: texts[name] for name in texts if name not in prefixes}
     return losses | (score(base, without) if without else {})
 
 
-def _as_many_as_fit(base: FrozenBase, near: Sequence[Example], text: Example, tokens: int) -> InContext:
-    """The nearest that fit; they come farthest first, so those are left out."""
-    return examples_that_fit(base, near, [text], tokens)
-
-
-def nearest(prompt: str, texts: Sequence[Example], count: int) -> list[Example]:
-    """The `count` texts whose prompts are nearest (BM25), farthest first; without a prompt the newest."""
-    asked = set(_words(prompt))
-    if not asked:
-        return list(texts[-count:])
-    known = [Counter(_words(f"{text.prompt} {text.completion}")) for text in texts]
-    length = sum(one.total() for one in known) / len(known) or 1.0
-    rarity = {word: _rarity(sum(word in one for one in known), len(known)) for word in asked}
+def nearest(prompt: str, texts: Sequence[Example], limit: int) -> list[Example]:
+    """The `limit` texts whose prompts are nearest (BM25), farthest first; without a prompt the newest."""
+    words = set(_words(prompt))
+    if not words:
+        return list(texts[-limit:])
+    counts = [Counter(_words(f"{text.prompt} {text.completion}")) for text in texts]
+    length = sum(count.total() for count in counts) / len(counts) or 1.0
+    rarity = {word: _rarity(sum(word in count for count in counts), len(counts)) for word in words}
 
     def relevance(at: int) -> float:
-        one = known[at]
-        penalty = _K1 * (1 - _B + _B * one.total() / length)
-        return sum(rarity[word] * one[word] * (_K1 + 1) / (one[word] + penalty) for word in asked)
+        count = counts[at]
+        penalty = _K1 * (1 - _B + _B * count.total() / length)
+        return sum(rarity[word] * count[word] * (_K1 + 1) / (count[word] + penalty) for word in words)
 
     order = sorted(range(len(texts)), key=lambda at: (relevance(at), at))
-    return [texts[at] for at in order[-count:]]
+    return [texts[at] for at in order[-limit:]]
 
 
 def _rarity(having: int, all: int) -> float:

@@ -20,13 +20,13 @@ from antefix.data.tokenization import Row
 from antefix.generation.request import TokenizedRequest, banned_tokens
 from antefix_simulations.arms.peft import batches, own_copy, quiet
 
-__all__ = ["Pace", "Weights", "all_weights", "lora"]
+__all__ = ["Schedule", "Weights", "all_weights", "lora"]
 
 _READ_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Pace:
+class Schedule:
     """Steps of Adam, at a rate that falls linearly to 0.
 
     Attributes:
@@ -62,23 +62,25 @@ class Weights:
         """That are trained."""
         return sum(one.numel() for one in self._trained)
 
-    def train(self, rows: Sequence[Row], pace: Pace, after: Callable[[int], None] = lambda step: None) -> int:
+    def train(
+        self, rows: Sequence[Row], schedule: Schedule, after: Callable[[int], None] = lambda step: None
+    ) -> int:
         """Go on from where it is; `after` is called with the number of each step that is done.
 
         Returns:
             Real tokens that were computed.
         """
-        dice, steps = torch.Generator().manual_seed(pace.seed), pace.steps
-        adam = torch.optim.AdamW(self._trained, lr=pace.learning_rate, weight_decay=0.0)
+        dice, steps = torch.Generator().manual_seed(schedule.seed), schedule.steps
+        adam = torch.optim.AdamW(self._trained, lr=schedule.learning_rate, weight_decay=0.0)
         falling = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / steps)
         order: list[int] = []
         tokens = 0
         for step in range(steps):
             self.model.train()
-            if len(order) < min(pace.batch_size, len(rows)):
+            if len(order) < min(schedule.batch_size, len(rows)):
                 order += torch.randperm(len(rows), generator=dice).tolist()
-            chosen, order = order[: pace.batch_size], order[pace.batch_size :]
-            (batch,) = _batches(self._base, [rows[at] for at in chosen], pace.batch_size)
+            chosen, order = order[: schedule.batch_size], order[schedule.batch_size :]
+            (batch,) = _batches(self._base, [rows[at] for at in chosen], schedule.batch_size)
             with self._computed():
                 loss = self.model(**batch).loss
             loss.backward()

@@ -145,10 +145,10 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
 
 
 def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:
-    from antefix_simulations.paper.results.step_cost import PaceBench, steps_table, writing_table
+    from antefix_simulations.paper.results.step_cost import StepCostBench, steps_table, writing_table
     from antefix_simulations.paper.tasks import examples_of, read_task
 
-    bench = PaceBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
+    bench = StepCostBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
     texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train)
     return [steps_table(bench, texts, _say), writing_table(base, settings.samples)]
 

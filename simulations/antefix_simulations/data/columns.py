@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
-
-from antefix.training.config import Settings
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["Columns"]
 
 
-class Columns(Settings):
+class Columns(BaseModel):
     """How to read a source.
 
     Attributes:
@@ -26,6 +24,8 @@ class Columns(Settings):
         partition_alpha: of the Dirichlet distribution; the smaller, the more users differ.
         partition_labels: of each user, where it is pathological.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     where: str = ""
     subset: str = ""
@@ -41,7 +41,7 @@ class Columns(Settings):
     partition_labels: int = Field(default=2, ge=1)
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _require_columns(self) -> Self:
         if self.where and not self.where.partition("=")[1]:
             raise ValueError(f"where is COLUMN=VALUE, got {self.where!r:.60}")
         if self.partition in ("dirichlet", "pathological") and not self.partition_by:

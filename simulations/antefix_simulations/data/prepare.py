@@ -12,9 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from antefix.training.config import Settings
 from antefix_simulations.data.card import Card
 from antefix_simulations.data.store import TABLES, Population
 from antefix_simulations.data.text import Text, alike
@@ -29,7 +28,7 @@ CREATE INDEX by_user ON coming (user, time, at);
 """
 
 
-class Choice(Settings):
+class Choice(BaseModel):
     """Which users and texts are taken.
 
     Attributes:
@@ -39,20 +38,26 @@ class Choice(Settings):
         held_out: share of a user's texts, the newest, that judge and never train.
         max_held_out: of them at most.
         new_users: share of the users that take no part in rounds.
-        seed: of the users' order.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     users: int = Field(default=0, ge=0)
     min_texts: int = Field(default=8, ge=1)
-    max_texts: int = Field(default=128, ge=2)
+    max_texts: int = Field(default=128, ge=2, le=10**9)
     held_out: float = Field(default=0.25, gt=0, lt=1)
     max_held_out: int = Field(default=24, ge=1)
     new_users: float = Field(default=0.25, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0)
 
 
 def prepare(
-    texts: Iterable[Text], choice: Choice, path: Path, source: str, broken: Sequence[int] = ()
+    texts: Iterable[Text],
+    choice: Choice,
+    path: Path,
+    source: str,
+    broken: Sequence[int] = (),
+    *,
+    seed: int = 0,
 ) -> Population:
     """Read everything once.
 
@@ -62,6 +67,7 @@ def prepare(
         path: of the file; it appears when it is whole.
         source: named on the card and in errors.
         broken: numbers of lines that the source left out; it may grow while `texts` are read.
+        seed: of the users' order.
 
     Raises:
         DataRefused: too few users have enough texts; no room on the disk; what a source raises.
@@ -77,8 +83,8 @@ def prepare(
             _take_in(file, texts, card)
             card.broken, whole = list(broken), _all_texts(file)
             _split(file, choice, card)
-            _choose(file, choice, card)
-            _finish(file, choice, card, whole)
+            _choose(file, choice, card, seed)
+            _finish(file, choice, card, whole, seed)
         with unfinished.open("rb") as file_of_it:
             os.fsync(file_of_it.fileno())
         unfinished.replace(path)
@@ -140,7 +146,7 @@ def _split(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
     )
 
 
-def _choose(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
+def _choose(file: sqlite3.Connection, choice: Choice, card: Card, seed: int) -> None:
     """Users with enough texts, in an order that the seed gives, under new numbers."""
     rows = file.execute(
         "SELECT number FROM users WHERE training >= ? AND held_out > 0 ORDER BY number", (choice.min_texts,)
@@ -160,7 +166,7 @@ def _choose(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
             f"{card.source} has {len(able)} of {card.users}; the most that a user has is {most:g}",
             f"{'ask for fewer users, ' if able else ''}a lower min-texts, or other data",
         )
-    random.Random(choice.seed).shuffle(able)
+    random.Random(seed).shuffle(able)
     chosen = able[:wanted]
     new = min(round(choice.new_users * len(chosen)), len(chosen) - 1)
     file.execute("CREATE TABLE chosen (old INTEGER PRIMARY KEY, number INTEGER, role INTEGER)")
@@ -168,7 +174,7 @@ def _choose(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
     file.executemany("INSERT INTO chosen VALUES (?, ?, ?)", numbered)
 
 
-def _finish(file: sqlite3.Connection, choice: Choice, card: Card, whole: str) -> None:
+def _finish(file: sqlite3.Connection, choice: Choice, card: Card, whole: str, seed: int) -> None:
     """Only the chosen, and the card."""
     file.create_function("alike", 1, alike, deterministic=True)
     file.executescript(
@@ -187,7 +193,8 @@ def _finish(file: sqlite3.Connection, choice: Choice, card: Card, whole: str) ->
         """
     )
     card.measure(file)
-    facts: dict[str, Any] = {"card": card.as_json(), "choice": choice.model_dump()}
+    chosen = {name: getattr(choice, name) for name in Choice.model_fields}
+    facts: dict[str, Any] = {"card": card.as_json(), "choice": chosen | {"seed": seed}}
     facts |= {"digest": _fingerprint(file), "texts": whole}
     file.execute("INSERT INTO facts VALUES (?)", (json.dumps(facts),))
     file.executescript("VACUUM")

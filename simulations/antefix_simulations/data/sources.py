@@ -62,6 +62,7 @@ def population_of(settings: DataSettings, path: Path) -> Population:
         path,
         settings.data,
         broken,
+        seed=settings.seed,
     )
 
 

@@ -10,8 +10,7 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from antefix_simulations.flower.messages import result_in, task_of
-from antefix_simulations.run.failures import WorkerFailed
-from antefix_simulations.run.task import Result, Task
+from antefix_simulations.run.task import Result, Task, WorkerFailed
 from antefix_simulations.settings import RunSettings
 
 __all__ = ["OnGrid"]

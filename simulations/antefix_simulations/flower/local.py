@@ -20,7 +20,7 @@ import httpx
 
 from antefix.errors import InvalidArgument
 from antefix_simulations.flower.processes import end_family, terminable
-from antefix_simulations.run.failures import WorkerFailed
+from antefix_simulations.run.task import WorkerFailed
 
 __all__ = ["Flower", "bundle", "local_flower"]
 

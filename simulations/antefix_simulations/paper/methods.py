@@ -22,7 +22,7 @@ from antefix import (
 from antefix.data.tokenization import Row, encode
 from antefix.generation.request import tokenize
 from antefix_simulations.arms.context_prefix import packed
-from antefix_simulations.arms.weights import Pace, Weights
+from antefix_simulations.arms.weights import Schedule, Weights
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.source import Texts
 from antefix_simulations.paper.weights import KINDS
@@ -173,8 +173,8 @@ def _weights(
             if loss < best:
                 best, kept = loss, weights.keep()
 
-    pace = Pace(texts.steps, settings.batch_size, rate, cell.sample)
-    tokens = weights.train(_rows(base, settings, texts.training), pace, look)
+    schedule = Schedule(texts.steps, settings.batch_size, rate, cell.sample)
+    tokens = weights.train(_rows(base, settings, texts.training), schedule, look)
     weights.restore(kept)
     return _OwnWeights(base, settings, weights, tokens, best)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from antefix.errors import InvalidArgument
+from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import interval
 from antefix_simulations.common.terminal import aligned
-from antefix_simulations.report.summary import ARMS, Summary, summary_of
+from antefix_simulations.report.summary import Summary, summary_of
 
 __all__ = ["Comparison", "compare", "require_same_texts"]
 

@@ -8,8 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from antefix.errors import InvalidArgument
+from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.report.comparison import require_same_texts
-from antefix_simulations.report.summary import ARMS, Summary, summary_of
+from antefix_simulations.report.summary import Summary, summary_of
 
 __all__ = ["pooled"]
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from antefix.errors import InvalidArgument
+from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import Interval, interval
 from antefix_simulations.common.output import METRICS
 from antefix_simulations.common.terminal import aligned
 
-__all__ = ["ARMS", "Summary", "summary_of"]
+__all__ = ["Summary", "summary_of"]
 
-ARMS = ("none", "context", "retrieved", "shared", "others", "lora", "full", "private")
-"""In the order of tables; an arm that a run does not have is left out."""
 _WRITTEN = ("none", "shared", "private")
 _HISTORY = (8, 16, 32, 64, 128)
 

@@ -11,21 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from antefix.rounds import Update
+from antefix_simulations.arms.registry import optional_arms
 from antefix_simulations.common.output import json_lines
+from antefix_simulations.run.task import Task
+from antefix_simulations.run.tuning import TUNE
 
 __all__ = ["add_line", "costs", "read_times", "traffic"]
-
-_NAMES = {
-    "round": "rounds",
-    "newcomers": "new users",
-    "personal": "private prefixes",
-    "context": "arm: context",
-    "retrieved": "arm: retrieved",
-    "lora": "arm: lora",
-    "full": "arm: full",
-    "history": "shorter histories",
-    "tune": "tuning",
-}
 
 
 def traffic(shared: bytes, numbers: int, record: int | None) -> dict[str, int]:
@@ -36,8 +27,8 @@ def traffic(shared: bytes, numbers: int, record: int | None) -> dict[str, int]:
         numbers: of an update.
         record: bytes of a sealed private prefix; None where none was sealed.
     """
-    found = {"down in a round": len(shared), "up in a round": Update.sealed_bytes(numbers)}
-    return found | ({"up for a private prefix": record} if record is not None else {})
+    sizes = {"down in a round": len(shared), "up in a round": Update.sealed_bytes(numbers)}
+    return sizes | ({"up for a private prefix": record} if record is not None else {})
 
 
 def add_line(path: Path, line: Mapping[str, Any]) -> None:
@@ -51,19 +42,23 @@ def add_line(path: Path, line: Mapping[str, Any]) -> None:
 
 def read_times(path: Path) -> list[dict[str, Any]]:
     """A line for each cohort. One that a full disk cut off is left out: it is of no result."""
-    found = []
+    lines = []
     for line in path.read_bytes().splitlines():
         with suppress(ValueError):
-            found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict) and "micro_batch_tokens" in line]
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict) and "micro_batch_tokens" in line]
 
 
 def costs(times: Path) -> list[list[str]]:
     """A row for each part: what, users, seconds, users per second, trained tokens per second, peak MB."""
     parts: dict[str, list[dict[str, Any]]] = {}
-    for told in read_times(times):
-        parts.setdefault(told["task"].split("-")[0].split("_")[0], []).append(told)
-    return [_row(_NAMES[kind], parts[kind]) for kind in _NAMES if kind in parts]
+    for line in read_times(times):
+        kind, _ = Task.kind_and_round(line["task"])
+        parts.setdefault("tuning" if kind.startswith(TUNE) else kind, []).append(line)
+    arms = {name: f"arm: {name}" for name in optional_arms()}
+    titles = {"round": "rounds", "newcomers": "new users", "personal": "private prefixes", **arms}
+    titles |= {"history": "shorter histories", "tuning": "tuning"}
+    return [_row(title, parts[kind]) for kind, title in titles.items() if kind in parts]
 
 
 def _row(name: str, lines: Sequence[dict[str, Any]]) -> list[str]:

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +26,7 @@ from antefix.common.files import atomic_write
 from antefix.common.progress import ProgressBar
 from antefix.errors import InvalidArgument
 from antefix_server.rounds.shared_prefix import SharedVector
+from antefix_simulations.arms.registry import require_arms
 from antefix_simulations.common.output import METRICS, json_lines
 from antefix_simulations.data.card import Card
 from antefix_simulations.data.sources import population_of
@@ -37,7 +37,7 @@ from antefix_simulations.run.folder import damaged, held, room
 from antefix_simulations.run.record_vault import Keeping
 from antefix_simulations.run.server import Sharing
 from antefix_simulations.run.task import Result, Task
-from antefix_simulations.run.tuning import facts_of, grid, methods
+from antefix_simulations.run.tuning import TUNE, facts_of, grid, methods
 from antefix_simulations.settings import RunSettings
 
 __all__ = ["CONFIG", "TIMES", "Executor", "Here", "Run"]
@@ -81,8 +81,7 @@ class Run:
         """
         self.out, self.settings, self._base, self._say, self._progress = out, settings, base, say, progress
         self._tuning = list[dict[str, Any]]()
-        if {"lora", "full"} & set(settings.more_arms) and find_spec("peft") is None:
-            raise InvalidArgument("the arms lora and full need PEFT", "pip install 'antefix[peft]'")
+        require_arms(settings.more_arms)
         if base.context is not None and settings.length + 2 > base.context:
             raise InvalidArgument(
                 f"length is {settings.length}, and base {base.name!r} has a context of {base.context}",
@@ -91,9 +90,17 @@ class Run:
         with ExitStack() as opening:
             opening.enter_context(held(out))
             with room(out):
+                identity: dict[str, Any] = {
+                    "settings": self._asked(),
+                    "base": {"name": base.name, "fingerprint": base.fingerprint},
+                }
+                self._require_same(identity)  # before anything is read or said of another run's texts
                 self.population = opening.enter_context(self._population())
                 self._say(Card(**self.population.facts["card"]).as_text())
-                self._identify()
+                identity["data"] = self.population.facts
+                self._require_same(identity)
+                if not (out / CONFIG).is_file():
+                    atomic_write(out / CONFIG, json.dumps(identity, indent=2).encode())
                 self._sharing = Sharing(out / "rounds", settings)
                 self._keeping = (
                     opening.enter_context(Keeping(out, self.population.count)) if settings.seal else None
@@ -151,7 +158,7 @@ class Run:
         some = self.population.numbers()[: self.settings.tune_users]
         if not some:
             return 0.0
-        rates, tasks = grid(self.settings, method), self._tasks(f"tune_{method}", some)
+        rates, tasks = grid(self.settings, method), self._tasks(f"{TUNE}{method}", some)
         results = self._done(executor, tasks, f"tuning: {method}")
         losses = [line["losses"] for result in results for line in result.facts if "losses" in line]
         facts = facts_of(method, rates, losses)
@@ -182,7 +189,7 @@ class Run:
             mean = sum(losses) / len(losses)
             self._say(f"round {self._sharing.number}: {mean:.3f} nats/token for {len(losses)} new users")
 
-    def _tasks(self, kind: Any, users: Sequence[int], rate: float = 0.0) -> list[Task]:
+    def _tasks(self, kind: str, users: Sequence[int], rate: float = 0.0) -> list[Task]:
         size, shared = self.settings.cohort_size, self._sharing.shared
         round = self._sharing.number + (kind == "round") if kind in ("round", "newcomers") else 0
         return [
@@ -242,11 +249,11 @@ class Run:
 
     def _lines(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Of all cohorts in their order, with the round; users by name."""
-        for path in sorted((self.out / "work").glob(f"{kind}-*")):
+        for path in sorted((self.out / "work").glob(f"{kind}-[0-9]*-[0-9]*")):
             result = _result(path)
             names = self.population.names([line["user"] for line in result.facts])
             for line in result.facts:
-                yield int(path.name.split("-")[1]), {**line, "user": names[line["user"]]}
+                yield Task.kind_and_round(path.name)[1], {**line, "user": names[line["user"]]}
 
     def _asked(self) -> dict[str, Any]:
         return self.settings.model_dump(by_alias=True)
@@ -257,16 +264,14 @@ class Run:
             path.unlink(missing_ok=True)  # of a run that was cut off before it said which
         return population_of(self.settings, path)
 
-    def _identify(self) -> None:
-        """Refuse to go on with another run's files."""
+    def _require_same(self, now: Mapping[str, Any]) -> None:
+        """Refuse to go on with another run's files.
+
+        Args:
+            now: parts of the configuration, to compare with those that are stored.
+        """
         path = self.out / CONFIG
-        now = {
-            "settings": self._asked(),
-            "base": {"name": self._base.name, "fingerprint": self._base.fingerprint},
-            "data": self.population.facts,
-        }
         if not path.is_file():
-            atomic_write(path, json.dumps(now, indent=2).encode())
             return
         try:
             before = dict(json.loads(path.read_text("utf-8")))

@@ -23,7 +23,8 @@ from antefix.crypto.aead import SecretBytes
 from antefix.errors import InvalidArgument
 from antefix.keys import DeviceKeys, UserKey
 from antefix.receipts import LogKey
-from antefix.records import NO_PREVIOUS, Address, OpenedRecord, RecordVersion, open_record, seal, shape_of
+from antefix.records import NO_PREVIOUS, Address, OpenedRecord, RecordVersion, open_record, shape_of
+from antefix.records import seal as seal_record
 from antefix_server.errors import RecordAbsent, UnknownUser
 from antefix_server.vault import Vault
 
@@ -51,13 +52,13 @@ class Sealer:
         self._device = DeviceKeys(self._derived(b"device", 64))
         self._writers = {self._device.id: self._device.public.signing}
 
-    def sealed(self, user: int, prefix: Prefix) -> bytes:
+    def seal(self, user: int, prefix: Prefix) -> bytes:
         """The first record of a user's private prefix."""
         key = UserKey(SecretBytes(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
-        edition = RecordVersion(self._address(user, prefix.length), 1, NO_PREVIOUS)
-        return seal(prefix.to_bytes(), edition, key=key, device=self._device)
+        version = RecordVersion(self._address(user, prefix.length), 1, NO_PREVIOUS)
+        return seal_record(prefix.to_bytes(), version, key=key, device=self._device)
 
-    def opened(self, user: int, record: bytes, length: int) -> OpenedRecord:
+    def open(self, user: int, record: bytes, length: int) -> OpenedRecord:
         """With the user's own key.
 
         Raises:

@@ -5,27 +5,18 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Kind", "Result", "Task"]
+from antefix.errors import AntefixError
 
-Kind = Literal[
-    "round",
-    "newcomers",
-    "personal",
-    "history",
-    "context",
-    "retrieved",
-    "lora",
-    "full",
-    "tune_private",
-    "tune_lora",
-    "tune_full",
-]
-"""What a task can be."""
+__all__ = ["Result", "Task", "WorkerFailed"]
+
+
+class WorkerFailed(AntefixError):
+    """A worker could not do its task, and neither could another."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class Task:
     """One cohort's work.
 
     Attributes:
-        kind: what to do.
+        kind: `round`, `newcomers`, `personal`, `history`, the name of an arm, or `tune_` and a method.
         number: of the cohort.
         users: by their number in the population.
         round: of `round` and `newcomers`; 0 else.
@@ -41,7 +32,7 @@ class Task:
         rate: learning rate; 0 where the kind has none, or that of the settings.
     """
 
-    kind: Kind
+    kind: str
     number: int
     users: list[int]
     round: int
@@ -52,6 +43,12 @@ class Task:
     def name(self) -> str:
         """Of its result's file."""
         return f"{self.kind}-{self.round:05}-{self.number:06}"
+
+    @staticmethod
+    def kind_and_round(name: str) -> tuple[str, int]:
+        """What a task of that name is."""
+        kind, round, _ = name.rsplit("-", 2)
+        return kind, int(round)
 
 
 @dataclass
@@ -81,15 +78,15 @@ class Result:
     def to_bytes(self) -> bytes:
         """For a file; without records."""
         names = ("facts", "weight", "seconds", "tokens", "peak_mb", "micro_batch_tokens")
-        told = {name: getattr(self, name) for name in names}
-        held = io.BytesIO()
+        values = {name: getattr(self, name) for name in names}
+        buffer = io.BytesIO()
         numbers = np.zeros(0) if self.sum is None else self.sum
-        np.save(held, numbers, allow_pickle=False)
-        return json.dumps(told).encode() + b"\n" + held.getvalue()
+        np.save(buffer, numbers, allow_pickle=False)
+        return json.dumps(values).encode() + b"\n" + buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
         """As it was written."""
-        told, _, numbers = content.partition(b"\n")
+        values, _, numbers = content.partition(b"\n")
         sum = np.load(io.BytesIO(numbers), allow_pickle=False)
-        return cls(**json.loads(told), sum=sum if len(sum) else None)
+        return cls(**json.loads(values), sum=sum if len(sum) else None)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from antefix import FrozenBase
 from antefix_simulations.data.sources import population_of
-from antefix_simulations.run.cohort import Cohort
-from antefix_simulations.run.task import Result, Task
+from antefix_simulations.run.texts import CohortTexts
 from antefix_simulations.settings import RunSettings
 from tests.support import tiny_models
 
 
-def cohort_of(folder: Path, prompts: list[str]) -> tuple[Cohort, Task]:
+def texts_of(folder: Path, prompts: list[str]) -> tuple[CohortTexts, list[int]]:
     """One user whose texts have one completion and these prompts, oldest first."""
     file = folder / "texts.jsonl"
     lines = [
@@ -24,28 +23,28 @@ def cohort_of(folder: Path, prompts: list[str]) -> tuple[Cohort, Task]:
     )
     population = population_of(settings, folder / "population.db")
     base = FrozenBase.from_model(tiny_models.model("llama"), tiny_models.tokenizer())
-    return Cohort(base, population, settings, folder), Task("personal", 0, population.numbers(), 0, b"")
+    return CohortTexts(base, population, settings), population.numbers()
 
 
 def test_a_held_out_text_that_is_a_training_text_once_cut_is_left_out(tmp_path: Path) -> None:
     long = "a long common beginning of a prompt, and "
-    cohort, task = cohort_of(
+    texts, users = texts_of(
         tmp_path, [long + "one", "two", "three", "four", "five", "six", long + "7", "new"]
     )
-    result = Result()
-    ((split),) = cohort._read(task, result).values()
+    splits, failures = texts.read(users)
+    (split,) = splits.values()
     training, held_out = ({one.prompt for one in side} for side in (split.training, split.held_out))
     assert len(training) == 6
     assert held_out == {"new\n"}
-    assert not result.facts
+    assert not failures
 
 
 def test_a_user_without_a_new_text_is_told(tmp_path: Path) -> None:
     long = "a long common beginning of a prompt, and "
-    cohort, task = cohort_of(tmp_path, [long + str(number) for number in range(8)])
-    result = Result()
-    assert cohort._read(task, result) == {}
-    assert "max-prompt-tokens" in result.facts[0]["failed"]
+    texts, users = texts_of(tmp_path, [long + str(number) for number in range(8)])
+    splits, failures = texts.read(users)
+    assert splits == {}
+    assert "max-prompt-tokens" in failures[0]["failed"]
 
 
 def test_what_another_trains_on_judges_nobody_once_cut(tmp_path: Path) -> None:
@@ -62,8 +61,7 @@ def test_what_another_trains_on_judges_nobody_once_cut(tmp_path: Path) -> None:
     settings = RunSettings.read(asked)
     population = population_of(settings, tmp_path / "population.db")
     base = FrozenBase.from_model(tiny_models.model("llama"), tiny_models.tokenizer())
-    task = Task("personal", 0, population.numbers(), 0, b"")
-    found = Cohort(base, population, settings, tmp_path)._read(task, Result())
+    splits, _ = CohortTexts(base, population, settings).read(population.numbers())
     names_of = population.names(population.numbers())
-    kept = {names_of[user]: {one.prompt for one in split.held_out} for user, split in found.items()}
+    kept = {names_of[user]: {one.prompt for one in split.held_out} for user, split in splits.items()}
     assert kept == {"ann": {"four\n", "last of ann\n"}, "bob": {"last of bob\n"}}

@@ -68,8 +68,8 @@ def test_nothing_is_on_both_sides_and_everything_is_counted(given: list[Text]) -
     assert kept == len(training) + len(held_out) or card.too_few
 
 
-def made(folder: Path, given: list[Text], choice: Choice = FEW) -> Population:
-    return prepare(given, choice, folder / "p.db", "test")
+def made(folder: Path, given: list[Text], choice: Choice = FEW, seed: int = 0) -> Population:
+    return prepare(given, choice, folder / "p.db", "test", seed=seed)
 
 
 def numbered(user: str, count: int, dated: bool = False) -> list[Text]:
@@ -113,7 +113,7 @@ def test_the_seed_chooses_and_new_users_take_no_part(tmp_path: Path) -> None:
     given = [text for number in range(12) for text in numbered(f"u{number}", 12)]
 
     def names(seed: int) -> list[str]:
-        population = made(tmp_path, given, Choice(users=8, new_users=0.25, seed=seed))
+        population = made(tmp_path, given, Choice(users=8, new_users=0.25), seed)
         assert population.numbers(role=1) == [6, 7]
         return list(population.names(population.numbers()).values())
 

@@ -23,7 +23,7 @@ from antefix_simulations.data.user_texts import DataRefused
 from antefix_simulations.paper.cell import QUICK, Cell
 from antefix_simulations.paper.methods import METHODS
 from antefix_simulations.paper.results import step_cost
-from antefix_simulations.paper.results.step_cost import PaceBench, steps_table, writing_table
+from antefix_simulations.paper.results.step_cost import StepCostBench, steps_table, writing_table
 from antefix_simulations.paper.results.storage import storage
 from antefix_simulations.paper.results.studies import STUDIES
 from antefix_simulations.paper.results.tables import Rows
@@ -276,7 +276,7 @@ def test_steps_are_timed_in_processes_of_their_own(tmp_path: Path) -> None:
     tiny_models.tokenizer().save_pretrained(folder)
     texts = [Example(prompt=f"a {word}", completion=f" {word}.") for word in WORDS]
     steps = steps_table(
-        PaceBench(str(folder), repetitions=1, methods=("prefix", "LoRA")), texts, lambda line: None
+        StepCostBench(str(folder), repetitions=1, methods=("prefix", "LoRA")), texts, lambda line: None
     )
     assert [row[0] for row in steps.rows] == ["prefix", "LoRA"]
     assert all(float(row[1].replace(",", "")) >= 0 for row in steps.rows)
@@ -293,8 +293,8 @@ def gone(*_: object) -> None:
 def test_speed_is_a_command_and_a_method_without_memory_is_a_dash(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = PaceBench.__init__.__defaults__ or ()
-    monkeypatch.setattr(PaceBench.__init__, "__defaults__", (*defaults[:-1], ("prefix",)))
+    defaults = StepCostBench.__init__.__defaults__ or ()
+    monkeypatch.setattr(StepCostBench.__init__, "__defaults__", (*defaults[:-1], ("prefix",)))
     words = ["paper", "speed", "--base", str(saved(tmp_path / "base")), "--data", str(data), "--samples", "1"]
     told = CliRunner().invoke(app, [*words, "--json"])
     assert told.exit_code == 0, told.output
@@ -302,6 +302,6 @@ def test_speed_is_a_command_and_a_method_without_memory_is_a_dash(
     assert [row[0] for row in steps["rows"]] == ["prefix"]
     assert [row[0] for row in written["rows"]] == ["0", "1", "10", "50", "100", "200", "300"]
     monkeypatch.setattr(step_cost, "_measured", gone)
-    table = steps_table(PaceBench(str(tmp_path / "base")), [], lambda line: None)
+    table = steps_table(StepCostBench(str(tmp_path / "base")), [], lambda line: None)
     assert table.rows == [["prefix", "-", "-", "-"]]
     assert "prefix: its process was ended, for memory perhaps." in table.notes

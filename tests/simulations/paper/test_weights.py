@@ -8,7 +8,7 @@ import torch
 from antefix import Example, FrozenBase, GenerationRequest, generate, score
 from antefix.data.tokenization import encode
 from antefix.generation.request import tokenize
-from antefix_simulations.arms.weights import Pace, all_weights
+from antefix_simulations.arms.weights import Schedule, all_weights
 from antefix_simulations.paper.weights import KINDS, adapters, top_layers
 from tests.support import tiny_models
 
@@ -29,7 +29,7 @@ def test_each_begins_as_the_base_learns_and_leaves_the_base_alone(kind: str, fam
     weights, rows = KINDS[kind](base, 0), [encode(base, text, None) for text in TEXTS]
     assert weights.read(rows) == pytest.approx(before, rel=1e-4)
     start = weights.keep()
-    weights.train(rows, Pace(30, 2, 3e-3, 0))
+    weights.train(rows, Schedule(30, 2, 3e-3, 0))
     after = weights.read(rows)
     assert after < before - 0.01
     assert score(base, TEXTS) == before
@@ -72,6 +72,6 @@ def test_training_is_the_same_for_the_same_seed() -> None:
     found = []
     for seed in (0, 0, 1):
         weights = KINDS["adapters 3 %"](base, seed)
-        weights.train(rows, Pace(5, 2, 1e-2, seed))
+        weights.train(rows, Schedule(5, 2, 1e-2, seed))
         found.append(torch.tensor(weights.read(rows)))
     assert found[0] == found[1] != found[2]

@@ -13,7 +13,8 @@ import torch
 
 from antefix import Example, FrozenBase, GenerationRequest, PrefixSpec, TrainingPlan, generate, score, train
 from antefix.errors import OutOfMemory
-from antefix_simulations.arms.finetuning import Finetuning, WeightsTooLarge
+from antefix.training.shared_init import neutral_prefix
+from antefix_simulations.arms.finetuning import Full, WeightsTooLarge
 from antefix_simulations.data.store import Split
 from antefix_simulations.run.driver import Here, Run
 from antefix_simulations.settings import RunSettings
@@ -67,7 +68,7 @@ def test_no_room_for_the_smallest_is_an_error_and_no_user_is_blamed(tmp_path: Pa
 def test_an_arm_without_room_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
     base, split = holding(60), Split(TEXTS, TEXTS)
     with pytest.raises(WeightsTooLarge, match="no memory left to train"):
-        Finetuning("full", base, RunSettings.read({})).losses({0: split})
+        Full(base, RunSettings.read({})).losses({0: split}, neutral_prefix(tiny_models.base("llama"), 8))
 
 
 def test_training_scoring_and_generating_say_what_to_lower() -> None:

@@ -16,7 +16,8 @@ from antefix import Example, FrozenBase, Prefix, score
 from antefix.errors import AntefixError, InvalidArgument, RecordError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round, RoundKey, Update
-from antefix_simulations.arms.finetuning import Finetuning
+from antefix.training.shared_init import neutral_prefix
+from antefix_simulations.arms.finetuning import Full, Lora
 from antefix_simulations.arms.generation import MEASURES, agreement
 from antefix_simulations.arms.in_context import nearest
 from antefix_simulations.data.store import Population, Split
@@ -200,12 +201,12 @@ def test_records_open_for_their_users_alone(done: Path) -> None:
     with Population(done / "population.db") as population, Keeping(done, population.count) as keeping:
         for user in population.numbers():
             record = keeping.record(user)
-            with sealer.opened(user, record, length) as opened:
+            with sealer.open(user, record, length) as opened:
                 assert isinstance(opened.prefix(), Prefix)
             for other in population.numbers():
                 if other != user:
                     with pytest.raises(RecordError):
-                        sealer.opened(other, record, length)
+                        sealer.open(other, record, length)
 
 
 @pytest.mark.slow
@@ -240,7 +241,7 @@ def test_an_arm_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fails(*given: object) -> None:
         raise InvalidArgument("no")
 
-    monkeypatch.setattr("antefix_simulations.arms.in_context.in_context", fails)
+    monkeypatch.setattr("antefix_simulations.arms.in_context.InContext.losses", fails)
     summary = summary_of(run(tmp_path, arms="context", num_server_rounds=1))
     assert "context" not in summary.arms
     assert summary.failures() == ["context is left out: 8 users failed: InvalidArgument; see metrics.jsonl"]
@@ -292,8 +293,8 @@ def test_the_sum_of_cohorts_is_what_a_server_adds_up(done: Path) -> None:
 
 
 def test_without_peft_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antefix_simulations.run.driver.find_spec", lambda name: None)
-    with pytest.raises(InvalidArgument, match="the arms lora and full need PEFT") as refused:
+    monkeypatch.setattr("antefix_simulations.arms.registry.find_spec", lambda name: None)
+    with pytest.raises(InvalidArgument, match="the arm lora needs the package peft") as refused:
         opened(tmp_path / "out", arms="lora")
     assert refused.value.hint == "pip install 'antefix[peft]'"
     assert not (tmp_path / "out").exists()
@@ -361,12 +362,17 @@ def test_the_nearest_texts_are_found() -> None:
     assert nearest("", texts, 2) == texts[1:]
 
 
+def shared() -> Prefix:
+    """Arms that train weights have no use for it."""
+    return neutral_prefix(tiny_models.base("llama"), 8)
+
+
 def test_finetuning_is_plain_training() -> None:
     """Losses before any step are those of `score`, and every user begins with the same weights."""
     base = tiny_models.base("llama")
     split = Split([Example("abc def", "go\n")] * 4, [Example("abc deg", "go\n"), Example("hello", "go\n")])
     settings = RunSettings.read({"full-learning-rate": 1e-12})
-    losses = Finetuning("full", base, settings).losses({0: split, 1: split})
+    losses = Full(base, settings).losses({0: split, 1: split}, shared())
     assert losses[0] == losses[1] == pytest.approx(score(base, split.held_out), rel=1e-4)
 
 
@@ -374,21 +380,21 @@ def test_finetuning_leaves_the_base_as_it_is() -> None:
     base = FrozenBase.from_model(tiny_models.model("llama"), tiny_models.tokenizer())
     split = Split([Example("abc def", "go\n")] * 4, [Example("abc deg", "go\n")])
     before = score(base, split.held_out)
-    for kind in ("lora", "full"):
+    for arm in (Lora, Full):
         settings = RunSettings.read({"full-learning-rate": 0.1, "lora-learning-rate": 0.1})
-        Finetuning(kind, base, settings).losses({0: split})
+        arm(base, settings).losses({0: split}, shared())
         assert score(base, split.held_out) == before
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_weights_are_trained_in_full_precision_on_a_bf16_base(kind: Any) -> None:
+@pytest.mark.parametrize("arm", [Lora, Full])
+def test_weights_are_trained_in_full_precision_on_a_bf16_base(arm: type[Lora | Full]) -> None:
     model: Any = tiny_models.model("llama").to(torch.bfloat16)  # type: ignore[arg-type]
     base = FrozenBase.from_model(model, tiny_models.tokenizer())
     split = Split([Example("abc def", "go\n")] * 4, [Example("abc def", "go\n")])
     settings = RunSettings.read({"full-learning-rate": 1e-4, "lora-learning-rate": 0.02, "private-passes": 8})
-    method = Finetuning(kind, base, settings)
+    method = arm(base, settings)
     assert {one.dtype for one in method._weights._trained} == {torch.float32}
-    assert method.losses({0: split})[0] < score(base, split.held_out) - 0.01
+    assert method.losses({0: split}, shared())[0] < score(base, split.held_out) - 0.01
 
 
 @pytest.mark.slow

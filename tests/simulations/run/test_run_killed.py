@@ -31,7 +31,7 @@ def contents(out: Path, base: FrozenBase) -> dict[str, bytes]:
     sealer = Sealer(out, base)
     with Population(out / "population.db") as population, Keeping(out, population.count) as keeping:
         for user in population.numbers():
-            with sealer.opened(user, keeping.record(user), 8) as opened:
+            with sealer.open(user, keeping.record(user), 8) as opened:
                 found[f"private {user}"] = bytes(opened.payload)
     return found
 

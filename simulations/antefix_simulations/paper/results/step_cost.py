@@ -27,13 +27,13 @@ from antefix import (
 )
 from antefix.data.tokenization import encode
 from antefix.errors import OutOfMemory
-from antefix_simulations.arms.weights import Pace
+from antefix_simulations.arms.weights import Schedule
 from antefix_simulations.common.machine import wait
 from antefix_simulations.common.memory import watched
 from antefix_simulations.paper.results.table import Table
 from antefix_simulations.paper.weights import KINDS
 
-__all__ = ["PaceBench", "steps_table", "writing_table"]
+__all__ = ["StepCostBench", "steps_table", "writing_table"]
 
 _FEW, _MORE = 3, 9
 _LENGTH = 10
@@ -45,7 +45,7 @@ _PREFIXES = {"prefix": None, "prefix, MLP": _MLP_WIDTH}
 
 
 @dataclass(frozen=True)
-class PaceBench:
+class StepCostBench:
     """What is measured.
 
     Attributes:
@@ -63,7 +63,7 @@ class PaceBench:
     methods: tuple[str, ...] = (*_PREFIXES, *KINDS)
 
 
-def steps_table(bench: PaceBench, texts: Sequence[Example], say: Callable[[str], None]) -> Table:
+def steps_table(bench: StepCostBench, texts: Sequence[Example], say: Callable[[str], None]) -> Table:
     """A step of each method, each in a process of its own, so that its memory is its own.
 
     The time of a step is what more steps take over fewer, so that start and end do not count.
@@ -117,7 +117,7 @@ def writing_table(base: FrozenBase, repetitions: int) -> Table:
     return table
 
 
-def _measured(bench: PaceBench, name: str, texts: Sequence[Example]) -> tuple[list[float], float]:
+def _measured(bench: StepCostBench, name: str, texts: Sequence[Example]) -> tuple[list[float], float]:
     """Seconds of a step, each repetition; most MiB beside the loaded base, a copy of it included."""
     base = FrozenBase.load(bench.base, device=bench.device, dtype=bench.dtype, progress=False)
     score(base, list(texts))  # all its weights are in memory then, and count as the base's
@@ -132,7 +132,7 @@ def _measured(bench: PaceBench, name: str, texts: Sequence[Example]) -> tuple[li
 
 
 def _stepping(
-    base: FrozenBase, bench: PaceBench, name: str, texts: Sequence[Example]
+    base: FrozenBase, bench: StepCostBench, name: str, texts: Sequence[Example]
 ) -> Callable[[int], object]:
     """Does so many steps."""
     if name in _PREFIXES:
@@ -145,7 +145,7 @@ def _stepping(
             progress=False,
         )
     weights, rows = KINDS[name](base, 0), [encode(base, text, None) for text in texts]
-    return lambda count: weights.train(rows, Pace(count, bench.batch_size, 1e-5, 0))
+    return lambda count: weights.train(rows, Schedule(count, bench.batch_size, 1e-5, 0))
 
 
 def _timed(base: FrozenBase, steps: Callable[[int], object], count: int) -> float:
