@@ -66,6 +66,7 @@ class BenchReport:
         settings: what was asked.
         arms: by name; `ours` first.
         facts: further numbers by name.
+        conclusion: what the facts say, in a sentence.
     """
 
     bench: str
@@ -73,6 +74,7 @@ class BenchReport:
     settings: dict[str, Any]
     arms: dict[str, Measured]
     facts: dict[str, float]
+    conclusion: str = ""
 
     @property
     def ratios(self) -> dict[str, float]:

@@ -82,8 +82,12 @@ def bench_serve(
         "lora_bytes": float(lora.numbers * _BYTES),
         "lora_rank": float(lora.rank),
     }
-    asked = {"base": base.name, "users": len(users), **settings.model_dump()}
-    return BenchReport("serve", machine, asked, measured, facts)
+    conclusion = (
+        f"A prefix has {numbers * _BYTES:,} bytes, a LoRA adapter of rank {lora.rank} "
+        f"has {lora.numbers * _BYTES:,}."
+    )
+    described = {"base": base.name, "users": len(users), **settings.model_dump()}
+    return BenchReport("serve", machine, described, measured, facts, conclusion)
 
 
 def _our_arms(

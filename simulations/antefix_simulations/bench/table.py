@@ -19,7 +19,7 @@ _NAMES = {
 def table(report: BenchReport) -> str:
     """Lines for a terminal: what ran where, a line per arm, and what else was found."""
     machine = report.machine
-    asked = ", ".join(f"{key} {value}" for key, value in report.settings.items())
+    settings = ", ".join(f"{key} {value}" for key, value in report.settings.items())
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "peft"))
     rows = [["arm", "real tokens/s", "min", "max", "tokens", "Antefix is"]]
     for name, arm in report.arms.items():
@@ -28,27 +28,13 @@ def table(report: BenchReport) -> str:
         rows.append([_NAMES[name], *rates, f"{arm.tokens:,}", ratio])
     return "\n".join(
         [
-            f"bench {report.bench}: {asked}",
+            f"bench {report.bench}: {settings}",
             f"{machine['processor']}, {machine['device']}, {machine['dtype']}, {machine['threads']} threads, "
             f"load {machine['load']}",
             versions,
             "",
             *aligned(rows),
             "",
-            _facts(report),
+            report.conclusion,
         ]
-    )
-
-
-def _facts(report: BenchReport) -> str:
-    facts = report.facts
-    if report.bench == "train":
-        return (
-            f"Matrix products of this base's shapes run at {facts['matrix_gflops']:,.0f} GFLOP/s here.\n"
-            f"Training that did nothing else would reach {facts['limit_tokens_per_s']:,.0f} tokens/s; "
-            f"Antefix reaches {facts['ours_of_limit']:.0%} of that."
-        )
-    return (
-        f"A prefix has {facts['prefix_bytes']:,.0f} bytes, a LoRA adapter of rank {facts['lora_rank']:.0f} "
-        f"has {facts['lora_bytes']:,.0f}."
     )

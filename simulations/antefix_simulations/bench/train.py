@@ -71,7 +71,12 @@ def bench_train(
     targets = settings.passes * sum(len(row.targets) for texts in rows.values() for row in texts)
     rate = max(before, matrix_rate(base))  # whoever else uses the machine slows it down for a while only
     limit = _limit(base, rate, measured["ours"], targets)
-    return BenchReport("train", machine, _asked(base, users, settings), measured, limit)
+    conclusion = (
+        f"Matrix products of this base's shapes run at {limit['matrix_gflops']:,.0f} GFLOP/s here.\n"
+        f"Training that did nothing else would reach {limit['limit_tokens_per_s']:,.0f} tokens/s; "
+        f"Antefix reaches {limit['ours_of_limit']:.0%} of that."
+    )
+    return BenchReport("train", machine, _described(base, users, settings), measured, limit, conclusion)
 
 
 def _peft(base: FrozenBase, rows: Mapping[str, Sequence[Row]], settings: TrainBench) -> Arm:
@@ -113,7 +118,9 @@ def _plan(settings: TrainBench, **alone: Any) -> TrainingPlan:
     )
 
 
-def _asked(base: FrozenBase, users: Mapping[str, Sequence[Example]], settings: TrainBench) -> dict[str, Any]:
+def _described(
+    base: FrozenBase, users: Mapping[str, Sequence[Example]], settings: TrainBench
+) -> dict[str, Any]:
     return {
         "base": base.name,
         "users": len(users),

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, score, train
 from antefix.training.config import Settings
-from antefix_simulations.common.results_log import Ledger
+from antefix_simulations.common.results_log import ResultsLog
 from antefix_simulations.common.terminal import aligned
 
 _BEST = 5  # settings of each number of texts that the table shows
@@ -52,7 +52,7 @@ def run_tuning(
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Train and score the whole grid; a row per setting, the mean over users. What is there already stays."""
-    ledger = Ledger(out, {"run": "tune", "base": base.fingerprint, **grid.model_dump(mode="json")})
+    ledger = ResultsLog(out, {"run": "tune", "base": base.fingerprint, **grid.model_dump(mode="json")})
     later = {user: texts[-grid.held_out :] for user, texts in users.items()}
     for count, length in itertools.product(grid.texts, grid.lengths):
         names = {
@@ -95,12 +95,12 @@ def _plan(grid: Grid, rate: float, passes: float) -> TrainingPlan:
     )
 
 
-def _rows(ledger: Ledger, users: Mapping[str, object], grid: Grid, count: int) -> list[dict[str, Any]]:
+def _rows(log: ResultsLog, users: Mapping[str, object], grid: Grid, count: int) -> list[dict[str, Any]]:
     rows = []
     for length, rate, passes in itertools.product(grid.lengths, grid.rates, grid.passes):
         arm = f"texts {count} length {length}"
         names = [f"{user} rate {rate:g} passes {passes:g}" for user in users]
-        losses = [ledger.lines[arm, None, name]["nats_per_token"] for name in names]
+        losses = [log.lines[arm, None, name]["nats_per_token"] for name in names]
         rows.append(
             {
                 "texts": count,

@@ -8,14 +8,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from antefix.common.files import atomic_write
 from antefix.errors import InvalidArgument
-from antefix_simulations.common.output import METRICS
 
+__all__ = ["METRICS", "ResultsLog", "json_lines"]
+
+METRICS = "metrics.jsonl"
+"""The file of a run's results, in a folder of its own."""
 Key = tuple[str, int | None, str]
 """Arm, seed (None where chance has no part), user."""
 
 
-class Ledger:
+def json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """One object a line."""
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+class ResultsLog:
     """One loss per arm, seed and user, kept in `metrics.jsonl`.
 
     The first line says what run it is (`run`, and what must be the same for it to go on). Each further
@@ -23,17 +32,17 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        """Open the folder's ledger, or begin one.
+        """Open the folder's log, or begin one.
 
         Raises:
-            InvalidArgument: the folder has one of a run with other settings, or cannot be written to.
+            InvalidArgument: the folder has a log of other settings, or cannot be written to.
         """
         self._path = folder / METRICS
         self.lines: dict[Key, dict[str, Any]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            kept = self._read(dict(identity)) if self._path.exists() else []
-            self._write([dict(identity), *kept])
+            lines = self._read(dict(identity)) if self._path.exists() else []
+            atomic_write(self._path, json_lines([dict(identity), *lines]))
         except OSError as error:
             raise InvalidArgument(f"{folder}: {error.strerror}", "choose another --out") from error
 
@@ -45,7 +54,7 @@ class Ledger:
         """Take a result; it is on disk when this returns."""
         line = {"arm": arm, "seed": seed, "user": user, "nats_per_token": loss, **facts}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json_lines([line]).decode())
             file.flush()
             os.fsync(file.fileno())
         self.lines[arm, seed, user] = line
@@ -74,8 +83,3 @@ class Ledger:
                 "choose another --out, or ask for the same again to go on with it",
             )
         return list(self.lines.values())
-
-    def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        from antefix.common.files import atomic_write
-
-        atomic_write(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -16,6 +16,11 @@ def printable(text: str, width: int | None = None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 user`, `2,000 users`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
     """Rows as lines with columns of equal width, all but the first `left` of them flush right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+
+import psutil
 
 __all__ = ["end_family", "terminable"]
 
@@ -19,16 +19,18 @@ _WAIT_S = 20.0
 
 def end_family(head: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started, and that these started; kill what does not end by itself."""
-    family = _below(head.pid)
+    family = list[psutil.Process]()
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(head.pid).children(recursive=True)
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, sign)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(sign)
         head.send_signal(sign)
         until = time.monotonic() + _WAIT_S
-        while (head.poll() is None or family & _parents().keys()) and time.monotonic() < until:
+        while (head.poll() is None or any(map(_runs, family))) and time.monotonic() < until:
             time.sleep(0.1)
-        family &= _parents().keys()
+        family = [process for process in family if _runs(process)]
     head.wait()
 
 
@@ -45,25 +47,9 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _below(pid: int) -> set[int]:
-    parents = _parents()
-    found, new = set[int](), {pid}
-    while new:
-        new = {one for one, parent in parents.items() if parent in new}
-        found |= new
-    return found
-
-
-def _parents() -> dict[int, int]:
-    """The parent of every process that runs."""
-    if sys.platform != "linux":
-        said = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        return {int(one): int(parent) for one, parent in map(str.split, said.splitlines())}
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # A name in brackets may hold anything; state and parent follow it.
-            state, parent, *_ = path.read_text("utf-8", "replace").rpartition(")")[2].split()
-            if state != "Z":
-                found[int(path.parent.name)] = int(parent)
-    return found
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody waited for has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -13,8 +13,7 @@ import torch
 
 from antefix import FrozenBase
 from antefix.errors import InvalidArgument, OutOfMemory
-from antefix_simulations.common.output import METRICS
-from antefix_simulations.common.results_log import Ledger
+from antefix_simulations.common.results_log import METRICS, ResultsLog
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS, Trained
 from antefix_simulations.paper.metrics import scores
@@ -64,7 +63,7 @@ class Work:
             InvalidArgument: the folder is of another run, or cannot be written.
         """
         identity = {"run": "paper", "base": base.fingerprint, "dtype": str(base.dtype)}
-        self._ledger = Ledger(out, identity | settings.model_dump(mode="json"))
+        self._log = ResultsLog(out, identity | settings.model_dump(mode="json"))
         self._written = Written(out / "written")
         self._base, self._sources, self._settings, self._out, self._say = base, sources, settings, out, say
 
@@ -125,10 +124,10 @@ class Work:
             self._say(cell.name)
             with _room(self._base, cell):
                 loss, facts = self._done(cell, source, rate)
-            self._ledger.add(cell.name, None, source.digest, loss, **facts)
+            self._log.add(cell.name, None, source.digest, loss, **facts)
         else:
             self._again(cell, source, kept)
-        return self._ledger.lines[cell.name, None, source.digest]
+        return self._log.lines[cell.name, None, source.digest]
 
     def _source(self, cell: Cell) -> Source:
         if cell.task not in self._sources:
@@ -136,7 +135,7 @@ class Work:
         return self._sources[cell.task]
 
     def _kept(self, cell: Cell) -> dict[str, Any] | None:
-        return self._ledger.lines.get((cell.name, None, self._source(cell).digest))
+        return self._log.lines.get((cell.name, None, self._source(cell).digest))
 
     def _again(self, cell: Cell, source: Source, kept: dict[str, Any]) -> None:
         """Fill gaps of a kept result."""
@@ -157,7 +156,7 @@ class Work:
         if any(_missing(found) != measures[part] for part, found in parts.items()):
             facts = {name: value for name, value in kept.items() if name not in _KEYS}
             loss = kept["nats_per_token"]
-            self._ledger.add(cell.name, None, source.digest, loss, **{**facts, "parts": parts})
+            self._log.add(cell.name, None, source.digest, loss, **{**facts, "parts": parts})
 
     def _rate(self, cell: Cell, source: Source) -> float:
         """The best of the grid, on dev texts: some judge cells too, none tests. One for all its cells."""
@@ -176,13 +175,13 @@ class Work:
         """Nats per token of the dev texts after a part of the budget."""
         name = f"rate for {tried.task}: {tried.method}"
         key = name, None, f"{rate:g} {source.digest}"
-        if key not in self._ledger.lines:
+        if key not in self._log.lines:
             self._say(f"{name}: trying {rate:g}")
             texts = source.texts(tried, max(1, self._settings.budget // _TUNED_SHARE))
             with _room(self._base, tried):
                 found = METHODS[tried.method].train(self._base, tried, self._settings, texts, rate)
-            self._ledger.add(*key, found.judged, rate=rate)
-        loss = float(self._ledger.lines[key]["nats_per_token"])
+            self._log.add(*key, found.judged, rate=rate)
+        loss = float(self._log.lines[key]["nats_per_token"])
         return math.inf if math.isnan(loss) else loss
 
     def _done(self, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from antefix.errors import InvalidArgument
 from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import interval
-from antefix_simulations.common.terminal import aligned
+from antefix_simulations.common.terminal import aligned, counted
 from antefix_simulations.report.summary import Summary, summary_of
 
 __all__ = ["Comparison", "compare", "require_same_texts"]
@@ -40,7 +40,8 @@ class Comparison:
         """For a terminal."""
         rows = [["arm", *self.names]]
         rows += [[arm, *(self._cell(arm, at) for at in range(len(self.runs)))] for arm in self.arms]
-        head = f"{len(self.users):,} users of all runs; nats per token, and lower than the first by (95 %)"
+        users = counted(len(self.users), "user")
+        head = f"{users} of all runs; nats per token, and lower than the first by (95 %)"
         return "\n".join([head, "", *aligned(rows), "", *self.differences()])
 
     def as_json(self) -> dict[str, Any]:
@@ -48,8 +49,8 @@ class Comparison:
         return {
             "users": len(self.users),
             "runs": [
-                {"name": name, "arms": {arm: vars(interval(self._losses(arm, at))) for arm in self.arms}}
-                | {"gain": {arm: vars(interval(self._gains(arm, at))) for arm in self.arms} if at else {}}
+                {"name": name, "arms": {arm: interval(self._losses(arm, at)).as_json() for arm in self.arms}}
+                | {"gain": {arm: interval(self._gains(arm, at)).as_json() for arm in self.arms} if at else {}}
                 for at, name in enumerate(self.names)
             ],
             "differences": self.differences(),
@@ -66,7 +67,7 @@ class Comparison:
         if at == 0:
             return mean
         gain = interval(self._gains(arm, at))
-        return f"{mean}  {gain.mean:+.3f} ({gain.low:+.3f}…{gain.high:+.3f})"
+        return f"{mean}  {gain.mean:+.3f} ({gain.bounds('+.3f')})"
 
     def _losses(self, arm: str, at: int) -> list[float]:
         found = {line["user"]: line[arm] for line in self.runs[at].users}

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from antefix.common.files import atomic_write
+from antefix_simulations.common.terminal import counted
 from antefix_simulations.data.card import Card
 from antefix_simulations.report import plots
 from antefix_simulations.report.summary import Summary, summary_of
@@ -46,7 +47,7 @@ def write_report(out: Path) -> Path:
         files("antefix_simulations.report").joinpath("report.html.jinja").read_text("utf-8")
     )
     page = template.render(
-        title=f"{len(run.users):,} users, {max(len(run.rounds) - 1, 0)} rounds",
+        title=f"{counted(len(run.users), 'user')}, {counted(max(len(run.rounds) - 1, 0), 'round')}",
         lead=_lead(run),
         base=config["base"]["name"],
         settings=run.settings,
@@ -69,7 +70,8 @@ def _lead(run: Summary) -> str:
     if not run.users:
         return "No user has a private prefix."
     gain = run.gain("private", "shared")
-    sure = "" if gain.excludes_zero else " (its interval includes zero)"
+    doubt = " (of one user)" if gain.users == 1 else " (its interval includes zero)"
+    sure = "" if gain.excludes_zero else doubt
     found = (
         f"A private prefix lowers the loss by {gain.mean:.3f} nats per token on top of the shared one{sure}, "
         f"for {run.winners('private', 'shared'):.0%} of the users"
@@ -126,5 +128,5 @@ def _by_history(run: Summary) -> list[list[str]]:
     rows = []
     for name, group in run.by_history().items():
         gain = run.gain("private", "shared", group)
-        rows.append([name, f"{len(group):,}", f"{gain.mean:.3f}", f"{gain.low:.3f}…{gain.high:.3f}"])
+        rows.append([name, f"{len(group):,}", f"{gain.mean:.3f}", gain.bounds()])
     return rows

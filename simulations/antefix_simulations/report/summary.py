@@ -11,8 +11,8 @@ from typing import Any
 from antefix.errors import InvalidArgument
 from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import Interval, interval
-from antefix_simulations.common.output import METRICS
-from antefix_simulations.common.terminal import aligned
+from antefix_simulations.common.results_log import METRICS
+from antefix_simulations.common.terminal import aligned, counted
 
 __all__ = ["Summary", "summary_of"]
 
@@ -100,7 +100,7 @@ class Summary:
                     why.setdefault((name.removesuffix(" failed"), reason), set()).add(str(line["user"]))
         begins = {"": "", "history": "shorter histories: "}
         return [
-            f"{begins.get(arm, f'{arm} is left out: ')}{len(users):,} user{'s' * (len(users) > 1)} failed: "
+            f"{begins.get(arm, f'{arm} is left out: ')}{counted(len(users), 'user')} failed: "
             f"{reason}; see {METRICS}"
             for (arm, reason), users in why.items()
         ]
@@ -113,7 +113,7 @@ class Summary:
             means = {arm: interval([line[arm][measure] for line in users]).mean for arm in _WRITTEN}
             gain = interval([line["private"][measure] - line["shared"][measure] for line in users])
             cells = [f"{means[arm]:.3g}" for arm in _WRITTEN]
-            rows.append([measure, *cells, f"{gain.mean:+.3g}", f"{gain.low:+.3g}…{gain.high:+.3g}"])
+            rows.append([measure, *cells, f"{gain.mean:+.3g}", gain.bounds("+.3g")])
         return rows
 
     def tuned(self) -> list[list[str]]:
@@ -135,10 +135,8 @@ class Summary:
         rows = []
         for arm in self.arms:
             mean, gain = self.mean(arm), self.gain("private", arm)
-            versus = [f"{gain.mean:.3f}", _between(gain), f"{self.winners('private', arm):.0%}"]
-            rows.append(
-                [arm, f"{mean.mean:.3f}", _between(mean), *(versus if arm != "private" else [""] * 3)]
-            )
+            versus = [f"{gain.mean:.3f}", gain.bounds(), f"{self.winners('private', arm):.0%}"]
+            rows.append([arm, f"{mean.mean:.3f}", mean.bounds(), *(versus if arm != "private" else [""] * 3)])
         return rows
 
     def as_text(self) -> str:
@@ -147,15 +145,15 @@ class Summary:
             return "\n".join(["no user has a private prefix", *self._remarks()])
         head = ["arm", "nats/token", "95 %", "private is lower by", "95 %", "for"]
         lines = [
-            f"{len(self.users):,} users, {len(self.rounds) - 1} rounds",
+            f"{counted(len(self.users), 'user')}, {counted(len(self.rounds) - 1, 'round')}",
             "",
             *aligned([head, *self.rows()]),
         ]
         if written := self.written():
             lines += ["", *aligned([["written texts", *_WRITTEN, "private over shared", "95 %"], *written])]
         if curve := self.curve():
-            rows = [[str(texts), f"{gain.mean:.3f}", _between(gain)] for texts, _, gain in curve]
-            lines += ["", f"the same {curve[0][1]} users with fewer texts", ""]
+            rows = [[str(texts), f"{gain.mean:.3f}", gain.bounds()] for texts, _, gain in curve]
+            lines += ["", f"the same {counted(curve[0][1], 'user')} with fewer texts", ""]
             lines += aligned([["texts", "over shared", "95 %"], *rows])
         if remarks := self._remarks():
             lines += ["", *remarks]
@@ -163,15 +161,12 @@ class Summary:
 
     def _remarks(self) -> list[str]:
         """Below the tables."""
-        found = self.cold_start()[-1:]
-        return [
-            *(
-                f"round {round} is worth {gain.mean:.3f} ({_between(gain)}) nats/token to {users:,} new users"
-                for round, users, gain in found
-                if round
-            ),
-            *self.failures(),
-        ]
+        remarks = []
+        for round, users, gain in self.cold_start()[-1:]:
+            if round:
+                worth = f"{gain.mean:.3f} ({gain.bounds()}) nats/token"
+                remarks.append(f"round {round} is worth {worth} to {counted(users, 'new user')}")
+        return [*remarks, *self.failures()]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -182,18 +177,21 @@ class Summary:
             "tuning": self.tuning,
             "bytes": self.traffic,
             "cold_start": [
-                {"round": number, "users": users, **vars(gain)} for number, users, gain in self.cold_start()
+                {"round": number, "users": users, **gain.as_json()}
+                for number, users, gain in self.cold_start()
             ],
-            "curve": [{"texts": texts, "users": users, **vars(gain)} for texts, users, gain in self.curve()],
+            "curve": [
+                {"texts": texts, "users": users, **gain.as_json()} for texts, users, gain in self.curve()
+            ],
             "written": self.written(),
-            "arms": {arm: vars(self.mean(arm)) for arm in self.arms},
+            "arms": {arm: self.mean(arm).as_json() for arm in self.arms},
             "private_gain": {
-                arm: {**vars(self.gain("private", arm)), "share": self.winners("private", arm)}
+                arm: {**self.gain("private", arm).as_json(), "share": self.winners("private", arm)}
                 for arm in self.arms
                 if arm != "private"
             },
             "by_history": {
-                name: {"users": len(group), **vars(self.gain("private", "shared", group))}
+                name: {"users": len(group), **self.gain("private", "shared", group).as_json()}
                 for name, group in self.by_history().items()
             },
         }
@@ -223,7 +221,3 @@ def summary_of(folder: Path) -> Summary:
         else:
             found.users.append(line)
     return found
-
-
-def _between(one: Interval) -> str:
-    return f"{one.low:.3f}…{one.high:.3f}"

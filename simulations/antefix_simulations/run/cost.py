@@ -12,7 +12,7 @@ from typing import Any
 
 from antefix.rounds import Update
 from antefix_simulations.arms.registry import optional_arms
-from antefix_simulations.common.output import json_lines
+from antefix_simulations.common.results_log import json_lines
 from antefix_simulations.run.task import Task
 from antefix_simulations.run.tuning import TUNE
 

@@ -27,7 +27,8 @@ from antefix.common.progress import ProgressBar
 from antefix.errors import InvalidArgument
 from antefix_server.rounds.shared_prefix import SharedVector
 from antefix_simulations.arms.registry import require_arms
-from antefix_simulations.common.output import METRICS, json_lines
+from antefix_simulations.common.results_log import METRICS, json_lines
+from antefix_simulations.common.terminal import counted
 from antefix_simulations.data.card import Card
 from antefix_simulations.data.sources import population_of
 from antefix_simulations.data.store import Population
@@ -187,7 +188,9 @@ class Run:
         ]
         if losses:
             mean = sum(losses) / len(losses)
-            self._say(f"round {self._sharing.number}: {mean:.3f} nats/token for {len(losses)} new users")
+            self._say(
+                f"round {self._sharing.number}: {mean:.3f} nats/token for {counted(len(losses), 'new user')}"
+            )
 
     def _tasks(self, kind: str, users: Sequence[int], rate: float = 0.0) -> list[Task]:
         size, shared = self.settings.cohort_size, self._sharing.shared

@@ -11,7 +11,7 @@ from antefix.data.tokenization import encode
 from antefix.errors import InvalidArgument
 from antefix_simulations.arms.context_prefix import examples_that_fit
 from antefix_simulations.common.bootstrap import interval
-from antefix_simulations.common.results_log import Ledger
+from antefix_simulations.common.results_log import ResultsLog
 from tests.support import tiny_models
 
 
@@ -68,19 +68,19 @@ def test_the_interval_of_known_numbers() -> None:
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe{}\n", b'{"run": "tune"}\n{"arm": "own", "seed": 0, "user": "a"}\n']
 )
-def test_a_ledger_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_log_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
     with pytest.raises(InvalidArgument, match="is not the metrics of a tune run"):
-        Ledger(tmp_path, {"run": "tune"})
+        ResultsLog(tmp_path, {"run": "tune"})
     assert (tmp_path / "metrics.jsonl").read_bytes() == content
 
 
-def test_a_ledger_goes_on_where_it_was(tmp_path: Path) -> None:
-    Ledger(tmp_path, {"run": "tune"}).add("own", 0, "a", 1.5)
+def test_a_log_goes_on_where_it_was(tmp_path: Path) -> None:
+    ResultsLog(tmp_path, {"run": "tune"}).add("own", 0, "a", 1.5)
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"arm": "own", "se')  # cut off by a kill
-    again = Ledger(tmp_path, {"run": "tune"})
+    again = ResultsLog(tmp_path, {"run": "tune"})
     assert again.lines["own", 0, "a"]["nats_per_token"] == 1.5
     assert list(again.missing("own", 0, ["a", "b"])) == ["b"]
     with pytest.raises(InvalidArgument):
-        Ledger(tmp_path, {"run": "tune", "base": "another"})
+        ResultsLog(tmp_path, {"run": "tune", "base": "another"})

@@ -61,6 +61,7 @@ def test_every_training_arm_computes_the_same_real_tokens() -> None:
     assert all(len(arm.seconds) == 2 for arm in report.arms.values())
     assert report.settings["users"] == 3
     assert report.settings["base"] == "tiny-llama"
+    assert f"Antefix reaches {report.facts['ours_of_limit']:.0%} of that." in report.conclusion
 
 
 def test_passes_multiply_the_tokens() -> None:
@@ -90,6 +91,7 @@ def test_a_lora_adapter_is_about_as_large_as_a_prefix() -> None:
     base = tiny_models.base("llama")
     report = bench_serve(base, USERS, ServeBench(length=16, new_tokens=1, repetitions=1), progress=False)
     assert report.facts["prefix_bytes"] == 16 * 2 * 2 * 2 * 16 * 4
+    assert "A prefix has 8,192 bytes, a LoRA adapter of rank" in report.conclusion
     assert 0.8 < report.facts["lora_bytes"] / report.facts["prefix_bytes"] < 1.25
 
 
@@ -147,13 +149,13 @@ def test_a_bench_without_texts_is_refused(users: dict[str, list[Example]]) -> No
 def test_a_report_compares_medians() -> None:
     arms = {"ours": Measured(100, (1.0, 2.0, 4.0)), "peft": Measured(100, (10.0, 5.0, 20.0))}
     facts = {"matrix_gflops": 80.0, "limit_tokens_per_s": 200.0, "ours_of_limit": 0.25}
-    report = BenchReport("train", {**MACHINE}, {"users": 2}, arms, facts)
+    report = BenchReport("train", {**MACHINE}, {"users": 2}, arms, facts, "25% of the limit")
     plain = json.loads(json.dumps(report.as_json()))
     assert plain["tokens_per_s"] == {"ours": 50.0, "peft": 10.0}
     assert plain["ratios"] == {"peft": 5.0}
     assert plain["arms"]["ours"]["seconds"] == {"min": 1.0, "median": 2.0, "max": 4.0}
     assert "5.00 x" in table(report)
-    assert "25%" in table(report)
+    assert table(report).endswith("25% of the limit")
 
 
 MACHINE = {

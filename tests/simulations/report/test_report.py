@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from antefix_simulations.report import plots
+from antefix_simulations.report.comparison import compare
 from antefix_simulations.report.html import write_report
 from antefix_simulations.report.summary import summary_of
 from tests.simulations.run.test_run import run
@@ -59,3 +60,22 @@ def test_names_are_no_code(page: str) -> None:
 def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
     summary = summary_of(run(tmp_path))
     assert plots.gains(summary) == plots.gains(summary)
+
+
+def test_one_user_has_no_interval_and_no_plural(tmp_path: Path) -> None:
+    """The table said "+0.041 (+0.041…+0.041)" of 1 users."""
+    head = {"settings": {"seed": 0}, "bytes": {}}
+    line = {"kind": "personal", "user": "al", "texts": 9, "none": 3.0, "shared": 2.5, "private": 2.0}
+    lines = [head, {"kind": "round", "round": 0}, {"kind": "round", "round": 1}, line]
+    lines += [{"kind": "newcomers", "round": at, "user": "bo", "loss": 3.0 - at} for at in range(2)]
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    text = summary_of(folders[0]).as_text()
+    assert text.startswith("1 user, 1 round\n")
+    assert "round 1 is worth 1.000 (\N{EN DASH}) nats/token to 1 new user" in text
+    assert "…" not in text
+    text = compare(folders).as_text()
+    assert text.startswith("1 user of all runs;")
+    assert "+0.000 (\N{EN DASH})" in text
