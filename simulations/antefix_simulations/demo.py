@@ -17,10 +17,10 @@ from antefix_simulations.common.terminal import aligned, printable
 from antefix_simulations.data.store import Population
 from antefix_simulations.data.user_texts import DataRefused
 from antefix_simulations.report.html import write_report
-from antefix_simulations.report.summary import Summary, summary_of
-from antefix_simulations.run.driver import CONFIG, Here, Run
-from antefix_simulations.run.folder import held
-from antefix_simulations.run.record_vault import Keeping, Sealer
+from antefix_simulations.report.summary import Summary, read_summary
+from antefix_simulations.run.driver import CONFIG, LocalExecutor, Run
+from antefix_simulations.run.folder import locked
+from antefix_simulations.run.record_vault import RecordVault, Sealer
 from antefix_simulations.settings import RunSettings
 
 MAX_USERS = 32
@@ -101,11 +101,11 @@ def run_demo(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[
         _replace(out, settings, base, say)
     with Run(out, settings, base, say, progress=True) as running:
         _require_few(running)
-        running.go(Here(base, running.population, settings, out))
-    summary = summary_of(out)
+        running.go(LocalExecutor(base, running.population, settings, out))
+    summary = read_summary(out)
     if not all("matrix" in line for line in summary.users):
         raise DataRefused("somebody's training failed", f"see {out / 'metrics.jsonl'}, and leave them out")
-    with Population(out / "population.db") as population, Keeping(out, population.count) as keeping:
+    with Population(out / "population.db") as population, RecordVault(out, population.count) as keeping:
         say("opening sealed prefixes, and answering one prompt under several of them in one batch")
         answers = _answer(base, population, keeping, Sealer(out, base), summary, settings)
         say("removing one user from the vault")
@@ -135,7 +135,7 @@ def _replace(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[
         with Run(beginning, settings, base, lambda line: None, progress=True) as running:
             _require_few(running)
         say(f"an earlier demo in {out} is replaced")
-        with held(out):
+        with locked(out):
             _clear(out)
             # CONFIG comes last: without it the texts are read anew.
             for name in ("population.db", CONFIG):
@@ -157,7 +157,7 @@ def _clear(out: Path) -> None:
 def _answer(
     base: FrozenBase,
     population: Population,
-    keeping: Keeping,
+    keeping: RecordVault,
     sealer: Sealer,
     summary: Summary,
     settings: RunSettings,
@@ -203,7 +203,7 @@ def unseen_prompt(population: Population, pair: list[int]) -> str:
     return next((prompt for prompt in held_out if prompt not in trained), held_out[0])
 
 
-def _remove(out: Path, population: Population, keeping: Keeping) -> Removed:
+def _remove(out: Path, population: Population, keeping: RecordVault) -> Removed:
     """The last user goes, with a receipt that is checked as anybody can; the others' records stay."""
     gone = population.count - 1
     record = keeping.record(gone)
@@ -221,7 +221,7 @@ def _remove(out: Path, population: Population, keeping: Keeping) -> Removed:
     raise RuntimeError("a record was there after its user was removed")
 
 
-def _digest(keeping: Keeping, user: int) -> bytes:
+def _digest(keeping: RecordVault, user: int) -> bytes:
     return hashlib.sha256(keeping.record(user)).digest()
 
 

@@ -43,7 +43,7 @@ def test_a_budget_of_memory_is_kept(budget_mb: int, tmp_path: Path) -> None:
 def test_learning_brings_texts_nearer_than_the_context_does(tmp_path: Path) -> None:
     """On later notes of the same hand, against the same notes in front of each."""
     from antefix import Example, score
-    from antefix_simulations.arms.context_prefix import examples_that_fit
+    from antefix_simulations.arms.context_prefix import fit_examples
 
     base = FrozenBase.load("smollm2-135m-q4", progress=False)
     notes = [
@@ -54,6 +54,6 @@ def test_learning_brings_texts_nearer_than_the_context_does(tmp_path: Path) -> N
         model.remember(training)
         assert model.learn(progress=False).kept
         learned = model.score(later)
-    context = examples_that_fit(base, [Example(note) for note in training], later, None)
+    context = fit_examples(base, [Example(note) for note in training], later, None)
     assert learned < score(base, later) - 1
     assert learned < score(base, later, context.prefix(base)) + 0.5

@@ -17,7 +17,7 @@ from antefix_simulations.data.store import Population, Split
 from antefix_simulations.data.user_texts import SAMPLE, DataRefused, read_users
 from antefix_simulations.demo import LOG_KEY, RECEIPT, SETTINGS, Story, run_demo
 from antefix_simulations.report.summary import Summary
-from antefix_simulations.run.record_vault import Keeping
+from antefix_simulations.run.record_vault import RecordVault
 from antefix_simulations.settings import RunSettings
 from tests.support import tiny_models
 
@@ -63,7 +63,7 @@ def test_the_removed_user_is_gone_the_receipt_holds_and_the_others_are_as_they_w
     key = LogKey.parse((out / LOG_KEY).read_text().strip())
     receipt = verify_receipt((out / RECEIPT).read_text(), key, user=bytes.fromhex(story.removed.id))
     assert receipt.removal.user.hex() == story.removed.id
-    with Keeping(out, 3) as keeping:
+    with RecordVault(out, 3) as keeping:
         with pytest.raises(AntefixError):
             keeping.record(2)
         assert all(len(keeping.record(user)) == story.removed.opened for user in (0, 1))

@@ -34,7 +34,7 @@ class ContextExamples:
         return Prefix(activations(base, [self.tokens])[0], base.layout, base.fingerprint)
 
 
-def examples_that_fit(
+def fit_examples(
     base: FrozenBase, training: Sequence[Example], held_out: Sequence[Example], context: int | None
 ) -> ContextExamples:
     """As many of the newest training texts as fit in front of the longest held-out one.
@@ -69,7 +69,7 @@ def examples_that_fit(
     return ContextExamples(tokens, texts)
 
 
-def packed(base: FrozenBase, texts: Sequence[Example], room: int) -> ContextExamples:
+def pack_examples(base: FrozenBase, texts: Sequence[Example], room: int) -> ContextExamples:
     """As many texts as fit, in their order; one that is too long is left out.
 
     Args:

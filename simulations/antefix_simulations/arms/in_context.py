@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from antefix import Example, FrozenBase, Prefix, score
 from antefix.data.tokenization import encode
-from antefix_simulations.arms.context_prefix import examples_that_fit
+from antefix_simulations.arms.context_prefix import fit_examples
 from antefix_simulations.arms.interface import Arm
 from antefix_simulations.data.store import Split
 
@@ -28,7 +28,7 @@ class InContext(Arm):
         prefixes = {}
         for user, split in users.items():
             room = _context_tokens(self)
-            prefix = examples_that_fit(self.base, split.training, split.held_out, room).prefix(self.base)
+            prefix = fit_examples(self.base, split.training, split.held_out, room).prefix(self.base)
             if prefix is not None:
                 prefixes[str(user)] = prefix
         return {int(user): loss for user, loss in _score(self.base, texts, prefixes).items()}
@@ -46,7 +46,7 @@ class Retrieved(Arm):
         for at, text in enumerate(split.held_out):
             near = nearest(text.prompt, split.training, self.settings.retrieved_texts)
             # Farthest first: where not all fit, the farthest are left out.
-            prefix = examples_that_fit(self.base, near, [text], _context_tokens(self)).prefix(self.base)
+            prefix = fit_examples(self.base, near, [text], _context_tokens(self)).prefix(self.base)
             texts[str(at)], weights[str(at)] = [text], len(encode(self.base, text, None).targets)
             if prefix is not None:
                 prefixes[str(at)] = prefix

@@ -12,7 +12,7 @@ from typing import Any
 
 from antefix import Example, FrozenBase, score
 from antefix_client import PersonalModel
-from antefix_simulations.arms.context_prefix import examples_that_fit
+from antefix_simulations.arms.context_prefix import fit_examples
 from antefix_simulations.common.terminal import aligned
 
 _KEY = bytes(range(32))
@@ -59,7 +59,7 @@ def bench_device(
             model.remember(training)
             report = model.learn(progress=True)
             losses = {"base alone": score(base, held_out), "own version": model.score(held_out)}
-        context = examples_that_fit(base, training, held_out, None)
+        context = fit_examples(base, training, held_out, None)
         losses[f"{context.texts} own texts in the context"] = score(base, held_out, context.prefix(base))
         opened = [_figures(_OPEN, str(folder)) for _ in range(repetitions)]
         times = [

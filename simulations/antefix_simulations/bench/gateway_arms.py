@@ -19,7 +19,7 @@ _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @contextmanager
-def served_arms(
+def serve_arms(
     base: FrozenBase, prompts: Mapping[str, str], prefixes: Mapping[str, Prefix], new_tokens: int
 ) -> Iterator[dict[str, Arm]]:
     """`served` and `served_base`, while the block runs; every user calls once at the same time.

@@ -51,7 +51,7 @@ def _one(users: int) -> None:
     """A run in this process; a line of JSON on stdout."""
     from antefix import FrozenBase
     from antefix_simulations.bench.random_base import tiny_base
-    from antefix_simulations.run.driver import Here, Run
+    from antefix_simulations.run.driver import LocalExecutor, Run
 
     with tempfile.TemporaryDirectory(prefix="antefix-bench-") as name:
         folder = Path(name)
@@ -59,7 +59,7 @@ def _one(users: int) -> None:
         settings = _settings(written(folder / "data.jsonl", users))
         started, before = time.perf_counter(), time.process_time()
         with _model_time() as model, Run(folder / "out", settings, base, lambda _: None, False) as run:
-            run.go(Here(base, run.population, settings, run.out))
+            run.go(LocalExecutor(base, run.population, settings, run.out))
         took, all = time.perf_counter() - started, time.process_time() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(json.dumps({"users": users, "seconds": took, "outside": 1 - sum(model) / all, "peak_mb": peak}))

@@ -11,7 +11,7 @@ from antefix import Example, FrozenBase, GenerationRequest, Prefix, generate
 from antefix.data.tokenization import encode, prompt_tokens
 from antefix.training.initialization import activations
 from antefix_simulations.arms.peft import PeftLora, PeftPrefixes
-from antefix_simulations.bench.gateway_arms import served_arms
+from antefix_simulations.bench.gateway_arms import serve_arms
 from antefix_simulations.bench.harness import Arm, BenchReport, BenchSettings, compare, require_texts
 from antefix_simulations.common.machine import describe
 
@@ -72,7 +72,7 @@ def bench_serve(
     order = ["ours", "peft", "peft_lora", "one_user", "shared_prefix"]
     with ExitStack() as stack:
         if settings.served:
-            arms |= stack.enter_context(served_arms(base, prompts, prefixes, settings.new_tokens))
+            arms |= stack.enter_context(serve_arms(base, prompts, prefixes, settings.new_tokens))
             order += ["served", "served_base"]
         measured = compare(
             base, {name: arms[name] for name in order}, list(users), settings.repetitions, progress

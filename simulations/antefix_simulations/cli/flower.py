@@ -38,7 +38,7 @@ def flower(
     """
     from antefix_server.rounds.config import choice
     from antefix_simulations.flower.local import bundle, local_flower
-    from antefix_simulations.run.folder import going_on
+    from antefix_simulations.run.folder import explain_interrupt
     from antefix_simulations.settings import RunSettings
 
     said = dict(map(choice, choices or []))
@@ -53,7 +53,7 @@ def flower(
     )
     config = {"out": str(out.resolve()), **settings.model_dump(by_alias=True)}
     with (
-        going_on(out, lambda line: typer.echo(line, err=True)),
+        explain_interrupt(out, lambda line: typer.echo(line, err=True)),
         tempfile.TemporaryDirectory(prefix="antefix-bundle-") as folder,
         local_flower() as running,
     ):

@@ -101,7 +101,7 @@ def paper(
 def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
     from antefix.errors import InvalidArgument
     from antefix_simulations.paper.sample import write_sample
-    from antefix_simulations.run.folder import held, room
+    from antefix_simulations.run.folder import explain_full_disk, locked
 
     if data is not None:
         return data
@@ -110,7 +110,7 @@ def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
             f"the table {table} needs a task",
             "--data FILE, see docs/guides/paper.md; or --quick, on a made-up one",
         )
-    with held(out), room(out):
+    with locked(out), explain_full_disk(out):
         return write_sample(out / "sample.jsonl")
 
 
@@ -119,8 +119,8 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
     from antefix_simulations.paper.results.studies import STUDIES
     from antefix_simulations.paper.results.tables import Rows
     from antefix_simulations.paper.source import Source
-    from antefix_simulations.paper.work import Work, trial_of
-    from antefix_simulations.run.folder import going_on, held, room
+    from antefix_simulations.paper.work import CellRunner, trial_of
+    from antefix_simulations.run.folder import explain_full_disk, explain_interrupt, locked
 
     _say(f"reading {data}")
     study, source = STUDIES[table], Source(data, base, settings)
@@ -140,8 +140,8 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
         atomic_write(out / f"{table}.svg", study.plot(rows).encode())
         return made
 
-    with held(out), room(out), going_on(out, _say):
-        return look(Work(base, {study.task: source}, settings, out, _say).results(cells, look))
+    with locked(out), explain_full_disk(out), explain_interrupt(out, _say):
+        return look(CellRunner(base, {study.task: source}, settings, out, _say).results(cells, look))
 
 
 def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:

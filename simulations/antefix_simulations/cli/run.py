@@ -47,19 +47,19 @@ def run(
     from antefix import FrozenBase
     from antefix_server.rounds.config import choice
     from antefix_simulations.report.html import write_report
-    from antefix_simulations.report.summary import summary_of
-    from antefix_simulations.run.driver import Here, Run
-    from antefix_simulations.run.folder import going_on, room
+    from antefix_simulations.report.summary import read_summary
+    from antefix_simulations.run.driver import LocalExecutor, Run
+    from antefix_simulations.run.folder import explain_full_disk, explain_interrupt
     from antefix_simulations.settings import RunSettings
 
     said: dict[str, Any] = {"data": data, "users": users, "num-server-rounds": rounds, "base": base}
     said |= {"device": device, "seed": seed, **dict(map(choice, choices or []))}
     settings = RunSettings.read(said)
     loaded = FrozenBase.load(settings.base, device=settings.device, dtype=settings.dtype)
-    with going_on(out, _say), Run(out, settings, loaded, _say, progress=True) as running:
-        running.go(Here(loaded, running.population, settings, out))
-    with room(out):
-        found, page = summary_of(out), write_report(out)
+    with explain_interrupt(out, _say), Run(out, settings, loaded, _say, progress=True) as running:
+        running.go(LocalExecutor(loaded, running.population, settings, out))
+    with explain_full_disk(out):
+        found, page = read_summary(out), write_report(out)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else f"{found.as_text()}\n\n{page}")
 
 
@@ -73,7 +73,7 @@ def compare(
     """Compare runs of the same texts, paired by user."""
     from antefix_simulations.report import comparison, pooling
 
-    found = pooling.pooled(runs) if pool else comparison.compare(runs)
+    found = pooling.pool_runs(runs) if pool else comparison.compare(runs)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.as_text())
 
 

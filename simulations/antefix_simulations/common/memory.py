@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psutil
 
-__all__ = ["Peak", "peak_memory", "watched"]
+__all__ = ["Peak", "peak_memory", "poll"]
 
 _EVERY_S = 0.5
 
@@ -37,12 +37,12 @@ class Peak:
 def peak_memory() -> Iterator[Peak]:
     """Of all that this process starts, while the block runs; looked at twice a second."""
     peak = Peak()
-    with watched(peak.look, _EVERY_S):
+    with poll(peak.look, _EVERY_S):
         yield peak
 
 
 @contextmanager
-def watched(look: Callable[[], None], every_s: float) -> Iterator[None]:
+def poll(look: Callable[[], None], every_s: float) -> Iterator[None]:
     """Look every so many seconds, while the block runs."""
     over = threading.Event()
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "GREY", "INK", "RED", "drawn"]
+__all__ = ["BLUE", "GREY", "INK", "RED", "draw_svg"]
 
 BLUE, RED, GREY, INK = "#2563a8", "#b8442f", "#8a8f98", "#3a3f47"
 _STYLE: Any = {
@@ -29,7 +29,7 @@ _STYLE: Any = {
 }
 
 
-def drawn(draw: Callable[[Axes], None], height: float = 2.9) -> str:
+def draw_svg(draw: Callable[[Axes], None], height: float = 2.9) -> str:
     """What `draw` draws, in inches of height. The same drawing gives the same bytes."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # Text stays text: who shows it has the letters that the library's own font lacks.

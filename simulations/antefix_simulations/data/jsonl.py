@@ -9,7 +9,7 @@ from typing import Any
 
 from antefix_simulations.data.columns import Columns
 from antefix_simulations.data.text import Text
-from antefix_simulations.data.user_texts import DataRefused, numbered_lines, parsed
+from antefix_simulations.data.user_texts import DataRefused, numbered_lines, parse_line
 
 __all__ = ["TIMES", "read_lines", "time_of"]
 
@@ -35,7 +35,7 @@ def read_lines(
     """
     for number, line in numbered_lines(path):
         try:
-            user, example, row = parsed(f"line {number} of {path}", line)
+            user, example, row = parse_line(f"line {number} of {path}", line)
         except DataRefused as error:
             if broken is None:
                 raise DataRefused(error.message, f"{error.hint}; {_WAYS_OUT}") from None

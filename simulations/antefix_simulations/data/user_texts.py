@@ -39,7 +39,7 @@ def read_users(path: str | Path) -> dict[str, list[Example]]:
     source = Path(path)
     users: dict[str, list[Example]] = {}
     for number, line in numbered_lines(source):
-        user, example, _ = parsed(f"line {number} of {source}", line)
+        user, example, _ = parse_line(f"line {number} of {source}", line)
         users.setdefault(user, []).append(example)
     if not users:
         raise NoExamples(f"{source} has no users", "give a file with one JSON object a line")
@@ -121,7 +121,7 @@ def object_of(where: str, line: str) -> dict[str, Any]:
     return row
 
 
-def parsed(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
+def parse_line(where: str, line: str) -> tuple[str, Example, dict[str, Any]]:
     """User, example and the whole object of a line.
 
     Raises:

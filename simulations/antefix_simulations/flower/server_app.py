@@ -26,7 +26,7 @@ def _run(grid: Grid, said: dict[str, Any]) -> None:
     from antefix import FrozenBase
     from antefix_simulations.flower.grid import OnGrid
     from antefix_simulations.report.html import write_report
-    from antefix_simulations.report.summary import summary_of
+    from antefix_simulations.report.summary import read_summary
     from antefix_simulations.run.driver import Run
     from antefix_simulations.settings import RunSettings
 
@@ -35,5 +35,5 @@ def _run(grid: Grid, said: dict[str, Any]) -> None:
     base = FrozenBase.load(settings.base, dtype=settings.dtype, progress=False)
     with Run(out, settings, base, print, progress=False) as running:
         running.go(OnGrid(grid, settings, out))
-    print(summary_of(out).as_text())
+    print(read_summary(out).as_text())
     print(f"everything is in {out}, to look at: {write_report(out)}")

@@ -21,7 +21,7 @@ from antefix import (
 )
 from antefix.data.tokenization import Row, encode
 from antefix.generation.request import tokenize
-from antefix_simulations.arms.context_prefix import packed
+from antefix_simulations.arms.context_prefix import pack_examples
 from antefix_simulations.arms.weights import Schedule, Weights
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.source import Texts
@@ -182,7 +182,7 @@ def _weights(
 def _in_context(base: FrozenBase, cell: Cell, settings: PaperSettings, texts: Texts, rate: float) -> Trained:
     """Training texts in front, as many as fit: what the base reads of them is a prefix nobody trained."""
     whole = _CONTEXT if base.context is None else min(base.context, _CONTEXT)
-    front = packed(base, texts.training, whole - texts.longest)
+    front = pack_examples(base, texts.training, whole - texts.longest)
     found = _UnderPrefix(base, settings, front.prefix(base), examples=front.texts)
     found.judged = found.read(texts.judging)
     return found

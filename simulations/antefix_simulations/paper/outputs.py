@@ -11,10 +11,10 @@ from antefix.common.files import atomic_write
 from antefix.errors import InvalidArgument
 from antefix_simulations.paper.tasks import Item
 
-__all__ = ["Written"]
+__all__ = ["Outputs"]
 
 
-class Written:
+class Outputs:
     """A folder with a file for each cell."""
 
     def __init__(self, folder: Path) -> None:

@@ -17,11 +17,11 @@ from antefix_simulations.common.results_log import METRICS, ResultsLog
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.methods import METHODS, Trained
 from antefix_simulations.paper.metrics import scores
-from antefix_simulations.paper.outputs import Written
+from antefix_simulations.paper.outputs import Outputs
 from antefix_simulations.paper.source import Source, firsts
 from antefix_simulations.paper.tasks import Item, pairs, prompt_of
 
-__all__ = ["Work", "trial_of"]
+__all__ = ["CellRunner", "trial_of"]
 
 _TUNED_ON = 200
 _TUNED_SHARE = 4
@@ -35,7 +35,7 @@ def trial_of(cell: Cell, source: Source, settings: PaperSettings) -> Cell | None
     return Cell(cell.task, cell.method, min(_TUNED_ON, pairs(source.task.train)), 0, **prefix)
 
 
-class Work:
+class CellRunner:
     """All cells of one folder.
 
     OUT/metrics.jsonl   a line for each cell and each rate that was tried
@@ -64,7 +64,7 @@ class Work:
         """
         identity = {"run": "paper", "base": base.fingerprint, "dtype": str(base.dtype)}
         self._log = ResultsLog(out, identity | settings.model_dump(mode="json"))
-        self._written = Written(out / "written")
+        self._written = Outputs(out / "written")
         self._base, self._sources, self._settings, self._out, self._say = base, sources, settings, out, say
 
     def results(

@@ -11,7 +11,7 @@ from antefix.errors import InvalidArgument
 from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import interval
 from antefix_simulations.common.terminal import aligned, counted
-from antefix_simulations.report.summary import Summary, summary_of
+from antefix_simulations.report.summary import Summary, read_summary
 
 __all__ = ["Comparison", "compare", "require_same_texts"]
 
@@ -85,7 +85,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         InvalidArgument: a folder without a finished run, or one where nobody has a private prefix; runs of
             other texts: their losses do not compare.
     """
-    runs = [summary_of(folder) for folder in folders]
+    runs = [read_summary(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         if not run.users:
             raise InvalidArgument(

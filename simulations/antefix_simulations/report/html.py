@@ -15,7 +15,7 @@ from antefix.common.files import atomic_write
 from antefix_simulations.common.terminal import counted
 from antefix_simulations.data.card import Card
 from antefix_simulations.report import plots
-from antefix_simulations.report.summary import Summary, summary_of
+from antefix_simulations.report.summary import Summary, read_summary
 from antefix_simulations.run.cost import costs, read_times
 from antefix_simulations.run.driver import CONFIG, TIMES
 
@@ -39,7 +39,7 @@ def write_report(out: Path) -> Path:
     Raises:
         InvalidArgument: there is none in `out`.
     """
-    run = summary_of(out)
+    run = read_summary(out)
     config = json.loads((out / CONFIG).read_text("utf-8"))
     times = read_times(out / TIMES)
     # Names of users come from anywhere: everything is escaped.

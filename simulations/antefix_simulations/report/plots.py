@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from antefix_simulations.common.bootstrap import interval
-from antefix_simulations.common.svg import BLUE, GREY, INK, RED, drawn
+from antefix_simulations.common.svg import BLUE, GREY, INK, RED, draw_svg
 from antefix_simulations.common.terminal import printable
 from antefix_simulations.report.summary import Summary
 
@@ -30,7 +30,7 @@ def gains(run: Summary) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="users, sorted by gain", ylabel="nats per token gained")
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def rounds(run: Summary) -> str:
@@ -46,7 +46,7 @@ def rounds(run: Summary) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="round", ylabel="nats per token gained")
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def history(run: Summary) -> str:
@@ -69,7 +69,7 @@ def history(run: Summary) -> str:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="training texts of a user", ylabel="nats per token gained")
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def curve(run: Summary) -> str:
@@ -86,7 +86,7 @@ def curve(run: Summary) -> str:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel=f"training texts used, of {points[0][1]} users", ylabel="nats per token gained")
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def matrix(run: Summary) -> str:
@@ -116,7 +116,7 @@ def matrix(run: Summary) -> str:
         axes.set_yticks(range(len(names)), names, parse_math=False)
         axes.set(xlabel="prefix of", ylabel="texts of")
 
-    return drawn(draw, 0.42 * len(lines) + 1.3)
+    return draw_svg(draw, 0.42 * len(lines) + 1.3)
 
 
 def throughput(times: Sequence[dict[str, float]]) -> str:
@@ -134,7 +134,7 @@ def throughput(times: Sequence[dict[str, float]]) -> str:
         memory.set_ylim(bottom=0)
         memory.spines["right"].set_visible(True)
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def epsilon(run: Summary) -> str:
@@ -149,4 +149,4 @@ def epsilon(run: Summary) -> str:
         axes.set(xlabel="round", ylabel="epsilon")
         axes.set_ylim(bottom=0)
 
-    return drawn(draw)
+    return draw_svg(draw)

@@ -10,12 +10,12 @@ from typing import Any
 from antefix.errors import InvalidArgument
 from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.report.comparison import require_same_texts
-from antefix_simulations.report.summary import Summary, summary_of
+from antefix_simulations.report.summary import Summary, read_summary
 
-__all__ = ["pooled"]
+__all__ = ["pool_runs"]
 
 
-def pooled(folders: Sequence[Path]) -> Summary:
+def pool_runs(folders: Sequence[Path]) -> Summary:
     """The users of all runs.
 
     Two runs of one user are not two users: their losses are averaged before anything is said of users.
@@ -23,7 +23,7 @@ def pooled(folders: Sequence[Path]) -> Summary:
     Raises:
         InvalidArgument: a folder without a finished run, runs of other texts, or one seed twice.
     """
-    runs = [summary_of(folder) for folder in folders]
+    runs = [read_summary(folder) for folder in folders]
     require_same_texts(runs, "pool runs that differ by their seed alone")
     seeds = [run.settings.get("seed") for run in runs]
     if len(set(seeds)) < len(seeds):

@@ -14,7 +14,7 @@ from antefix_simulations.common.bootstrap import Interval, interval
 from antefix_simulations.common.results_log import METRICS
 from antefix_simulations.common.terminal import aligned, counted
 
-__all__ = ["Summary", "summary_of"]
+__all__ = ["Summary", "read_summary"]
 
 _WRITTEN = ("none", "shared", "private")
 _HISTORY = (8, 16, 32, 64, 128)
@@ -197,7 +197,7 @@ class Summary:
         }
 
 
-def summary_of(folder: Path) -> Summary:
+def read_summary(folder: Path) -> Summary:
     """Read the metrics of a run.
 
     Raises:

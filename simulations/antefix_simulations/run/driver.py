@@ -34,14 +34,14 @@ from antefix_simulations.data.sources import population_of
 from antefix_simulations.data.store import Population
 from antefix_simulations.run.cohort import Cohort
 from antefix_simulations.run.cost import add_line, traffic
-from antefix_simulations.run.folder import damaged, held, room
-from antefix_simulations.run.record_vault import Keeping
-from antefix_simulations.run.server import Sharing
+from antefix_simulations.run.folder import damaged_file, explain_full_disk, locked
+from antefix_simulations.run.record_vault import RecordVault
+from antefix_simulations.run.server import SimulatedServer
 from antefix_simulations.run.task import Result, Task
 from antefix_simulations.run.tuning import TUNE, facts_of, grid, methods
 from antefix_simulations.settings import RunSettings
 
-__all__ = ["CONFIG", "TIMES", "Executor", "Here", "Run"]
+__all__ = ["CONFIG", "TIMES", "Executor", "LocalExecutor", "Run"]
 
 CONFIG, TIMES = "config.json", "times.jsonl"
 _NAMES = {"personal": "private prefixes"}
@@ -54,7 +54,7 @@ class Executor(Protocol):
         """Of all of them, in any order, as they come."""
 
 
-class Here:
+class LocalExecutor:
     """In this process."""
 
     def __init__(self, base: FrozenBase, population: Population, settings: RunSettings, out: Path) -> None:
@@ -89,8 +89,8 @@ class Run:
                 "ask for a shorter length",
             )
         with ExitStack() as opening:
-            opening.enter_context(held(out))
-            with room(out):
+            opening.enter_context(locked(out))
+            with explain_full_disk(out):
                 identity: dict[str, Any] = {
                     "settings": self._asked(),
                     "base": {"name": base.name, "fingerprint": base.fingerprint},
@@ -102,9 +102,9 @@ class Run:
                 self._require_same(identity)
                 if not (out / CONFIG).is_file():
                     atomic_write(out / CONFIG, json.dumps(identity, indent=2).encode())
-                self._sharing = Sharing(out / "rounds", settings)
+                self._sharing = SimulatedServer(out / "rounds", settings)
                 self._keeping = (
-                    opening.enter_context(Keeping(out, self.population.count)) if settings.seal else None
+                    opening.enter_context(RecordVault(out, self.population.count)) if settings.seal else None
                 )
             self._opened = opening.pop_all()
 
@@ -114,7 +114,7 @@ class Run:
         Raises:
             InvalidArgument: no room on the disk, or a damaged file.
         """
-        with room(self.out):
+        with explain_full_disk(self.out):
             self._go(executor)
 
     def _go(self, executor: Executor) -> None:
@@ -300,7 +300,7 @@ def _result(path: Path) -> Result:
     try:
         return Result.from_bytes(path.read_bytes())
     except (ValueError, TypeError, EOFError):
-        raise damaged(path) from None
+        raise damaged_file(path) from None
 
 
 def _difference(before: Any, now: Any) -> str:

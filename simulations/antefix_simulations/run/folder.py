@@ -12,14 +12,14 @@ from pathlib import Path
 
 from antefix.errors import InvalidArgument
 
-__all__ = ["damaged", "going_on", "held", "room"]
+__all__ = ["damaged_file", "explain_full_disk", "explain_interrupt", "locked"]
 
 _LOCK = ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Make the folder, and keep others out of it meanwhile. One that was made for nothing goes away.
 
     Raises:
@@ -55,7 +55,7 @@ def _take(handle: int, folder: Path) -> None:
 
 
 @contextmanager
-def going_on(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def explain_interrupt(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Where Ctrl-C ends the block, say what it leaves."""
     try:
         yield
@@ -65,7 +65,7 @@ def going_on(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def room(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Say plainly that the disk is full, or may not be written to, or that the texts there are damaged.
 
     Raises:
@@ -83,6 +83,6 @@ def room(folder: Path) -> Iterator[None]:
         raise InvalidArgument(f"{folder / 'population.db'} is damaged", "choose another --out") from None
 
 
-def damaged(path: Path) -> InvalidArgument:
+def damaged_file(path: Path) -> InvalidArgument:
     """What to raise where a file of a run cannot be read."""
     return InvalidArgument(f"{path} is damaged", "delete it: the same command makes it again")

@@ -28,7 +28,7 @@ from antefix.records import seal as seal_record
 from antefix_server.errors import RecordAbsent, UnknownUser
 from antefix_server.vault import Vault
 
-__all__ = ["Keeping", "Sealer"]
+__all__ = ["RecordVault", "Sealer"]
 
 _PREFIX = hashlib.sha256(b"antefix-sim private prefix").digest()[:16]
 _ID, _SECRET = 16, 32
@@ -81,7 +81,7 @@ class Sealer:
         return HKDF(SHA256(), size, None, b"antefix-sim " + info).derive(self._secret)
 
 
-class Keeping:
+class RecordVault:
     """The vault of a run; one process has it."""
 
     def __init__(self, out: Path, users: int) -> None:

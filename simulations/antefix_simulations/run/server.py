@@ -28,14 +28,14 @@ from antefix.training.shared_init import neutral_prefix
 from antefix_server.rounds.aggregation import KEY, UpdateAggregator
 from antefix_server.rounds.server_optimizer import ServerOptimizer
 from antefix_server.rounds.shared_prefix import SharedVector
-from antefix_simulations.run.folder import damaged
+from antefix_simulations.run.folder import damaged_file
 from antefix_simulations.run.task import Result
 from antefix_simulations.settings import RunSettings
 
-__all__ = ["Sharing"]
+__all__ = ["SimulatedServer"]
 
 
-class Sharing:
+class SimulatedServer:
     """The shared prefix of a run, round by round; a round is on disk whole or not at all."""
 
     def __init__(self, folder: Path, settings: RunSettings) -> None:
@@ -69,7 +69,7 @@ class Sharing:
         try:
             found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         except ValueError:
-            raise damaged(path) from None
+            raise damaged_file(path) from None
         return found
 
     def asked(self, users: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from antefix import Example, score
 from antefix.data.tokenization import encode
 from antefix.errors import InvalidArgument
-from antefix_simulations.arms.context_prefix import examples_that_fit
+from antefix_simulations.arms.context_prefix import fit_examples
 from antefix_simulations.common.bootstrap import interval
 from antefix_simulations.common.results_log import ResultsLog
 from tests.support import tiny_models
@@ -22,7 +22,7 @@ def texts(user: str, count: int) -> list[Example]:
 def test_the_newest_examples_that_fit_stand_in_front_of_a_text() -> None:
     base = tiny_models.base("llama")
     training, held_out = texts("a", 9), [Example("goal", "last prompt\n"), Example("g", "p")]
-    found = examples_that_fit(base, training, held_out, 100)
+    found = fit_examples(base, training, held_out, 100)
     assert 1 < found.texts < 9
     front = "".join(f"{each.prompt}{each.completion}</s>" for each in training[9 - found.texts :])
     assert base.tokenizer.decode(found.tokens) == front
@@ -30,25 +30,25 @@ def test_the_newest_examples_that_fit_stand_in_front_of_a_text() -> None:
     assert len(found.tokens) + longest <= 100
     more = encode(base, training[8 - found.texts], None).tokens + 1
     assert len(found.tokens) + more + longest > 100
-    assert examples_that_fit(base, training, held_out, 64).texts < found.texts
+    assert fit_examples(base, training, held_out, 64).texts < found.texts
 
 
 def test_examples_in_front_are_read_as_one_text() -> None:
     base = tiny_models.base("llama")
     training, goal = texts("a", 3), Example("goal", "last prompt\n")
-    found = examples_that_fit(base, training, [goal], None)
+    found = fit_examples(base, training, [goal], None)
     assert found.texts == 3
     ids = torch.tensor([[*found.tokens, *encode(base, goal, None).inputs]])
     targets = torch.tensor(encode(base, goal, None).targets)
     logits = tiny_models.model("llama")(ids).logits[0, -len(targets) :]
     expected = torch.nn.functional.cross_entropy(logits, targets).item()
     assert score(base, [goal], found.prefix(base)) == pytest.approx(expected, abs=1e-5)
-    assert examples_that_fit(base, training, [goal], 20).prefix(base) is None
+    assert fit_examples(base, training, [goal], 20).prefix(base) is None
 
 
 def test_more_context_than_the_base_has_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="context is 512, and base 'tiny-llama' sees 256"):
-        examples_that_fit(tiny_models.base("llama"), texts("a", 2), texts("b", 1), 512)
+        fit_examples(tiny_models.base("llama"), texts("a", 2), texts("b", 1), 512)
 
 
 def test_the_interval_of_known_numbers() -> None:

@@ -15,9 +15,9 @@ from antefix_simulations.arms.registry import ARMS, arm_class, optional_arms
 from antefix_simulations.data.store import Split
 from antefix_simulations.report.comparison import compare
 from antefix_simulations.report.html import write_report
-from antefix_simulations.report.summary import summary_of
+from antefix_simulations.report.summary import read_summary
 from antefix_simulations.run.cost import costs
-from antefix_simulations.run.driver import Here, Run
+from antefix_simulations.run.driver import LocalExecutor, Run
 from antefix_simulations.run.tuning import methods
 from antefix_simulations.settings import RunSettings
 from tests.support import tiny_models
@@ -47,7 +47,7 @@ def run(out: Path, **settings: object) -> Path:
     base = tiny_models.base("llama")
     values = RunSettings.read({**QUICK, **{name.replace("_", "-"): one for name, one in settings.items()}})
     with Run(out, values, base, lambda line: None, progress=False) as running:
-        running.go(Here(base, running.population, values, out))
+        running.go(LocalExecutor(base, running.population, values, out))
     return out
 
 
@@ -58,7 +58,7 @@ def test_an_arm_that_is_registered_is_everywhere(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     personal = [line for line in lines if line.get("kind") == "personal"]
     assert [line["constant-1"] for line in personal] == [1.125] * 3  # the lower rate of 0.125 and 0.25
-    summary = summary_of(out)
+    summary = read_summary(out)
     assert summary.arms == ["none", "shared", "others", "private", "constant-1"]
     assert "constant-1" in summary.as_text()
     assert [row[0] for row in summary.tuned()] == ["private", "constant-1"]

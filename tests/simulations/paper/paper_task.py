@@ -7,7 +7,7 @@ from typing import Any
 from antefix import FrozenBase
 from antefix_simulations.paper.cell import Cell, PaperSettings
 from antefix_simulations.paper.source import Source
-from antefix_simulations.paper.work import Work
+from antefix_simulations.paper.work import CellRunner
 from tests.support import tiny_models
 
 SETTINGS = PaperSettings(
@@ -39,11 +39,11 @@ def write_task(path: Path) -> Path:
     return path
 
 
-def work_of(base: FrozenBase, data: Path, out: Path, **more: Any) -> Work:
+def work_of(base: FrozenBase, data: Path, out: Path, **more: Any) -> CellRunner:
     settings = SETTINGS.model_copy(update=more)
     source = Source(data, base, settings)
     tasks = ("e2e", "webnlg", "summarise")
-    return Work(base, dict.fromkeys(tasks, source), settings, out, lambda line: None)
+    return CellRunner(base, dict.fromkeys(tasks, source), settings, out, lambda line: None)
 
 
 def cell_of(method: str, inputs: int = 20, **more: Any) -> Cell:
@@ -52,7 +52,7 @@ def cell_of(method: str, inputs: int = 20, **more: Any) -> Cell:
     return Cell("e2e", method, inputs, **own, **more)
 
 
-def fake_cell(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+def fake_cell(work: CellRunner, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
     """Figures without any computing, for the form of tables."""
     names = ("BLEU", "NIST", "METEOR", "ROUGE-1", "ROUGE-2", "ROUGE-L", "CIDEr", "TER")
     scores = {name: {"value": 1.0 + cell.length, "spread": 0.5, "missing": ""} for name in names}

@@ -16,7 +16,7 @@ from antefix import Example, FrozenBase
 from antefix.data.tokenization import encode
 from antefix.errors import InvalidArgument, TextTooLong
 from antefix.model.kv_layout import Layout, Slot
-from antefix_simulations.arms.context_prefix import packed
+from antefix_simulations.arms.context_prefix import pack_examples
 from antefix_simulations.cli import app
 from antefix_simulations.common import svg
 from antefix_simulations.data.user_texts import DataRefused
@@ -30,7 +30,7 @@ from antefix_simulations.paper.results.tables import Rows
 from antefix_simulations.paper.sample import write_sample
 from antefix_simulations.paper.source import Source, firsts
 from antefix_simulations.paper.tasks import pairs
-from antefix_simulations.paper.work import Work
+from antefix_simulations.paper.work import CellRunner
 from tests.simulations.paper.paper_task import SETTINGS, WORDS, cell_of, fake_cell, saved, work_of, write_task
 from tests.support import tiny_models
 
@@ -74,7 +74,7 @@ def test_every_table_says_what_its_cells_found(
     name: str, base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, work = STUDIES[name], work_of(base, data, tmp_path)
-    monkeypatch.setattr(Work, "_done", fake_cell)
+    monkeypatch.setattr(CellRunner, "_done", fake_cell)
     cells = study.cells(base, SETTINGS)
     rows = Rows({label: [work.result(cell) for cell in some] for label, some in cells.items()}, SETTINGS)
     table = study.table(rows)
@@ -104,7 +104,7 @@ def test_every_table_and_plot_has_dashes_and_gaps_where_no_measure_is(
             score.update(value=None, spread=None, missing="needs a package")
         return loss, facts
 
-    monkeypatch.setattr(Work, "_done", without)
+    monkeypatch.setattr(CellRunner, "_done", without)
     cells = study.cells(base, SETTINGS)
     rows = Rows({label: [work.result(cell) for cell in some] for label, some in cells.items()}, SETTINGS)
     table = study.table(rows)
@@ -119,12 +119,12 @@ def test_examples_in_the_context_fill_what_the_longest_input_leaves(base: Frozen
     texts = source.texts(cell_of("in context"), SETTINGS.budget)
     each = [encode(base, one, None).tokens + 1 for one in texts.training]
     whole = sum(each)
-    assert packed(base, texts.training, whole).texts == len(each)
-    few = packed(base, texts.training, sum(each[:3]))
+    assert pack_examples(base, texts.training, whole).texts == len(each)
+    few = pack_examples(base, texts.training, sum(each[:3]))
     assert (few.texts, len(few.tokens)) == (3, sum(each[:3]))
     long = Example(prompt="x" * 500, completion=" y")
-    assert packed(base, [long, *texts.training], sum(each[:3])).texts == 3  # it ends nothing
-    assert packed(base, texts.training, 0).prefix(base) is None
+    assert pack_examples(base, [long, *texts.training], sum(each[:3])).texts == 3  # it ends nothing
+    assert pack_examples(base, texts.training, 0).prefix(base) is None
     longest = [encode(base, one, None).tokens for one in (*texts.judging, *firsts(source.tests))]
     assert texts.longest >= max(longest)
 
@@ -182,7 +182,7 @@ def test_extrapolation_needs_unseen_inputs(
     base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        Work,
+        CellRunner,
         "_done",
         lambda *given: (2.0, {"rate": given[3], "parts": {"all": fake_cell(*given)[1]["parts"]["all"]}}),
     )

@@ -19,7 +19,7 @@ from antefix_simulations.paper.cell import Cell
 from antefix_simulations.paper.methods import METHODS
 from antefix_simulations.paper.metrics import Score
 from antefix_simulations.paper.source import Source
-from antefix_simulations.paper.work import Work
+from antefix_simulations.paper.work import CellRunner
 from tests.simulations.paper.paper_task import SETTINGS, cell_of, fake_cell, saved, work_of, write_task
 from tests.support import tiny_models
 
@@ -47,7 +47,7 @@ def test_what_is_done_stays_done_and_a_cut_line_is_done_again(
 ) -> None:
     first = work_of(base, data, tmp_path).result(cell_of("prefix"))
     with monkeypatch.context() as without:
-        without.setattr(Work, "_done", None)
+        without.setattr(CellRunner, "_done", None)
         assert work_of(base, data, tmp_path).result(cell_of("prefix")) == first
     kept = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(kept[: len(kept) - 20])
@@ -70,7 +70,7 @@ def test_what_was_missing_is_computed_from_what_was_written(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == length
     monkeypatch.setitem(scores_module.MEASURES, "METEOR", lambda texts, right: Score(50.0 + len(texts)))
     with monkeypatch.context() as without:
-        without.setattr(Work, "_done", None)
+        without.setattr(CellRunner, "_done", None)
         again = work_of(base, data, tmp_path).result(cell_of("nothing"))
         assert [meteor(again, part) for part in ("seen", "unseen", "all")] == [52.0, 52.0, 54.0]
         assert work_of(base, data, tmp_path).result(cell_of("nothing")) == again
@@ -136,12 +136,12 @@ def test_a_grid_goes_on_where_its_outermost_rate_is_the_best(
 ) -> None:
     seen: list[float] = []
 
-    def trying(work: Work, cell: Cell, source: Source, rate: float) -> float:
+    def trying(work: CellRunner, cell: Cell, source: Source, rate: float) -> float:
         seen.append(rate / METHODS["prefix"].rate)
         return abs(math.log(seen[-1] / best))
 
-    monkeypatch.setattr(Work, "_tried", trying)
-    monkeypatch.setattr(Work, "_done", fake_cell)
+    monkeypatch.setattr(CellRunner, "_tried", trying)
+    monkeypatch.setattr(CellRunner, "_done", fake_cell)
     work = work_of(base, data, tmp_path, factors=(0.3, 1.0, 3.0), beyond=(0.03, 0.1, 10.0, 30.0))
     found = work.result(cell_of("prefix"))
     assert seen == pytest.approx(tried)
@@ -166,7 +166,7 @@ def test_a_folder_of_other_settings_and_a_task_without_a_file_are_refused(
     with pytest.raises(InvalidArgument, match="another budget"):
         work_of(base, data, tmp_path, budget=99)
     with pytest.raises(InvalidArgument, match="no data for e2e"):
-        Work(base, {}, SETTINGS, tmp_path, lambda line: None).result(cell_of("nothing"))
+        CellRunner(base, {}, SETTINGS, tmp_path, lambda line: None).result(cell_of("nothing"))
 
 
 def test_another_file_of_a_task_is_another_cell(base: FrozenBase, data: Path, tmp_path: Path) -> None:
@@ -188,11 +188,11 @@ def test_a_table_that_is_cut_off_has_a_sample_of_each_row(
 ) -> None:
     done: list[tuple[str, int]] = []
 
-    def noted(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+    def noted(work: CellRunner, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
         done.append((cell.method, cell.sample))
         return fake_cell(work, cell, source, rate)
 
-    monkeypatch.setattr(Work, "_done", noted)
+    monkeypatch.setattr(CellRunner, "_done", noted)
     names = ("prefix", "LoRA")
     cells = {name: [cell_of(name, sample=sample) for sample in (0, 1)] for name in names}
     found = work_of(base, data, tmp_path).results(cells)
@@ -206,14 +206,14 @@ def test_the_page_of_a_table_is_there_after_each_cell(
 ) -> None:
     folder, out, pages = saved(tmp_path / "base"), tmp_path / "out", []
 
-    def seen(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+    def seen(work: CellRunner, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
         pages.append((out / "low-data.md").read_text() if (out / "low-data.md").exists() else "")
         if len(pages) == 5:
             raise KeyboardInterrupt
         return fake_cell(work, cell, source, rate)
 
-    monkeypatch.setattr(Work, "_done", seen)
-    monkeypatch.setattr(Work, "_rate", lambda work, cell, source: 1.0)
+    monkeypatch.setattr(CellRunner, "_done", seen)
+    monkeypatch.setattr(CellRunner, "_rate", lambda work, cell, source: 1.0)
     words = ["paper", "low-data", "--base", str(folder), "--data", str(data), "--out", str(out)]
     stopped = CliRunner().invoke(app, words)
     assert "the same command goes on" in stopped.stderr
@@ -223,7 +223,7 @@ def test_the_page_of_a_table_is_there_after_each_cell(
     assert "on average of 1; 50 texts" in pages[3]
     assert "| LoRA, 100 texts |" not in pages[4]
     assert (out / "low-data.svg").exists()
-    monkeypatch.setattr(Work, "_done", fake_cell)
+    monkeypatch.setattr(CellRunner, "_done", fake_cell)
     assert CliRunner().invoke(app, words).exit_code == 0
     assert "cells are done" not in (out / "low-data.md").read_text()
     assert "on average of 12; " in (out / "low-data.md").read_text()
@@ -232,14 +232,14 @@ def test_the_page_of_a_table_is_there_after_each_cell(
 def test_a_method_without_room_is_left_out_and_the_others_go_on(
     base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = Work._done
+    done = CellRunner._done
 
-    def tight(work: Work, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+    def tight(work: CellRunner, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
         if cell.method == "LoRA":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return done(work, cell, source, rate)
 
-    monkeypatch.setattr(Work, "_done", tight)
+    monkeypatch.setattr(CellRunner, "_done", tight)
     work = work_of(base, data, tmp_path)
     found = work.results({name: [cell_of(name)] for name in ("LoRA", "nothing")})
     assert list(found) == ["nothing"]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from antefix.errors import InvalidArgument
 from antefix_simulations.cli import app
-from antefix_simulations.report.pooling import pooled
+from antefix_simulations.report.pooling import pool_runs
 from antefix_simulations.settings import RunSettings
 
 
@@ -40,7 +40,7 @@ def test_a_user_of_two_runs_counts_once_with_the_mean(tmp_path: Path) -> None:
         run_of(tmp_path / "0", 0, {"ann": 1.0, "bob": 2.0}),
         run_of(tmp_path / "1", 1, {"ann": 3.0, "cid": 7.0}),
     ]
-    found = pooled(runs)
+    found = pool_runs(runs)
     losses = {line["user"]: line["private"] for line in found.users}
     assert losses == {"ann": 2.0, "bob": 2.0, "cid": 7.0}
     assert found.arms == ["shared", "private"]  # not every user of every run has the others
@@ -55,8 +55,8 @@ def test_a_user_of_two_runs_counts_once_with_the_mean(tmp_path: Path) -> None:
 def test_runs_of_one_seed_or_of_other_texts_are_not_pooled(tmp_path: Path) -> None:
     first = run_of(tmp_path / "0", 0, {"ann": 1.0})
     with pytest.raises(InvalidArgument, match="seeds of these runs are 0, 0"):
-        pooled([first, run_of(tmp_path / "again", 0, {"ann": 1.0})])
+        pool_runs([first, run_of(tmp_path / "again", 0, {"ann": 1.0})])
     with pytest.raises(InvalidArgument, match="in different ways"):
-        pooled([first, run_of(tmp_path / "other", 1, {"ann": 1.0}, **{"max-texts": 20})])
+        pool_runs([first, run_of(tmp_path / "other", 1, {"ann": 1.0}, **{"max-texts": 20})])
     with pytest.raises(InvalidArgument, match="no finished run"):
-        pooled([first, tmp_path / "nothing"])
+        pool_runs([first, tmp_path / "nothing"])

@@ -9,7 +9,7 @@ import pytest
 from antefix_simulations.report import plots
 from antefix_simulations.report.comparison import compare
 from antefix_simulations.report.html import write_report
-from antefix_simulations.report.summary import summary_of
+from antefix_simulations.report.summary import read_summary
 from tests.simulations.run.test_run import run
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,7 @@ def test_names_are_no_code(page: str) -> None:
 
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_pictures(tmp_path: Path) -> None:
-    summary = summary_of(run(tmp_path))
+    summary = read_summary(run(tmp_path))
     assert plots.gains(summary) == plots.gains(summary)
 
 
@@ -72,7 +72,7 @@ def test_one_user_has_no_interval_and_no_plural(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
         (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    text = summary_of(folders[0]).as_text()
+    text = read_summary(folders[0]).as_text()
     assert text.startswith("1 user, 1 round\n")
     assert "round 1 is worth 1.000 (\N{EN DASH}) nats/token to 1 new user" in text
     assert "…" not in text

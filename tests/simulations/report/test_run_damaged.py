@@ -9,7 +9,7 @@ import pytest
 from antefix.errors import InvalidArgument
 from antefix_simulations.report.comparison import compare
 from antefix_simulations.report.html import write_report
-from antefix_simulations.report.summary import summary_of
+from antefix_simulations.report.summary import read_summary
 from antefix_simulations.run.cost import add_line, costs, read_times
 from tests.simulations.run.test_run import run
 
@@ -81,8 +81,8 @@ def test_runs_of_texts_that_changed_do_not_compare(done: Path, tmp_path: Path) -
 
 
 def test_nobody_is_alone_in_a_cohort_and_who_is_all_the_same_is_told(tmp_path: Path) -> None:
-    found = summary_of(run(tmp_path / "seven", num_server_rounds=1, cohort_size=7))
+    found = read_summary(run(tmp_path / "seven", num_server_rounds=1, cohort_size=7))
     assert "others" in found.arms
-    alone = summary_of(run(tmp_path / "one", num_server_rounds=1, cohort_size=1))
+    alone = read_summary(run(tmp_path / "one", num_server_rounds=1, cohort_size=1))
     assert "others" not in alone.arms
     assert any("others is left out: 8 users failed: nobody else" in line for line in alone.failures())

@@ -16,7 +16,7 @@ from antefix.errors import OutOfMemory
 from antefix.training.shared_init import neutral_prefix
 from antefix_simulations.arms.finetuning import Full, WeightsTooLarge
 from antefix_simulations.data.store import Split
-from antefix_simulations.run.driver import Here, Run
+from antefix_simulations.run.driver import LocalExecutor, Run
 from antefix_simulations.settings import RunSettings
 from tests.support import tiny_models
 
@@ -45,7 +45,7 @@ def run(out: Path, tokens: int, say: Callable[[str], None], **changed: object) -
     settings = RunSettings.read({**quick, **{name.replace("_", "-"): one for name, one in changed.items()}})
     base = holding(tokens)
     with Run(out, settings, base, say, progress=False) as running:
-        running.go(Here(base, running.population, settings, out))
+        running.go(LocalExecutor(base, running.population, settings, out))
     return [json.loads(line) for line in (out / "times.jsonl").read_text().splitlines()]
 
 

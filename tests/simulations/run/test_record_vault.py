@@ -10,7 +10,7 @@ from subprocess import PIPE, Popen
 import pytest
 
 from antefix.errors import InvalidArgument
-from antefix_simulations.run.record_vault import Keeping
+from antefix_simulations.run.record_vault import RecordVault
 
 MAKE = "import sys; from pathlib import Path; from antefix_simulations.run.record_vault import Keeping; {}"
 
@@ -31,23 +31,23 @@ def test_who_is_killed_while_it_is_made_makes_it_again(tmp_path: Path, step: int
         while files(tmp_path) < step and one.poll() is None:
             time.sleep(0)
         one.send_signal(signal.SIGKILL)
-    with Keeping(tmp_path, 300) as keeping:
+    with RecordVault(tmp_path, 300) as keeping:
         assert len({keeping.id(user) for user in range(300)}) == 300
     assert not (tmp_path / "vault.unfinished").exists()
 
 
 @pytest.mark.parametrize("gone", ["keys", "ids"])
 def test_without_what_opens_it_nothing_is_made_anew(tmp_path: Path, gone: str) -> None:
-    Keeping(tmp_path, 2).close()
+    RecordVault(tmp_path, 2).close()
     os.remove(tmp_path / gone)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InvalidArgument, match=f"{gone} is gone"):
-        Keeping(tmp_path, 2)
+        RecordVault(tmp_path, 2)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_opened_again_it_has_the_same_users(tmp_path: Path) -> None:
-    with Keeping(tmp_path, 3) as keeping:
+    with RecordVault(tmp_path, 3) as keeping:
         before = [keeping.id(user) for user in range(3)]
-    with Keeping(tmp_path, 3) as keeping:
+    with RecordVault(tmp_path, 3) as keeping:
         assert [keeping.id(user) for user in range(3)] == before

@@ -22,9 +22,9 @@ from antefix_simulations.arms.generation import MEASURES, agreement
 from antefix_simulations.arms.in_context import nearest
 from antefix_simulations.data.store import Population, Split
 from antefix_simulations.report.comparison import compare
-from antefix_simulations.report.summary import summary_of
-from antefix_simulations.run.driver import Here, Run
-from antefix_simulations.run.record_vault import Keeping, Sealer
+from antefix_simulations.report.summary import read_summary
+from antefix_simulations.run.driver import LocalExecutor, Run
+from antefix_simulations.run.record_vault import RecordVault, Sealer
 from antefix_simulations.run.task import Result, Task
 from antefix_simulations.run.tuning import inner_split
 from antefix_simulations.settings import RunSettings
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 QUICK = {"num-server-rounds": 2, "steps": 2, "max-texts": 12, "private-passes": 0.5, "cohort-size": 3}
 
 
-def run(out: Path, executor: Any = Here, **changed: Any) -> Path:
+def run(out: Path, executor: Any = LocalExecutor, **changed: Any) -> Path:
     settings = RunSettings.read({**QUICK, **{name.replace("_", "-"): one for name, one in changed.items()}})
     base = tiny_models.base("llama")
     with Run(out, settings, base, lambda line: None, progress=False) as running:
@@ -55,7 +55,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everybody_is_measured(done: Path) -> None:
-    summary = summary_of(done)
+    summary = read_summary(done)
     assert len(summary.users) == 8
     assert summary.arms == ["none", "shared", "others", "private"]
     assert [line["round"] for line in summary.rounds] == [0, 1, 2]
@@ -65,7 +65,7 @@ def test_everybody_is_measured(done: Path) -> None:
     json.dumps(summary.as_json())
 
 
-class CutOff(Here):
+class CutOff(LocalExecutor):
     """Ends after some tasks, as Ctrl-C would."""
 
     left = 0
@@ -155,7 +155,7 @@ def test_texts_that_no_config_tells_of_are_read_anew(done: Path, tmp_path: Path)
     """A run that was killed before it said which left them; this one may be another."""
     shutil.copy(done / "population.db", tmp_path)
     run(tmp_path, max_texts=10)
-    assert summary_of(tmp_path).users[0]["texts"] == 8
+    assert read_summary(tmp_path).users[0]["texts"] == 8
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     assert found(run(tmp_path)) == found(done)
 
 
-class Backwards(Here):
+class Backwards(LocalExecutor):
     """Workers that are done in another order."""
 
     def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
@@ -187,8 +187,8 @@ def test_the_order_of_answers_does_not_matter(done: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_who_is_in_a_cohort_changes_no_private_prefix(done: Path, tmp_path: Path) -> None:
-    other = summary_of(run(tmp_path, cohort_size=8, others=0))
-    before = summary_of(done)
+    other = read_summary(run(tmp_path, cohort_size=8, others=0))
+    before = read_summary(done)
     for theirs, ours in zip(other.users, before.users, strict=True):
         assert theirs["user"] == ours["user"]
         # Sums of cohorts are added in another order: the shared prefix moves in its last bits.
@@ -198,7 +198,7 @@ def test_who_is_in_a_cohort_changes_no_private_prefix(done: Path, tmp_path: Path
 def test_records_open_for_their_users_alone(done: Path) -> None:
     base, length = tiny_models.base("llama"), 8
     sealer = Sealer(done, base)
-    with Population(done / "population.db") as population, Keeping(done, population.count) as keeping:
+    with Population(done / "population.db") as population, RecordVault(done, population.count) as keeping:
         for user in population.numbers():
             record = keeping.record(user)
             with sealer.open(user, record, length) as opened:
@@ -216,10 +216,10 @@ def test_a_user_that_fails_is_told_and_the_others_go_on(done: Path, tmp_path: Pa
     rows = [{"user": f"u{user}", "text": f"{at} {user} abc"} for user in range(4) for at in range(12)]
     rows += [{"user": "long", "text": f"{at} " + "ab " * 500} for at in range(12)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = summary_of(run(tmp_path / "out", data=str(data), max_text_tokens=10_000, new_users=0))
+    summary = read_summary(run(tmp_path / "out", data=str(data), max_text_tokens=10_000, new_users=0))
     assert {line["user"] for line in summary.users} == {"u0", "u1", "u2", "u3"}
     assert [(line["user"], line["failed"]) for line in summary.failed] == [("long", "TextTooLong")]
-    summary = summary_of(run(tmp_path / "short", data=str(data), new_users=0))
+    summary = read_summary(run(tmp_path / "short", data=str(data), new_users=0))
     assert [line["failed"] for line in summary.failed] == ["all texts of a side are too long"]
     told = summary.as_text().splitlines()
     assert "1 user failed: all texts of a side are too long; see metrics.jsonl" in told
@@ -227,7 +227,7 @@ def test_a_user_that_fails_is_told_and_the_others_go_on(done: Path, tmp_path: Pa
 
 def test_a_user_that_fails_in_every_round_is_counted_once(tmp_path: Path) -> None:
     """Everybody's texts are too long: the summary says why nobody has a prefix."""
-    summary = summary_of(run(tmp_path, max_text_tokens=1))
+    summary = read_summary(run(tmp_path, max_text_tokens=1))
     assert len(summary.failed) > 8
     assert summary.as_json()["failed"] == 8
     assert summary.as_text().splitlines() == [
@@ -242,14 +242,14 @@ def test_an_arm_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise InvalidArgument("no")
 
     monkeypatch.setattr("antefix_simulations.arms.in_context.InContext.losses", fails)
-    summary = summary_of(run(tmp_path, arms="context", num_server_rounds=1))
+    summary = read_summary(run(tmp_path, arms="context", num_server_rounds=1))
     assert "context" not in summary.arms
     assert summary.failures() == ["context is left out: 8 users failed: InvalidArgument; see metrics.jsonl"]
     assert "context is left out" in summary.as_text()
 
 
 def test_what_rounds_are_worth_to_new_users_is_told(done: Path) -> None:
-    summary = summary_of(done)
+    summary = read_summary(done)
     last = summary.as_json()["cold_start"][2]
     gains = [summary.newcomers[0][user] - summary.newcomers[2][user] for user in summary.newcomers[0]]
     assert (last["round"], last["users"]) == (2, 2)
@@ -267,7 +267,7 @@ def test_noise_is_repeated(tmp_path: Path) -> None:
     noisy = {"noise_multiplier": 1.0, "num_server_rounds": 1}
     first, second = (found(run(tmp_path / str(number), **noisy)) for number in range(2))
     assert first == second
-    rounds = summary_of(tmp_path / "0").rounds
+    rounds = read_summary(tmp_path / "0").rounds
     assert rounds[1]["epsilon"] > 0
 
 
@@ -311,7 +311,7 @@ def test_a_base_is_needed_of_the_same_fingerprint(done: Path) -> None:
 def test_runs_are_compared_by_user(done: Path, tmp_path: Path) -> None:
     slower = run(tmp_path / "slower", private_learning_rate=1e-4)
     found = compare([done, slower])
-    assert found.users == sorted(line["user"] for line in summary_of(done).users)
+    assert found.users == sorted(line["user"] for line in read_summary(done).users)
     assert found.differences() == ["private-learning-rate: 0.005, 0.0001"]
     shown = found.as_text()
     assert "slower" in shown
@@ -344,9 +344,11 @@ def test_runs_of_other_columns_do_not_compare_and_folders_are_told_apart(done: P
 @pytest.mark.slow
 def test_more_arms(done: Path, tmp_path: Path) -> None:
     """Each is a number for everybody, and leaves the base and the other arms as they were."""
-    everything = summary_of(run(tmp_path, arms="context,retrieved,lora,full", retrieved_texts=2, lora_rank=1))
+    everything = read_summary(
+        run(tmp_path, arms="context,retrieved,lora,full", retrieved_texts=2, lora_rank=1)
+    )
     assert everything.arms == ["none", "context", "retrieved", "shared", "others", "lora", "full", "private"]
-    before = summary_of(done)
+    before = read_summary(done)
     for theirs, ours in zip(everything.users, before.users, strict=True):
         assert {arm: theirs[arm] for arm in ("none", "shared", "private")} == {
             arm: ours[arm] for arm in ("none", "shared", "private")
@@ -399,20 +401,20 @@ def test_weights_are_trained_in_full_precision_on_a_bf16_base(arm: type[Lora | F
 
 @pytest.mark.slow
 def test_a_shorter_history_is_the_same_run_on_fewer_texts(done: Path, tmp_path: Path) -> None:
-    for line in summary_of(run(tmp_path / "all", histories="9", cohort_size=8)).users:
+    for line in read_summary(run(tmp_path / "all", histories="9", cohort_size=8)).users:
         assert line["texts"] == 9
         assert line["history"] == {"9": line["private"]}
     run(tmp_path, histories="4,2,9")
-    (few, users, gain), *_ = summary_of(tmp_path).curve()
+    (few, users, gain), *_ = read_summary(tmp_path).curve()
     assert (few, users) == (2, 8)
     assert gain.mean == pytest.approx(
-        sum(one["shared"] - one["history"]["2"] for one in summary_of(tmp_path).users) / 8
+        sum(one["shared"] - one["history"]["2"] for one in read_summary(tmp_path).users) / 8
     )
 
 
 @pytest.mark.slow
 def test_rates_are_chosen_without_the_texts_that_judge(tmp_path: Path) -> None:
-    summary = summary_of(run(tmp_path, tune_users=3, tune_factors="1,1e-6,2"))
+    summary = read_summary(run(tmp_path, tune_users=3, tune_factors="1,1e-6,2"))
     (told,) = summary.tuning
     assert (told["method"], told["users"]) == ("private", 3)
     assert told["rates"] == pytest.approx([5e-9, 5e-3, 1e-2])
@@ -421,7 +423,7 @@ def test_rates_are_chosen_without_the_texts_that_judge(tmp_path: Path) -> None:
     assert inner_split(Split([*map(Example, "abcdefgh")], [Example("z")])) == Split(
         [*map(Example, "abcdef")], [*map(Example, "gh")]
     )
-    by_hand = summary_of(run(tmp_path / "by-hand", private_learning_rate=told["rate"]))
+    by_hand = read_summary(run(tmp_path / "by-hand", private_learning_rate=told["rate"]))
     assert [line["private"] for line in summary.users] == [line["private"] for line in by_hand.users]
 
 
@@ -433,7 +435,7 @@ def test_texts_are_written_and_compared(tmp_path: Path) -> None:
         for user in "ab"
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = summary_of(run(tmp_path / "run", data=str(data), generate=2, generate_tokens=4))
+    summary = read_summary(run(tmp_path / "run", data=str(data), generate=2, generate_tokens=4))
     assert [row[0] for row in summary.written()] == list(MEASURES)
     assert all(set(line["written"]) == {"none", "shared", "private"} for line in summary.users)
     assert agreement([("a b  c d e", "a b c d e")]) == pytest.approx(
@@ -445,10 +447,10 @@ def test_texts_are_written_and_compared(tmp_path: Path) -> None:
 
 
 def test_a_device_would_send_what_is_told(done: Path) -> None:
-    told = summary_of(done).traffic
+    told = read_summary(done).traffic
     shared = done / "rounds/00002/shared.safetensors"
     assert told["down in a round"] == shared.stat().st_size
-    with Keeping(done, 8) as keeping:
+    with RecordVault(done, 8) as keeping:
         assert told["up for a private prefix"] == len(keeping.record(0))
     round = Round.model_construct(
         tenant="00" * 16, id="00" * 16, release="00" * 32, key=RoundKey().public.hex()

@@ -14,7 +14,7 @@ import pytest
 
 from antefix import FrozenBase
 from antefix_simulations.data.store import Population
-from antefix_simulations.run.record_vault import Keeping, Sealer
+from antefix_simulations.run.record_vault import RecordVault, Sealer
 from tests.client.people import tiny_folder
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def contents(out: Path, base: FrozenBase) -> dict[str, bytes]:
     }
     found["metrics"] = (out / "metrics.jsonl").read_bytes()
     sealer = Sealer(out, base)
-    with Population(out / "population.db") as population, Keeping(out, population.count) as keeping:
+    with Population(out / "population.db") as population, RecordVault(out, population.count) as keeping:
         for user in population.numbers():
             with sealer.open(user, keeping.record(user), 8) as opened:
                 found[f"private {user}"] = bytes(opened.payload)

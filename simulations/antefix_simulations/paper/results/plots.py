@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from antefix_simulations.common.svg import BLUE, GREY, INK, RED, drawn
+from antefix_simulations.common.svg import BLUE, GREY, INK, RED, draw_svg
 from antefix_simulations.paper.results.tables import Rows, figure, over_samples
 
 __all__ = ["extrapolation", "few_texts", "lengths", "rouge", "samples", "scores"]
@@ -38,7 +38,7 @@ def samples(rows: Rows) -> str:
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="BLEU; each sample, and their mean")
 
-    return drawn(draw, 0.26 * len(names) + 0.9)
+    return draw_svg(draw, 0.26 * len(names) + 0.9)
 
 
 def few_texts(rows: Rows) -> str:
@@ -62,7 +62,7 @@ def few_texts(rows: Rows) -> str:
         axes.set(xlabel="training texts", ylabel="BLEU")
         axes.legend(frameon=False)
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def lengths(rows: Rows) -> str:
@@ -78,7 +78,7 @@ def lengths(rows: Rows) -> str:
         axes.minorticks_off()
         axes.set(xlabel="positions of the prefix", ylabel="BLEU, 95 % over test inputs")
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def extrapolation(rows: Rows) -> str:
@@ -99,7 +99,7 @@ def extrapolation(rows: Rows) -> str:
         axes.set_xlim(-0.1, 1.7)
         axes.set(ylabel="nats per token")
 
-    return drawn(draw)
+    return draw_svg(draw)
 
 
 def _apart(values: Mapping[str, float]) -> dict[str, float]:
@@ -128,4 +128,4 @@ def _bars(rows: Rows, measure: str, theirs: Mapping[str, float]) -> str:
         axes.set(xlabel=f"{measure} here, 95 % over test inputs\ndiamonds: the paper's")
         axes.set_xlim(left=0)
 
-    return drawn(draw, 0.3 * len(names) + 1.1)
+    return draw_svg(draw, 0.3 * len(names) + 1.1)

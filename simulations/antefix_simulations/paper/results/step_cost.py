@@ -29,7 +29,7 @@ from antefix.data.tokenization import encode
 from antefix.errors import OutOfMemory
 from antefix_simulations.arms.weights import Schedule
 from antefix_simulations.common.machine import wait
-from antefix_simulations.common.memory import watched
+from antefix_simulations.common.memory import poll
 from antefix_simulations.paper.results.table import Table
 from antefix_simulations.paper.weights import KINDS
 
@@ -172,7 +172,7 @@ def _growth(base: FrozenBase) -> Iterator[list[float]]:
     def look() -> None:
         grown[0] = max(grown[0], (own.memory_info().rss - before) / 2**20)
 
-    with watched(look, _EVERY_S):
+    with poll(look, _EVERY_S):
         yield grown
 
 
