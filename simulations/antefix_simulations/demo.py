@@ -207,7 +207,7 @@ def _remove(out: Path, population: Population, keeping: RecordVault) -> Removed:
     """The last user goes, with a receipt that is checked as anybody can; the others' records stay."""
     gone = population.count - 1
     record = keeping.record(gone)
-    before = {user: _digest(keeping, user) for user in range(gone)}
+    digests = {user: _digest(keeping, user) for user in range(gone)}
     # The key first: by it a demo is known to be at its end. One that is killed from here on cannot go on.
     atomic_write(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
     receipt = keeping.remove(gone)
@@ -216,7 +216,7 @@ def _remove(out: Path, population: Population, keeping: RecordVault) -> Removed:
     try:
         keeping.record(gone)
     except AntefixError:
-        left = sum(_digest(keeping, user) == digest for user, digest in before.items())
+        left = sum(_digest(keeping, user) == digest for user, digest in digests.items())
         return Removed(population.names([gone])[gone], keeping.id(gone).hex(), len(record), left)
     raise RuntimeError("a record was there after its user was removed")
 

@@ -54,14 +54,14 @@ class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
     min_users: Annotated[int, Field(ge=1)] = 1
 
     @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Self:
+    def read(cls, config: Mapping[str, Any]) -> Self:
         """What a run-config says.
 
         Raises:
             InvalidArgument: a name or a value that cannot be; says which.
         """
         try:
-            return cls(**said)
+            return cls(**config)
         except ValidationError as error:
             raise _refused(error, list(cls().model_dump(by_alias=True))) from None
 
@@ -87,10 +87,10 @@ class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
             raise ValueError(
                 "arms, histories, generate and tune-users go beside private prefixes: private=true"
             )
-        held = min(max(1, round(self.max_texts * self.held_out)), self.max_held_out)
-        if self.max_texts - held < self.min_texts:
+        judging = min(max(1, round(self.max_texts * self.held_out)), self.max_held_out)
+        if self.max_texts - judging < self.min_texts:
             raise ValueError(
-                f"max-texts={self.max_texts} leaves a user {self.max_texts - held} training texts, "
+                f"max-texts={self.max_texts} leaves a user {self.max_texts - judging} training texts, "
                 f"and min-texts={self.min_texts} are wanted"
             )
         self._agree_on_lists()
@@ -100,7 +100,7 @@ class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
     def _agree_on_lists(self) -> None:
         try:
             right = all(size >= 1 for size in self.history_sizes)
-            right = right and bool(self.factors) and all(0 < one < math.inf for one in self.factors)
+            right = right and bool(self.factors) and all(0 < factor < math.inf for factor in self.factors)
         except ValueError:
             right = False
         if not right:
@@ -111,7 +111,7 @@ class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
         kind = self.data.partition(":")[0]
         if self.where and kind in ("git", "mbox"):
             raise ValueError(f"where chooses rows by a column, and {kind}: has no columns")
-        others = {name: one.default for name, one in Columns.model_fields.items() if name != "where"}
+        others = {name: field.default for name, field in Columns.model_fields.items() if name != "where"}
         ignored = [name for name, default in others.items() if getattr(self, name) != default]
         if kind != "hf" and ignored:
             raise ValueError(
@@ -127,12 +127,12 @@ class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
     @property
     def history_sizes(self) -> list[int]:
         """Numbers of texts, rising."""
-        return sorted({int(one) for one in self.histories.split(",") if one.strip()})
+        return sorted({int(size) for size in self.histories.split(",") if size.strip()})
 
     @property
     def factors(self) -> list[float]:
         """Of the grid, rising."""
-        return sorted({float(one) for one in self.tune_factors.split(",") if one.strip()})
+        return sorted({float(factor) for factor in self.tune_factors.split(",") if factor.strip()})
 
     @property
     def columns(self) -> Columns:
@@ -148,11 +148,11 @@ class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
 def _refused(error: ValidationError, names: list[str]) -> InvalidArgument:
     """The first mistake."""
     first = error.errors()[0]
-    word, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    word, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(word, names, n=1)
         return InvalidArgument(
             f"there is no setting {word!r:.60}", f"did you mean {near[0]}?" if near else _HINT
         )
-    given = f"{word} is {first['input']!r:.60}: {said.lower()}" if word else said
-    return InvalidArgument(given, _HINT)
+    message = f"{word} is {first['input']!r:.60}: {reason.lower()}" if word else reason
+    return InvalidArgument(message, _HINT)

@@ -38,7 +38,7 @@ def write_texts(
     chosen = {
         user: [text for text in split.held_out if text.prompt][-count:] for user, split in users.items()
     }
-    wanted = [(user, text) for user, texts in chosen.items() for text in texts]
+    chosen_texts = [(user, text) for user, texts in chosen.items() for text in texts]
     requests = [
         GenerationRequest(
             prompt=text.prompt,
@@ -47,12 +47,12 @@ def write_texts(
             # Without a prefix the base does not know that a text ends with its line; for all arms alike.
             stop=() if "\n" in text.completion.strip() else ("\n",),
         )
-        for user, text in wanted
+        for user, text in chosen_texts
     ]
-    found: dict[int, list[tuple[str, str]]] = {}
-    for (user, text), made in zip(wanted, generate(base, requests), strict=True):
-        found.setdefault(user, []).append((made.text, text.completion))
-    return {user: agreement(pairs) for user, pairs in found.items()}
+    pairs_of: dict[int, list[tuple[str, str]]] = {}
+    for (user, text), generated in zip(chosen_texts, generate(base, requests), strict=True):
+        pairs_of.setdefault(user, []).append((generated.text, text.completion))
+    return {user: agreement(pairs) for user, pairs in pairs_of.items()}
 
 
 def agreement(pairs: list[tuple[str, str]]) -> dict[str, float]:
@@ -61,9 +61,12 @@ def agreement(pairs: list[tuple[str, str]]) -> dict[str, float]:
     Args:
         pairs: text and reference.
     """
-    made, real = [[" ".join(one.split()) for one in side] for side in zip(*pairs, strict=True)]
+    texts, references = [[" ".join(text.split()) for text in side] for side in zip(*pairs, strict=True)]
     rouge = RougeScorer(["rougeL"])
-    exact = sum(one == other for one, other in zip(made, real, strict=True)) / len(made)
-    longest = [rouge.score(other, one)["rougeL"].fmeasure for one, other in zip(made, real, strict=True)]
-    bleu = BLEU(effective_order=True).corpus_score(made, [real]).score
+    exact = sum(text == reference for text, reference in zip(texts, references, strict=True)) / len(texts)
+    longest = [
+        rouge.score(reference, text)["rougeL"].fmeasure
+        for text, reference in zip(texts, references, strict=True)
+    ]
+    bleu = BLEU(effective_order=True).corpus_score(texts, [references]).score
     return dict(zip(MEASURES, (exact, float(bleu), sum(longest) / len(longest)), strict=True))

@@ -56,8 +56,8 @@ class Retrieved(Arm):
 
 def _context_tokens(arm: Arm) -> int:
     """Tokens of a row: what the settings say, or what the base sees if that is less."""
-    wanted, sees = arm.settings.context_tokens, arm.base.context
-    return wanted if sees is None else min(wanted, sees)
+    limit, sees = arm.settings.context_tokens, arm.base.context
+    return limit if sees is None else min(limit, sees)
 
 
 def _score(

@@ -71,8 +71,8 @@ class PeftTraining:
     @property
     def values(self) -> NDArray[np.float32]:
         """A copy of the prefix as PEFT has it."""
-        found: NDArray[np.float32] = self._weight.detach().cpu().numpy().copy()
-        return found
+        values: NDArray[np.float32] = self._weight.detach().cpu().numpy().copy()
+        return values
 
     def begin(self, values: NDArray[np.float32]) -> None:
         """Go on from a prefix."""

@@ -52,7 +52,7 @@ class Weights:
     def __init__(self, base: FrozenBase, model: Any) -> None:
         """Train those parameters that require a gradient."""
         self._base, self.model = base, model
-        self._trained = [one for one in model.parameters() if one.requires_grad]
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._computed = partial(
             torch.autocast, base.device.type, dtype=base.dtype, enabled=base.dtype != torch.float32
         )
@@ -60,7 +60,7 @@ class Weights:
     @property
     def numbers(self) -> int:
         """That are trained."""
-        return sum(one.numel() for one in self._trained)
+        return sum(parameter.numel() for parameter in self._trained)
 
     def train(
         self, rows: Sequence[Row], schedule: Schedule, after: Callable[[int], None] = lambda step: None
@@ -95,13 +95,13 @@ class Weights:
     @torch.no_grad()
     def keep(self) -> list[Tensor]:
         """A copy of the trained numbers, for `restore`."""
-        return [one.detach().clone() for one in self._trained]
+        return [parameter.detach().clone() for parameter in self._trained]
 
     @torch.no_grad()
-    def restore(self, kept: Sequence[Tensor]) -> None:
+    def restore(self, values: Sequence[Tensor]) -> None:
         """Be again as it was."""
-        for one, before in zip(self._trained, kept, strict=True):
-            one.copy_(before)
+        for parameter, value in zip(self._trained, values, strict=True):
+            parameter.copy_(value)
 
     @torch.no_grad()
     def read(self, rows: Sequence[Row]) -> float:
@@ -116,15 +116,15 @@ class Weights:
         return total / tokens
 
     @torch.no_grad()
-    def write(self, asked: Sequence[TokenizedRequest]) -> list[list[int]]:
+    def write(self, requests: Sequence[TokenizedRequest]) -> list[list[int]]:
         """The best of a beam search for each request, all at once, up to the first token that ends a text.
 
         Args:
-            asked: alike in all but their prompts, without a prefix.
+            requests: alike in all but their prompts, without a prefix.
         """
         self.model.eval()
-        request, ends, first = asked[0].request, sorted(asked[0].stop_token_ids), asked[0].inputs[0]
-        read = [one.source or one.inputs for one in asked]
+        request, ends, first = requests[0].request, sorted(requests[0].stop_token_ids), requests[0].inputs[0]
+        read = [each.source or each.inputs for each in requests]
         longest = max(map(len, read))
         seq2seq = self._base.is_encoder_decoder
         ids, mask = torch.zeros(2, len(read), longest, dtype=torch.long, device=self._base.device)
@@ -141,8 +141,10 @@ class Weights:
             decoder_start_token_id=first if seq2seq else None,
         )
         with self._computed():
-            found = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        return [_until(tokens, ends) for tokens in found[:, 1 if seq2seq else longest :].tolist()]
+            rows_of_tokens = self.model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=settings
+            )
+        return [_until(tokens, ends) for tokens in rows_of_tokens[:, 1 if seq2seq else longest :].tolist()]
 
 
 def all_weights(base: FrozenBase) -> Weights:
@@ -155,9 +157,10 @@ def lora(base: FrozenBase, rank: int, seed: int) -> Weights:
     """PEFT's, on the layers that it chooses."""
     torch.manual_seed(seed)
     model: Any = own_copy(base)
-    turned = any(isinstance(one, Conv1D) for one in model.modules())  # GPT-2's weights lie the other way
+    # GPT-2's weights lie the other way.
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
     kind = "SEQ_2_SEQ_LM" if base.is_encoder_decoder else "CAUSAL_LM"
-    config = LoraConfig(task_type=kind, r=rank, lora_alpha=2 * rank, fan_in_fan_out=turned)
+    config = LoraConfig(task_type=kind, r=rank, lora_alpha=2 * rank, fan_in_fan_out=transposed)
     with quiet():
         return Weights(base, get_peft_model(model, config).to(base.device))
 
@@ -172,9 +175,9 @@ def _batches(base: FrozenBase, rows: Sequence[Row], size: int) -> Iterator[dict[
         sources, inputs = [row.source for row in part], [row.inputs for row in part]
         yield {
             "input_ids": _padded(base, sources, 0),
-            "attention_mask": _padded(base, [[1] * len(one) for one in sources], 0),
+            "attention_mask": _padded(base, [[1] * len(source) for source in sources], 0),
             "decoder_input_ids": _padded(base, inputs, 0),
-            "decoder_attention_mask": _padded(base, [[1] * len(one) for one in inputs], 0),
+            "decoder_attention_mask": _padded(base, [[1] * len(tokens) for tokens in inputs], 0),
             "labels": _padded(base, [row.targets for row in part], -100),
         }
 

@@ -66,7 +66,7 @@ def bench_device(
             (_figures(_FIRST_TOKEN, str(folder))[0], _figures(_LOAD, base.name)[0])
             for _ in range(repetitions)
         ]
-    first, load = (statistics.median(one) for one in zip(*times, strict=True))
+    first, load = (statistics.median(column) for column in zip(*times, strict=True))
     return {
         "bench": "device",
         "texts": len(training),
@@ -78,8 +78,8 @@ def bench_device(
         },
         "held_out_texts": len(held_out),
         "nats_per_token": losses,
-        "open_s": statistics.median(one[0] for one in opened),
-        "idle_mb": statistics.median(one[1] for one in opened),
+        "open_s": statistics.median(column[0] for column in opened),
+        "idle_mb": statistics.median(column[1] for column in opened),
         "first_token_s": first,
         "base_load_s": load,
     }
@@ -109,7 +109,7 @@ def device_table(report: dict[str, Any]) -> str:
 
 def _figures(program: str, argument: str) -> list[float]:
     """What a fresh process prints."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, argument], capture_output=True, text=True, check=True
     )
-    return [float(line) for line in done.stdout.split()]
+    return [float(line) for line in process.stdout.split()]

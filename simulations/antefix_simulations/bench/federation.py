@@ -70,25 +70,25 @@ def bench_federation(settings: FederationBench, say: Callable[[str], None]) -> d
         if arm not in _ARMS:
             raise InvalidArgument(f"there is no arm {arm!r:.40}", f"use of {', '.join(_ARMS)}")
     times: dict[str, list[float]] = {arm: [] for arm in arms}
-    with _texts_of(settings) as asked:
+    with _texts_of(settings) as actual:
         say("one user")
-        alone = {arm: _timed(arm, replace(asked, users=1, rounds=1))[0] for arm in arms}
-        most = dict.fromkeys(arms, 0.0)
-        for number in range(asked.repetitions):
+        alone = {arm: _timed(arm, replace(actual, users=1, rounds=1))[0] for arm in arms}
+        peaks = dict.fromkeys(arms, 0.0)
+        for number in range(actual.repetitions):
             for arm in arms if number % 2 == 0 else arms[::-1]:
-                say(f"{arm}, {number + 1} of {asked.repetitions}")
-                took, memory = _timed(arm, asked)
-                times[arm].append(took)
-                most[arm] = max(most[arm], memory)
-    done = asked.users * asked.rounds
+                say(f"{arm}, {number + 1} of {actual.repetitions}")
+                seconds, memory = _timed(arm, actual)
+                times[arm].append(seconds)
+                peaks[arm] = max(peaks[arm], memory)
+    user_rounds = actual.users * actual.rounds
     rows = {
         arm: {
-            "seconds": median(took),
-            "users_per_s": done / median(took),
+            "seconds": median(seconds),
+            "users_per_s": user_rounds / median(seconds),
             "one_user_s": alone[arm],
-            "peak_mb": most[arm],
+            "peak_mb": peaks[arm],
         }
-        for arm, took in times.items()
+        for arm, seconds in times.items()
     }
     return {"bench": "federation", **asdict(settings), "measured": rows}
 
@@ -97,15 +97,22 @@ def federation_table(report: dict[str, Any]) -> str:
     """The report for a terminal."""
     measured = report["measured"]
     rows = [["arm", "seconds", "users/s", "ours is faster by", "one user, s", "peak MB", "MB/user"]]
-    for arm, found in measured.items():
-        times = found["seconds"] / measured["ours"]["seconds"] if "ours" in measured else float("nan")
-        rate, alone, peak = found["users_per_s"], found["one_user_s"], found["peak_mb"]
-        row = [arm, f"{found['seconds']:.1f}", f"{rate:.2f}", f"{times:.1f}", f"{alone:.1f}", f"{peak:,.0f}"]
+    for arm, figures in measured.items():
+        factor = figures["seconds"] / measured["ours"]["seconds"] if "ours" in measured else float("nan")
+        rate, alone, peak = figures["users_per_s"], figures["one_user_s"], figures["peak_mb"]
+        row = [
+            arm,
+            f"{figures['seconds']:.1f}",
+            f"{rate:.2f}",
+            f"{factor:.1f}",
+            f"{alone:.1f}",
+            f"{peak:,.0f}",
+        ]
         rows.append([*row, f"{peak / report['users']:,.2f}"])
-    asked = f"{report['users']:,} users, {report['rounds']} rounds of {report['steps']} steps of 4 texts"
+    work = f"{report['users']:,} users, {report['rounds']} rounds of {report['steps']} steps of 4 texts"
     counted = f"start-up included, median of {report['repetitions']}"
     base = "the base of bench scale" if report["tiny"] else report["base"]
-    head = f"bench federation: {asked}, {base}, {report['dtype']}; {counted}"
+    head = f"bench federation: {work}, {base}, {report['dtype']}; {counted}"
     return "\n".join([head, "", *aligned(rows)])
 
 
@@ -130,8 +137,8 @@ def _timed(arm: str, settings: FederationBench) -> tuple[float, float]:
         with peak_memory() as peak:
             started = time.perf_counter()
             _ARMS[arm](settings, Path(folder))
-            took = time.perf_counter() - started
-    return took, peak.mb
+            seconds = time.perf_counter() - started
+    return seconds, peak.mb
 
 
 def _run(settings: FederationBench) -> RunSettings:
@@ -154,17 +161,17 @@ def _run(settings: FederationBench) -> RunSettings:
 
 
 def _ours(settings: FederationBench, folder: Path) -> None:
-    said = _run(settings).model_dump(by_alias=True, exclude_defaults=True)
+    config = _run(settings).model_dump(by_alias=True, exclude_defaults=True)
     choices = [
-        word for name, value in said.items() for word in ("-c", f"{name}={value}".replace("False", "false"))
+        word for name, value in config.items() for word in ("-c", f"{name}={value}".replace("False", "false"))
     ]
     words = [sys.executable, "-m", "antefix_simulations", "run", "--out", str(folder)]
     subprocess.run([*words, "--rounds", str(settings.rounds), *choices], check=True, capture_output=True)
 
 
 def _loop(settings: FederationBench, folder: Path) -> None:
-    asked = (folder / "population.db", *(getattr(settings, name) for name in _SAID), settings.rounds)
-    subprocess.run([sys.executable, "-m", f"{_PEER}.loop", *map(str, asked)], check=True)
+    arguments = (folder / "population.db", *(getattr(settings, name) for name in _SAID), settings.rounds)
+    subprocess.run([sys.executable, "-m", f"{_PEER}.loop", *map(str, arguments)], check=True)
 
 
 def _flower(settings: FederationBench, folder: Path) -> None:

@@ -45,10 +45,10 @@ def serve_arms(
 
             def called(names: Sequence[str], model: str, more: str) -> int:
                 calls = [Call(number_of[user], prompts[user] + more, new_tokens, model) for user in names]
-                found = load(url, authority, [one.token for one in hosted], calls, timed=False)
-                if found.errors:
-                    raise InvalidArgument(f"a call failed: {found.errors[0]}", "see the server's log")
-                return sum(one.tokens for one in found.outcomes)
+                report = load(url, authority, [user.token for user in hosted], calls, timed=False)
+                if report.errors:
+                    raise InvalidArgument(f"a call failed: {report.errors[0]}", "see the server's log")
+                return sum(outcome.tokens for outcome in report.outcomes)
 
             yield {
                 "served": lambda names: called(names, "personal", ""),

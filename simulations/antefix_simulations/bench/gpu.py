@@ -58,8 +58,8 @@ def gpu_table(report: Mapping[str, Any]) -> str:
     """The report for a terminal."""
     names = [f"{name} {report['machine'][name]}" for name in ("processor", "torch", "transformers")]
     checks = [
-        [name, found["value"], found["wanted"], "ok" if found["ok"] else "FAILED"]
-        for name, found in report["checks"].items()
+        [name, check["value"], check["wanted"], "ok" if check["ok"] else "FAILED"]
+        for name, check in report["checks"].items()
     ]
     head = ["shape", "training tokens/s", "users/s", "new tokens/s", "without prefixes", "peak GB"]
     speed = [
@@ -73,9 +73,9 @@ def gpu_table(report: Mapping[str, Any]) -> str:
         ]
         for row in report["speed"]
     ]
-    told = f"{report['users']} users, bf16, prefixes of {_LENGTH}"
+    conditions = f"{report['users']} users, bf16, prefixes of {_LENGTH}"
     return "\n".join(
-        [", ".join(names), "", *aligned(checks, left=4), "", told, "", *aligned([head, *speed], left=1)]
+        [", ".join(names), "", *aligned(checks, left=4), "", conditions, "", *aligned([head, *speed], left=1)]
     )
 
 
@@ -83,12 +83,12 @@ def _checks(shape: str, device: str) -> dict[str, dict[str, Any]]:
     """What must hold before any speed counts."""
     there = random_base(shape, device=device, dtype=torch.float32)
     here = FrozenBase.from_model(_copy(there, "cpu", torch.float32), there.tokenizer, name=there.name)
-    wanted = _gradients(here)
-    fp32 = _distance(_gradients(there), wanted)
+    reference = _gradients(here)
+    fp32 = _distance(_gradients(there), reference)
     apart = _apart(there)
     del there
     low = FrozenBase.from_model(_copy(here, device, torch.bfloat16), here.tokenizer, name=here.name)
-    bf16 = _distance(_gradients(low), wanted)
+    bf16 = _distance(_gradients(low), reference)
     return {
         "fp32, gradients against the CPU": _below(fp32, FP32),
         "bf16, gradients against the CPU in fp32": _below(bf16, BF16),
@@ -102,8 +102,8 @@ def _copy(base: FrozenBase, device: str, dtype: torch.dtype) -> Any:
     return model.to(device, dtype)
 
 
-def _below(value: float, most: float) -> dict[str, Any]:
-    return {"value": f"{value:.1e}", "wanted": f"≤ {most:.0e}", "ok": value <= most}
+def _below(value: float, limit: float) -> dict[str, Any]:
+    return {"value": f"{value:.1e}", "wanted": f"≤ {limit:.0e}", "ok": value <= limit}
 
 
 def _gradients(base: FrozenBase) -> MicroBatchResult:
@@ -115,10 +115,10 @@ def _gradients(base: FrozenBase) -> MicroBatchResult:
     return forward_backward(base, shape, rows, prefixes, [1.0] * len(rows))
 
 
-def _distance(ours: MicroBatchResult, wanted: MicroBatchResult) -> float:
-    if ours.gradients is None or wanted.gradients is None:
+def _distance(ours: MicroBatchResult, reference: MicroBatchResult) -> float:
+    if ours.gradients is None or reference.gradients is None:
         raise RuntimeError("weights were given, so gradients come")
-    return float((ours.gradients.cpu() - wanted.gradients).norm() / wanted.gradients.norm())
+    return float((ours.gradients.cpu() - reference.gradients).norm() / reference.gradients.norm())
 
 
 def _apart(base: FrozenBase) -> bool:
@@ -136,22 +136,22 @@ def _speed(base: FrozenBase, users: int, new_tokens: int) -> dict[str, float]:
     dice = random.Random(4)
     texts = {f"user {n}": _texts(dice, 16) for n in range(users)}
     plan = TrainingPlan(passes=1, evaluate=False)
-    some = dict(list(texts.items())[:4])
-    trained = train(base, some, _SPEC, plan, progress=False)
+    few_texts = dict(list(texts.items())[:4])
+    trained = train(base, few_texts, _SPEC, plan, progress=False)
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(base.device)
     seconds, trained = _timed(base, partial(train, base, texts, _SPEC, plan, progress=False))
-    prefixes = [one.prefix for one in trained.values()]
-    told = {
-        "training_tokens_per_s": sum(one.tokens for one in trained.values()) / seconds,
+    prefixes = [result.prefix for result in trained.values()]
+    speeds = {
+        "training_tokens_per_s": sum(result.tokens for result in trained.values()) / seconds,
         "users_per_s": users / seconds,
     }
     for name, under in (("new_tokens_per_s", prefixes), ("new_tokens_per_s_without", [None] * users)):
         _generated(base, under[:4], 2)
-        took, made = _timed(base, partial(_generated, base, under, new_tokens))
-        told[name] = made / took
+        seconds_taken, tokens = _timed(base, partial(_generated, base, under, new_tokens))
+        speeds[name] = tokens / seconds_taken
     peak = torch.cuda.max_memory_allocated(base.device) if base.device.type == "cuda" else 0
-    return {**told, "peak_gb": peak / 1e9}
+    return {**speeds, "peak_gb": peak / 1e9}
 
 
 def _generated(base: FrozenBase, prefixes: Sequence[Prefix | None], new_tokens: int) -> int:
@@ -159,15 +159,15 @@ def _generated(base: FrozenBase, prefixes: Sequence[Prefix | None], new_tokens: 
         GenerationRequest(prompt="a text that goes on", prefix=prefix, max_new_tokens=new_tokens)
         for prefix in prefixes
     ]
-    return sum(len(one.tokens) for one in generate(base, requests, max_rows=max(1, len(requests))))
+    return sum(len(answer.tokens) for answer in generate(base, requests, max_rows=max(1, len(requests))))
 
 
 def _timed(base: FrozenBase, work: Callable[[], Any]) -> tuple[float, Any]:
     wait(base)
     began = time.perf_counter()
-    found = work()
+    result = work()
     wait(base)
-    return time.perf_counter() - began, found
+    return time.perf_counter() - began, result
 
 
 def _texts(dice: random.Random, count: int) -> list[Example]:

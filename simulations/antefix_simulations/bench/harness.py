@@ -134,11 +134,11 @@ def compare(
                     f"{name}, {repetition}/{repetitions}" if repetition else f"{name}, warm-up"
                 )
                 started = time.perf_counter()
-                done = arm(users if repetition else users[:2])
+                computed = arm(users if repetition else users[:2])
                 wait(base)
                 if repetition:
                     seconds[name].append(time.perf_counter() - started)
-                    tokens[name] = done
+                    tokens[name] = computed
                 bar.update()
     return {name: Measured(tokens[name], tuple(seconds[name])) for name in arms}
 

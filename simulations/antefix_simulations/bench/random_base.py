@@ -62,13 +62,13 @@ def random_base(shape: str, *, device: str, dtype: torch.dtype) -> FrozenBase:
     """
     if shape not in SHAPES:
         raise InvalidArgument(f"there is no shape {shape!r}", f"choose of {', '.join(SHAPES)}")
-    where, before = find_device(device), torch.get_default_dtype()
+    where, default_dtype = find_device(device), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with where:
             model, tokenizer = _random(SHAPES[shape])
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(default_dtype)
     return FrozenBase.from_model(model.eval(), tokenizer, name=f"random {shape}")
 
 

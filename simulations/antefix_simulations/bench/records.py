@@ -50,16 +50,16 @@ def records_table(report: dict[str, Any]) -> str:
 
 
 def _times(actions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, dict[str, float]]:
-    found: dict[str, list[float]] = {name: [] for name in actions}
+    times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(repetitions):
         for name, action in actions.items():
             started = time.perf_counter()
             action()
-            found[name].append(time.perf_counter() - started)
+            times[name].append(time.perf_counter() - started)
     return {
         name: {
             "p50_ms": round(sorted(values)[len(values) // 2] * 1e3, 3),
             "p99_ms": round(sorted(values)[int(len(values) * 0.99)] * 1e3, 3),
         }
-        for name, values in found.items()
+        for name, values in times.items()
     }

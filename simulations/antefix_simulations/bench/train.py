@@ -61,7 +61,7 @@ def bench_train(
     """
     settings = settings or TrainBench()
     require_texts(users)
-    machine, before = describe(base), matrix_rate(base)
+    machine, rate_before = describe(base), matrix_rate(base)
     rows = {user: [encode(base, text, None) for text in texts] for user, texts in users.items()}
     arms = {"peft": _peft(base, rows, settings), **_ours(base, users, settings)}
     order = ["ours", "peft", "one_user"]
@@ -69,7 +69,7 @@ def bench_train(
         base, {name: arms[name] for name in order}, list(users), settings.repetitions, progress
     )
     targets = settings.passes * sum(len(row.targets) for texts in rows.values() for row in texts)
-    rate = max(before, matrix_rate(base))  # whoever else uses the machine slows it down for a while only
+    rate = max(rate_before, matrix_rate(base))  # whoever else uses the machine slows it down for a while only
     limit = _limit(base, rate, measured["ours"], targets)
     conclusion = (
         f"Matrix products of this base's shapes run at {limit['matrix_gflops']:,.0f} GFLOP/s here.\n"

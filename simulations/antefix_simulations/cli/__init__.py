@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from antefix.common.extras import imported_by
 
@@ -18,19 +18,12 @@ with imported_by("antefix-sim"):
     from antefix.common.cli import application, say
     from antefix_simulations.cli import bench, flower, paper
     from antefix_simulations.cli import run as run_module
-
-if TYPE_CHECKING:
-    pass
-
+    from antefix_simulations.cli.options import AsJson, Base, Choices, Device, Dtype, Seed
 
 app = application(
     "antefix-sim",
     "Many users of Antefix on one machine: a demo, benches, and how much a private prefix is worth.",
 )
-
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")]
-Base = Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -42,8 +35,8 @@ def demo(
     users: Annotated[int, typer.Option(min=0, help="Users; 0 for all with enough texts.")] = 0,
     base: Base = "smollm2-135m-q4",
     device: Device = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
-    choices: run_module.Choice = None,
+    seed: Seed = 0,
+    choices: Choices = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the whole story on a few writers, in minutes on two cores.
@@ -56,8 +49,8 @@ def demo(
     from antefix_simulations.demo import SETTINGS, run_demo
     from antefix_simulations.settings import RunSettings
 
-    said = {"data": data, "base": base, "device": device, "seed": seed, "users": users}
-    settings = RunSettings.read({**SETTINGS, **said, **dict(map(choice, choices or []))})
+    options = {"data": data, "base": base, "device": device, "seed": seed, "users": users}
+    settings = RunSettings.read({**SETTINGS, **options, **dict(map(choice, choices or []))})
     story = run_demo(out, settings, FrozenBase.load(base, device=device, dtype=settings.dtype), _say)
     typer.echo(json.dumps(story.as_json(), indent=2) if as_json else story.as_text())
 
@@ -73,7 +66,7 @@ def tune(
     completions_only: Annotated[bool, typer.Option("--completions-only", help="Leave prompts out.")] = False,
     base: Base = "smollm2-135m-q4",
     device: Device = "cpu",
-    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    dtype: Dtype = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Try lengths, learning rates and passes on users with few and many texts, as a device learns alone."""
@@ -84,9 +77,11 @@ def tune(
     grid = Grid(users=users, texts=tuple(texts or (8, 24, 64)))
     chosen = choose_users(read_users(data), users, max(grid.texts) + grid.held_out, data)
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
-    own = {user: cut_prompts(one, loaded.tokenizer, 64) for user, one in chosen.items()}
+    own = {user: cut_prompts(texts_of_user, loaded.tokenizer, 64) for user, texts_of_user in chosen.items()}
     if completions_only:
-        own = {user: [Example(text.completion) for text in one] for user, one in own.items()}
+        own = {
+            user: [Example(text.completion) for text in texts_of_user] for user, texts_of_user in own.items()
+        }
     rows = run_tuning(loaded, own, grid, out, _say)
     typer.echo(json.dumps(rows, indent=2) if as_json else tuning_table(rows))
 

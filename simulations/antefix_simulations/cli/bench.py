@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from antefix_simulations.cli.options import AsJson, Base, Device, Dtype, tell
+
 if TYPE_CHECKING:
     from antefix import Example, FrozenBase
     from antefix_simulations.bench.harness import BenchReport
@@ -22,12 +24,8 @@ Users = Annotated[
     int | None,
     typer.Option(min=1, help="Users, the first that have enough texts.", show_default="all, 32 at most"),
 ]
-Base = Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")]
-Dtype = Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")]
 Length = Annotated[int, typer.Option(min=2, help="Positions of each prefix.")]
 Repetitions = Annotated[int, typer.Option(min=1, help="Of every arm, in turn; the median counts.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -145,8 +143,8 @@ def device_(
     from antefix import Example, FrozenBase
     from antefix_simulations.bench.device import bench_device, device_table
 
-    found = _texts(data, None if user else 1, texts + held_out)
-    own = found[user] if user else next(iter(found.values()))
+    texts_of = _texts(data, None if user else 1, texts + held_out)
+    own = texts_of[user] if user else next(iter(texts_of.values()))
     if completions_only:
         own = [Example(text.completion) for text in own]
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
@@ -191,8 +189,8 @@ def federation(
         arms=tuple(arms.split(",")),
         tiny=tiny,
     )
-    found = bench_federation(settings, _tell)
-    typer.echo(json.dumps(found, indent=2) if as_json else federation_table(found))
+    report = bench_federation(settings, tell)
+    typer.echo(json.dumps(report, indent=2) if as_json else federation_table(report))
 
 
 def scale(
@@ -204,8 +202,8 @@ def scale(
     """Measure what a run costs besides the model, and how it grows with its users, on a tiny base."""
     from antefix_simulations.bench.scale import bench_scale, scale_table
 
-    found = bench_scale(users or [1000, 10_000], _tell)
-    typer.echo(json.dumps(found, indent=2) if as_json else scale_table(found))
+    report = bench_scale(users or [1000, 10_000], tell)
+    typer.echo(json.dumps(report, indent=2) if as_json else scale_table(report))
 
 
 def gpu(
@@ -223,11 +221,7 @@ def gpu(
     """
     from antefix_simulations.bench.gpu import bench_gpu, gpu_table
 
-    found = bench_gpu(shapes or ["135m", "8b"], device, users, new_tokens, _tell)
-    typer.echo(json.dumps(found, indent=2) if as_json else gpu_table(found))
-    if not all(check["ok"] for check in found["checks"].values()):
+    report = bench_gpu(shapes or ["135m", "8b"], device, users, new_tokens, tell)
+    typer.echo(json.dumps(report, indent=2) if as_json else gpu_table(report))
+    if not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from antefix_simulations.cli.options import Choices, tell
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to a command line."""
@@ -22,15 +24,7 @@ def flower(
     workers: Annotated[int, typer.Option(min=1, help="Processes that do cohorts.")] = 2,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of each; a share is allowed.")] = 0.0,
-    choices: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run-config",
-            "-c",
-            help="NAME=VALUE, see docs/guides/simulate.md; several times.",
-            show_default=False,
-        ),
-    ] = None,
+    choices: Choices = None,
 ) -> None:
     """The run of `antefix-sim run` on several workers, by Flower and Ray. Works offline.
 
@@ -41,19 +35,16 @@ def flower(
     from antefix_simulations.run.folder import explain_interrupt
     from antefix_simulations.settings import RunSettings
 
-    said = dict(map(choice, choices or []))
-    settings = RunSettings.read(said)
+    settings = RunSettings.read(dict(map(choice, choices or [])))
     if workers * cpus > (os.cpu_count() or 1):
-        typer.echo(
-            f"{workers * cpus} cores are asked for, {os.cpu_count()} are there: workers share them", err=True
-        )
+        tell(f"{workers * cpus} cores are asked for, {os.cpu_count()} are there: workers share them")
     federation = (
         f"num-supernodes={workers} client-resources-num-cpus={cpus} client-resources-num-gpus={gpus} "
         f"init-args-num-cpus={workers * cpus}"
     )
     config = {"out": str(out.resolve()), **settings.model_dump(by_alias=True)}
     with (
-        explain_interrupt(out, lambda line: typer.echo(line, err=True)),
+        explain_interrupt(out, tell),
         tempfile.TemporaryDirectory(prefix="antefix-bundle-") as folder,
         local_flower() as running,
     ):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from antefix_simulations.cli.options import AsJson, Base, Device, Dtype, tell
+
 if TYPE_CHECKING:
     from antefix import FrozenBase
     from antefix_simulations.paper.cell import PaperSettings
@@ -47,9 +49,9 @@ def paper(
     out: Annotated[Path, typer.Option(help="Folder for results; what is there is not done again.")] = Path(
         "runs/paper"
     ),
-    base: Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")] = "smollm2-135m-q4",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Computed in fp32, bf16 or fp16.")] = "fp32",
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
     budget: Annotated[
         int | None,
         typer.Option(
@@ -71,7 +73,7 @@ def paper(
     quick: Annotated[
         bool, typer.Option("--quick", help="See it work on little; figures mean nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a table of Li and Liang 2021 anew, its own figures beside ours; with a plot in the folder.
 
@@ -81,21 +83,21 @@ def paper(
     from antefix import FrozenBase
     from antefix_simulations.paper.cell import QUICK, PaperSettings
 
-    said = {"budget": budget, "tests": tests, "samples": samples}
-    given = {name: value for name, value in said.items() if value is not None}
-    settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given})
+    limits = {"budget": budget, "tests": tests, "samples": samples}
+    given_limits = {name: value for name, value in limits.items() if value is not None}
+    settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given_limits})
     task = None if table is Name.STORAGE else _required(data, table, quick, out)
-    _say(f"loading {base}")
+    tell(f"loading {base}")
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
     if task is None:
         from antefix_simulations.paper.results.storage import storage
 
-        made = [storage(loaded)]
+        tables = [storage(loaded)]
     elif table is Name.SPEED:
-        made = _speed(loaded, base, dtype, settings, task)
+        tables = _speed(loaded, base, dtype, settings, task)
     else:
-        made = [_study(table, loaded, settings, task, out)]
-    _print(made, as_json)
+        tables = [_study(table, loaded, settings, task, out)]
+    _print(tables, as_json)
 
 
 def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
@@ -122,26 +124,26 @@ def _study(table: Name, base: FrozenBase, settings: PaperSettings, data: Path, o
     from antefix_simulations.paper.work import CellRunner, trial_of
     from antefix_simulations.run.folder import explain_full_disk, explain_interrupt, locked
 
-    _say(f"reading {data}")
+    tell(f"reading {data}")
     study, source = STUDIES[table], Source(data, base, settings)
     cells = study.cells(base, settings)
-    for cell in (cell for some in cells.values() for cell in some):
-        for one in (cell, trial_of(cell, source, settings)):
-            if one is not None:
-                source.check(one, unseen=table is Name.EXTRAPOLATE)
+    for cell in (cell for cells_of_row in cells.values() for cell in cells_of_row):
+        for checked in (cell, trial_of(cell, source, settings)):
+            if checked is not None:
+                source.check(checked, unseen=table is Name.EXTRAPOLATE)
     every = sum(map(len, cells.values()))
 
-    def look(found: dict[str, Any]) -> Table:
-        rows = Rows(found, settings)
-        made = study.table(rows)
-        if (done := sum(map(len, found.values()))) < every:
-            made.notes.insert(0, f"{done} of {every} cells are done.")
-        atomic_write(out / f"{table}.md", made.as_markdown().encode())
+    def look(results: dict[str, Any]) -> Table:
+        rows = Rows(results, settings)
+        table_so_far = study.table(rows)
+        if (cells_done := sum(map(len, results.values()))) < every:
+            table_so_far.notes.insert(0, f"{cells_done} of {every} cells are done.")
+        atomic_write(out / f"{table}.md", table_so_far.as_markdown().encode())
         atomic_write(out / f"{table}.svg", study.plot(rows).encode())
-        return made
+        return table_so_far
 
-    with locked(out), explain_full_disk(out), explain_interrupt(out, _say):
-        return look(CellRunner(base, {study.task: source}, settings, out, _say).results(cells, look))
+    with locked(out), explain_full_disk(out), explain_interrupt(out, tell):
+        return look(CellRunner(base, {study.task: source}, settings, out, tell).results(cells, look))
 
 
 def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, data: Path) -> list[Table]:
@@ -150,15 +152,11 @@ def _speed(base: FrozenBase, name: str, dtype: str, settings: PaperSettings, dat
 
     bench = StepCostBench(name, str(base.device), dtype, settings.batch_size, settings.samples)
     texts = examples_of(read_task(data).sample(settings.batch_size * 8, 0).train)
-    return [steps_table(bench, texts, _say), writing_table(base, settings.samples)]
+    return [steps_table(bench, texts, tell), writing_table(base, settings.samples)]
 
 
-def _print(made: list[Any], as_json: bool) -> None:
+def _print(tables: list[Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([vars(one) for one in made], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([vars(table) for table in tables], indent=2, ensure_ascii=False))
     else:
-        typer.echo("\n\n".join(one.as_text() for one in made))
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+        typer.echo("\n\n".join(table.as_text() for table in tables))

@@ -8,15 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-Choice = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--run-config",
-        "-c",
-        help="NAME=VALUE, see docs/guides/simulate.md; several times.",
-        show_default=False,
-    ),
-]
+from antefix_simulations.cli.options import AsJson, Base, Choices, Device, Seed, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -34,11 +26,11 @@ def run(
     ),
     users: Annotated[int, typer.Option(min=0, help="Users; 0 for all with enough texts.")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the shared prefix.")] = 3,
-    base: Annotated[str, typer.Option(help="Base: a name, a folder or a hub id.")] = "smollm2-135m-q4",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
-    choices: Choice = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    base: Base = "smollm2-135m-q4",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    choices: Choices = None,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate many users: rounds of a shared prefix, then a private prefix for each, sealed and measured.
 
@@ -52,15 +44,15 @@ def run(
     from antefix_simulations.run.folder import explain_full_disk, explain_interrupt
     from antefix_simulations.settings import RunSettings
 
-    said: dict[str, Any] = {"data": data, "users": users, "num-server-rounds": rounds, "base": base}
-    said |= {"device": device, "seed": seed, **dict(map(choice, choices or []))}
-    settings = RunSettings.read(said)
+    config: dict[str, Any] = {"data": data, "users": users, "num-server-rounds": rounds, "base": base}
+    config |= {"device": device, "seed": seed, **dict(map(choice, choices or []))}
+    settings = RunSettings.read(config)
     loaded = FrozenBase.load(settings.base, device=settings.device, dtype=settings.dtype)
-    with explain_interrupt(out, _say), Run(out, settings, loaded, _say, progress=True) as running:
+    with explain_interrupt(out, tell), Run(out, settings, loaded, tell, progress=True) as running:
         running.go(LocalExecutor(loaded, running.population, settings, out))
     with explain_full_disk(out):
-        found, page = read_summary(out), write_report(out)
-    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else f"{found.as_text()}\n\n{page}")
+        summary, page = read_summary(out), write_report(out)
+    typer.echo(json.dumps(summary.as_json(), indent=2) if as_json else f"{summary.as_text()}\n\n{page}")
 
 
 def compare(
@@ -68,14 +60,10 @@ def compare(
     pool: Annotated[
         bool, typer.Option("--pool", help="Take runs of different seeds as one; a user counts once.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs of the same texts, paired by user."""
     from antefix_simulations.report import comparison, pooling
 
-    found = pooling.pool_runs(runs) if pool else comparison.compare(runs)
-    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else found.as_text())
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    result = pooling.pool_runs(runs) if pool else comparison.compare(runs)
+    typer.echo(json.dumps(result.as_json(), indent=2) if as_json else result.as_text())

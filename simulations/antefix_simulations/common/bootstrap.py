@@ -37,9 +37,9 @@ def interval(values: Sequence[float], *, resamples: int = 10_000) -> Interval:
     Users are what is drawn, so seeds must be averaged within each user before: two runs of one user are
     no two users.
     """
-    given = np.asarray(values, dtype=float)
+    numbers = np.asarray(values, dtype=float)
     generator = np.random.default_rng(0)
-    drawn = generator.integers(len(given), size=(resamples, len(given)))  # users of each resample
-    means = given[drawn].mean(axis=1)
+    resampled = generator.integers(len(numbers), size=(resamples, len(numbers)))  # users of each resample
+    means = numbers[resampled].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(given.mean()), float(low), float(high), len(given))
+    return Interval(float(numbers.mean()), float(low), float(high), len(numbers))

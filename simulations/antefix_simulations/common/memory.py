@@ -24,13 +24,13 @@ class Peak:
 
     def look(self) -> None:
         """Now."""
-        found = 0
+        total = 0
         for process in psutil.Process().children(recursive=True):
             try:
-                found += _bytes(process)
+                total += _bytes(process)
             except psutil.Error:  # it ended meanwhile
                 continue
-        self.mb = max(self.mb, found / 2**20)
+        self.mb = max(self.mb, total / 2**20)
 
 
 @contextmanager

@@ -37,6 +37,6 @@ def draw_svg(draw: Callable[[Axes], None], height: float = 2.9) -> str:
         figure = Figure(figsize=(4.8, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
-        held = io.StringIO()
-        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
-    return held.getvalue()[held.getvalue().index("<svg") :]
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]

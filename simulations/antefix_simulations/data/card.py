@@ -64,14 +64,14 @@ class Card:
 
     def as_text(self) -> str:
         """For a terminal."""
-        left = {
+        left_out = {
             f"broken lines ({_some(self.broken)})": len(self.broken),
             "empty": self.empty,
             "duplicates": self.duplicates,
             "older than the newest": self.left_out_old,
             "held out, but somebody trains on them": self.on_both_sides,
         }
-        out = [f"{count:,} {why}" for why, count in left.items() if count]
+        out = [f"{count:,} {why}" for why, count in left_out.items() if count]
         lines = [
             f"data: {self.source}: {self.users:,} users, {self.texts:,} texts",
             f"  left out: {', '.join(out) or 'nothing'}; {self.too_few:,} users have too few texts",

@@ -32,26 +32,26 @@ def read_git(folder: Path) -> Iterator[Text]:
     words += ["--encoding=UTF-8", "-z", "--name-only", f"--format={_FORMAT}"]
     try:
         with (
-            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
             subprocess.Popen(
-                words, stdout=subprocess.PIPE, stderr=said, encoding="utf-8", errors="replace"
+                words, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace"
             ) as running,
         ):
             yield from _commits(_pieces(running.stdout))
             code = running.wait()
-            said.seek(0)
-            why = said.read(200).strip()
+            errors.seek(0)
+            why = errors.read(200).strip()
     except FileNotFoundError:
         raise DataRefused("git is not installed", "install it, or give JSON lines") from None
     if code:
         raise DataRefused(f"{folder} has no history: {why}", "give the folder of a repository")
 
 
-def _pieces(said: IO[str] | None) -> Iterator[str]:
+def _pieces(output: IO[str] | None) -> Iterator[str]:
     """What is between zero bytes."""
-    held = ""
-    while said is not None and (more := said.read(1 << 16)):
-        *whole, held = (held + more).split("\0")
+    rest = ""
+    while output is not None and (more := output.read(1 << 16)):
+        *whole, rest = (rest + more).split("\0")
         yield from whole
 
 

@@ -134,19 +134,20 @@ def _text(user: str, row: dict[str, Any], columns: Columns, names: Sequence[str]
         raise InvalidArgument(
             f"there is no column of texts among {', '.join(names)}"[:300], "name it with -c text-column=…"
         )
-    prompt = _column(columns.prompt_column, _PROMPTS, [one for one in names if one != text])
+    prompt = _column(columns.prompt_column, _PROMPTS, [name for name in names if name != text])
     time = _column(columns.time_column, TIMES, names)
-    said = row[prompt] if prompt else ""
-    if not user or not isinstance(row[text], str) or not isinstance(said or "", str):
+    before = row[prompt] if prompt else ""
+    if not user or not isinstance(row[text], str) or not isinstance(before or "", str):
         return None
     when = time_of(row[time]) if time and row[time] is not None else None
-    return Text(
-        user, when, Example(row[text], f"{said}\n" if said and not said.endswith("\n") else said or "")
-    )
+    line_end = "\n" if before and not before.endswith("\n") else ""
+    return Text(user, when, Example(row[text], f"{before or ''}{line_end}"))
 
 
-def _column(asked: str, usual: Sequence[str], names: Sequence[str]) -> str | None:
+def _column(wanted_name: str, usual: Sequence[str], names: Sequence[str]) -> str | None:
     """The column that was asked for, or the first of the usual ones; None where there is none of these."""
-    if asked and asked not in names:
-        raise InvalidArgument(f"there is no column {asked!r:.60}", f"there are {', '.join(names)}"[:300])
-    return asked or next((one for one in usual if one in names), None)
+    if wanted_name and wanted_name not in names:
+        raise InvalidArgument(
+            f"there is no column {wanted_name!r:.60}", f"there are {', '.join(names)}"[:300]
+        )
+    return wanted_name or next((name for name in usual if name in names), None)

@@ -52,11 +52,11 @@ def time_of(value: Any) -> str | None:
     """A time that sorts as text: of ISO 8601 or seconds since 1970, in UTC; None where it is neither."""
     try:
         if isinstance(value, datetime):
-            found = value
+            time = value
         elif isinstance(value, int | float):
-            found = datetime.fromtimestamp(value, UTC)
+            time = datetime.fromtimestamp(value, UTC)
         else:
-            found = datetime.fromisoformat(str(value))
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
+            time = datetime.fromisoformat(str(value))
+        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
     except (ValueError, OverflowError, OSError):
         return None

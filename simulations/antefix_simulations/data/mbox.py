@@ -56,10 +56,10 @@ def _when(mail: Message) -> str | None:
 
 def _subject(mail: Message) -> str:
     try:
-        said = _whole(" ".join(str(make_header(decode_header(str(mail["Subject"] or "")))).split()))
+        subject = _whole(" ".join(str(make_header(decode_header(str(mail["Subject"] or "")))).split()))
     except (LookupError, ValueError, MessageError):
         return ""
-    return f"Subject: {said}\n" if said else ""
+    return f"Subject: {subject}\n" if subject else ""
 
 
 def _plain(mail: Message) -> str:

@@ -105,11 +105,11 @@ def _take_in(file: sqlite3.Connection, texts: Iterable[Text], card: Card) -> Non
         if not completion.strip():
             card.empty += 1
             continue
-        took = file.execute(
+        inserted = file.execute(
             "INSERT OR IGNORE INTO coming VALUES (?, ?, ?, ?, ?, ?)",
             (at, text.user, text.when, alike(prompt, completion), prompt, completion),
         )
-        card.duplicates += 1 - took.rowcount
+        card.duplicates += 1 - inserted.rowcount
     file.execute("COMMIT")
 
 
@@ -121,8 +121,8 @@ def _split(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
     card.users = len(users)
     file.execute("BEGIN")
     for number, (name, texts, dated) in enumerate(users):
-        kept = min(texts, choice.max_texts)
-        held = min(max(1, round(kept * choice.held_out)), choice.max_held_out)
+        newest = min(texts, choice.max_texts)
+        held = min(max(1, round(newest * choice.held_out)), choice.max_held_out)
         file.execute("INSERT INTO users VALUES (?, ?, 0, 0, 0)", (number, name))
         card.no_order += 0 < dated < texts
         order = "time, at" if dated == texts else "at"
@@ -131,9 +131,9 @@ def _split(file: sqlite3.Connection, choice: Choice, card: Card) -> None:
                 SELECT ?, place >= ?, place, digest, prompt, completion
                 FROM (SELECT row_number() OVER (ORDER BY {order}) - 1 AS place, * FROM coming WHERE user = ?)
                 WHERE place >= ?""",
-            (number, texts - held, name, texts - kept),
+            (number, texts - held, name, texts - newest),
         )
-        card.left_out_old += texts - kept
+        card.left_out_old += texts - newest
     file.execute("COMMIT")
     file.executescript("DROP TABLE coming; CREATE INDEX alike ON texts (digest, side);")
     gone = file.execute(
@@ -160,10 +160,10 @@ def _choose(file: sqlite3.Connection, choice: Choice, card: Card, seed: int) -> 
             "give other data, or another -c where",
         )
     if len(able) < max(wanted, 1):
-        most = file.execute("SELECT max(training) FROM users").fetchone()[0]
+        max_training = file.execute("SELECT max(training) FROM users").fetchone()[0]
         raise DataRefused(
             f"{max(wanted, 1)} users with {choice.min_texts} training texts are wanted, "
-            f"{card.source} has {len(able)} of {card.users}; the most that a user has is {most:g}",
+            f"{card.source} has {len(able)} of {card.users}; the most that a user has is {max_training:g}",
             f"{'ask for fewer users, ' if able else ''}a lower min-texts, or other data",
         )
     random.Random(seed).shuffle(able)

@@ -114,5 +114,5 @@ class Population:
         row = self._file.execute(statement, (user,)).fetchone()
         if row is None:
             raise InvalidArgument(f"there is no user {user}", f"they are 0 to {self.count - 1}")
-        found: tuple[Any, ...] = row
-        return found
+        values: tuple[Any, ...] = row
+        return values

@@ -62,15 +62,15 @@ def choose_users(
         NoExamples: fewer users have that many.
     """
     able = {user: texts[:rows] for user, texts in users.items() if len(texts) >= rows}
-    wanted = count or min(_USERS, len(able)) or 1
-    if len(able) < wanted:
+    needed = count or min(_USERS, len(able)) or 1
+    if len(able) < needed:
         raise NoExamples(
-            f"{wanted} users with {rows} texts each are wanted, {source} has {len(able)} of {len(users)}",
+            f"{needed} users with {rows} texts each are wanted, {source} has {len(able)} of {len(users)}",
             f"use --users {len(able)}, or other data"
             if able
             else "ask for fewer texts of each, or other data",
         )
-    return {user: able[user] for user in list(able)[:wanted]}
+    return {user: able[user] for user in list(able)[:needed]}
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -25,11 +25,11 @@ def train(message: Message, context: Context) -> Message:
 
 
 @functools.lru_cache(maxsize=1)
-def _cohort(out: str, said: str) -> Cohort:
+def _cohort(out: str, settings_json: str) -> Cohort:
     """Of this process: an actor of Ray lives as long as the run."""
     from antefix import FrozenBase
     from antefix_simulations.data.store import Population
 
-    settings = RunSettings.model_validate_json(said)
+    settings = RunSettings.model_validate_json(settings_json)
     base = FrozenBase.load(settings.base, device=settings.device, dtype=settings.dtype, progress=False)
     return Cohort(base, Population(Path(out) / "population.db"), settings, Path(out))

@@ -46,7 +46,7 @@ class OnGrid:
         while waiting or under_way:
             while waiting and min(load.values()) < _AHEAD:
                 task, tries = waiting.pop()
-                node = min(self._nodes, key=lambda one: (load[one], one))
+                node = min(self._nodes, key=lambda name: (load[name], name))
                 load[node] += 1
                 under_way[self._send(task, node)] = (task, tries, node)
             for reply in self._grid.pull_messages(list(under_way)):

@@ -56,9 +56,9 @@ class Flower:
         Raises:
             WorkerFailed: the run did not end well; `flwr run` itself would not say so.
         """
-        said = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
+        run_config = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
         words = ["run", str(app), _CONNECTION, "--stream", "--federation-config", federation]
-        words += ["--run-config", said] if said else []
+        words += ["--run-config", run_config] if run_config else []
         subprocess.run([_program("flwr"), *words], env=self.environment, stdout=sys.stderr, check=False)
         listed = subprocess.run(
             [_program("flwr"), "ls", _CONNECTION, "--format", "json"],
@@ -142,8 +142,8 @@ def _await(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
                 return
         except httpx.HTTPError:
             time.sleep(0.2)
-    said = log.read_text("utf-8", "replace").strip().splitlines()
-    raise WorkerFailed(f"Flower's SuperLink does not start: {(said or ['it says nothing'])[-1][:200]}")
+    lines = log.read_text("utf-8", "replace").strip().splitlines()
+    raise WorkerFailed(f"Flower's SuperLink does not start: {(lines or ['it says nothing'])[-1][:200]}")
 
 
 def _program(name: str) -> str:

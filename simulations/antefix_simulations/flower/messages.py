@@ -16,30 +16,30 @@ __all__ = ["result_in", "result_of", "task_in", "task_of"]
 
 def task_of(task: Task, out: str, settings: str) -> RecordDict:
     """What a worker is told; it reads texts and keys from the run's folder."""
-    told = asdict(task)
-    shared = np.frombuffer(told.pop("shared"), np.uint8)
-    config = ConfigRecord({"task": json.dumps(told), "out": out, "settings": settings})
+    fields = asdict(task)
+    shared = np.frombuffer(fields.pop("shared"), np.uint8)
+    config = ConfigRecord({"task": json.dumps(fields), "out": out, "settings": settings})
     return RecordDict({"arrays": ArrayRecord({"shared": Array(shared)}), "config": config})
 
 
 def task_in(content: RecordDict) -> tuple[Task, str, str]:
     """Task, folder and settings of a message."""
     config = content.config_records["config"]
-    told: dict[str, Any] = json.loads(str(config["task"]))
+    fields: dict[str, Any] = json.loads(str(config["task"]))
     shared = content.array_records["arrays"]["shared"].numpy().tobytes()
-    return Task(**told, shared=shared), str(config["out"]), str(config["settings"])
+    return Task(**fields, shared=shared), str(config["out"]), str(config["settings"])
 
 
 def result_of(result: Result) -> RecordDict:
     """What a worker answers: sums and counts, and records that are sealed."""
-    held = ConfigRecord({"result": result.to_bytes(), "users": list(result.records)})
-    held["records"] = list(result.records.values())
+    config = ConfigRecord({"result": result.to_bytes(), "users": list(result.records)})
+    config["records"] = list(result.records.values())
     total = np.zeros(0) if result.sum is None else result.sum
     return RecordDict(
         {
             "arrays": ArrayRecord({"sum": Array(total)}),
             "metrics": MetricRecord({"num-examples": result.weight}),
-            "config": held,
+            "config": config,
         }
     )
 
@@ -47,8 +47,8 @@ def result_of(result: Result) -> RecordDict:
 def result_in(content: RecordDict) -> Result:
     """The result in an answer."""
     config: dict[str, Any] = dict(content.config_records["config"])
-    found = Result.from_bytes(config["result"])
+    result = Result.from_bytes(config["result"])
     total = content.array_records["arrays"]["sum"].numpy()
-    found.sum = total if len(total) else None
-    found.records = dict(zip(config["users"], config["records"], strict=True))
-    return found
+    result.sum = total if len(total) else None
+    result.records = dict(zip(config["users"], config["records"], strict=True))
+    return result

@@ -22,7 +22,7 @@ def main(grid: Grid, context: Context) -> None:
         _run(grid, dict(context.run_config))
 
 
-def _run(grid: Grid, said: dict[str, Any]) -> None:
+def _run(grid: Grid, config: dict[str, Any]) -> None:
     from antefix import FrozenBase
     from antefix_simulations.flower.grid import OnGrid
     from antefix_simulations.report.html import write_report
@@ -30,8 +30,8 @@ def _run(grid: Grid, said: dict[str, Any]) -> None:
     from antefix_simulations.run.driver import Run
     from antefix_simulations.settings import RunSettings
 
-    out = Path(str(said.pop("out"))).resolve()
-    settings = RunSettings.read(said)
+    out = Path(str(config.pop("out"))).resolve()
+    settings = RunSettings.read(config)
     base = FrozenBase.load(settings.base, dtype=settings.dtype, progress=False)
     with Run(out, settings, base, print, progress=False) as running:
         running.go(OnGrid(grid, settings, out))

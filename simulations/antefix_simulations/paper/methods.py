@@ -94,10 +94,10 @@ class _UnderPrefix:
 
     def write(self, prompts: Sequence[str]) -> list[str]:
         """As `antefix.generate`."""
-        asked = [_request(self.settings, prompt, self.prefix, self.infix) for prompt in prompts]
+        requests = [_request(self.settings, prompt, self.prefix, self.infix) for prompt in prompts]
         length = 0 if self.prefix is None else self.prefix.length
         rows = max(self.settings.beams, _ROWS * 256 // (256 + length))  # long prefixes fill the memory
-        return [one.text for one in generate(self.base, asked, max_rows=rows, progress=True)]
+        return [row.text for row in generate(self.base, requests, max_rows=rows, progress=True)]
 
 
 @dataclass
@@ -146,11 +146,11 @@ def _prefix(
         batching="per-user",  # there is no neighbour, so no dummies
     )
     judging = {"task": list(texts.judging)}
-    found = train(base, {"task": list(texts.training)}, spec, plan, validation=judging)["task"]
+    trained = train(base, {"task": list(texts.training)}, spec, plan, validation=judging)["task"]
     hidden = base.head.weight.shape[1]
-    numbers = hidden * cell.length if spec.layers == "embedding" else len(found.prefix.values)
+    numbers = hidden * cell.length if spec.layers == "embedding" else len(trained.prefix.values)
     return _UnderPrefix(
-        base, settings, found.prefix, numbers, found.tokens, found.loss_after, spec.place == "infix"
+        base, settings, trained.prefix, numbers, trained.tokens, trained.loss_after, spec.place == "infix"
     )
 
 
@@ -164,18 +164,18 @@ def _weights(
 ) -> Trained:
     weights = KINDS[kind](base, cell.sample)
     judging = _rows(base, settings, texts.judging)
-    best, kept = weights.read(judging), weights.keep()
+    best, best_values = weights.read(judging), weights.keep()
 
     def look(step: int) -> None:
-        nonlocal best, kept
+        nonlocal best, best_values
         if step % _every(texts.steps) == 0 or step == texts.steps:
             loss = weights.read(judging)
             if loss < best:
-                best, kept = loss, weights.keep()
+                best, best_values = loss, weights.keep()
 
     schedule = Schedule(texts.steps, settings.batch_size, rate, cell.sample)
     tokens = weights.train(_rows(base, settings, texts.training), schedule, look)
-    weights.restore(kept)
+    weights.restore(best_values)
     return _OwnWeights(base, settings, weights, tokens, best)
 
 
@@ -183,15 +183,15 @@ def _in_context(base: FrozenBase, cell: Cell, settings: PaperSettings, texts: Te
     """Training texts in front, as many as fit: what the base reads of them is a prefix nobody trained."""
     whole = _CONTEXT if base.context is None else min(base.context, _CONTEXT)
     front = pack_examples(base, texts.training, whole - texts.longest)
-    found = _UnderPrefix(base, settings, front.prefix(base), examples=front.texts)
-    found.judged = found.read(texts.judging)
-    return found
+    method = _UnderPrefix(base, settings, front.prefix(base), examples=front.texts)
+    method.judged = method.read(texts.judging)
+    return method
 
 
 def _nothing(base: FrozenBase, cell: Cell, settings: PaperSettings, texts: Texts, rate: float) -> Trained:
-    found = _UnderPrefix(base, settings, None)
-    found.judged = found.read(texts.judging)
-    return found
+    method = _UnderPrefix(base, settings, None)
+    method.judged = method.read(texts.judging)
+    return method
 
 
 def _rows(base: FrozenBase, settings: PaperSettings, texts: Sequence[Example]) -> list[Row]:

@@ -55,13 +55,13 @@ def scores(
         references: all that are right for each input, one at least.
         measures: names from `MEASURES`; None for all.
     """
-    found = {}
+    scores_of = {}
     for name in MEASURES if measures is None else measures:
         try:
-            found[name] = MEASURES[name](texts, references)
+            scores_of[name] = MEASURES[name](texts, references)
         except _Absent as error:
-            found[name] = Score(None, str(error))
-    return found
+            scores_of[name] = Score(None, str(error))
+    return scores_of
 
 
 def _bleu(texts: Sequence[str], references: _References) -> Score:
@@ -82,10 +82,12 @@ def _ter(texts: Sequence[str], references: _References) -> Score:
 
 def _sacrebleu(metric: Any, texts: Sequence[str], references: _References, factor: float) -> Score:
     resamples = _RESAMPLES if len(texts) > 1 else 1
-    found = metric.corpus_score(list(texts), _streams(references), n_bootstrap=resamples)
-    told = json.loads(found.format(width=6, is_json=True, signature=metric.get_signature().format()))
-    spread = told.get("confidence_var")
-    return Score(float(found.score) * factor, spread=None if spread is None else spread * factor)
+    corpus_score = metric.corpus_score(list(texts), _streams(references), n_bootstrap=resamples)
+    details = json.loads(
+        corpus_score.format(width=6, is_json=True, signature=metric.get_signature().format())
+    )
+    spread = details.get("confidence_var")
+    return Score(float(corpus_score.score) * factor, spread=None if spread is None else spread * factor)
 
 
 def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
@@ -97,7 +99,7 @@ def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
         rouge = RougeScorer([kind], use_stemmer=True)
         best = interval(
             [
-                100 * max(float(rouge.score(one, text)[kind].fmeasure) for one in right)
+                100 * max(float(rouge.score(reference, text)[kind].fmeasure) for reference in right)
                 for text, right in zip(texts, references, strict=True)
             ],
             resamples=_RESAMPLES,
@@ -109,7 +111,7 @@ def _rouge(kind: str) -> Callable[[Sequence[str], _References], Score]:
 
 def _nist(texts: Sequence[str], references: _References) -> Score:
     """mteval's formula, n up to 5, of sacrebleu's tokens in small letters, as mteval has them."""
-    right = [[_words(one.lower()) for one in some] for some in references]
+    right = [[_words(reference.lower()) for reference in alternatives] for alternatives in references]
     return Score(nist([_words(text.lower()) for text in texts], right))
 
 
@@ -119,10 +121,11 @@ def _cider(texts: Sequence[str], references: _References) -> Score:
         from pycocoevalcap.cider.cider import Cider
 
     right = {
-        number: [" ".join(_words(one)).lower() for one in some] for number, some in enumerate(references)
+        number: [" ".join(_words(reference)).lower() for reference in alternatives]
+        for number, alternatives in enumerate(references)
     }
-    written = {number: [" ".join(_words(text)).lower()] for number, text in enumerate(texts)}
-    return Score(float(Cider().compute_score(right, written)[0]))
+    texts_of = {number: [" ".join(_words(text)).lower()] for number, text in enumerate(texts)}
+    return Score(float(Cider().compute_score(right, texts_of)[0]))
 
 
 def _meteor(texts: Sequence[str], references: _References) -> Score:
@@ -135,19 +138,21 @@ def _meteor(texts: Sequence[str], references: _References) -> Score:
     with _package("pycocoevalcap"):
         from pycocoevalcap.meteor import meteor
 
-    most = max(map(len, references))  # a file has as many for each; one that is there twice changes nothing
-    right = [(list(some) * most)[:most] for some in references]
+    # A file has as many for each text; a reference that is there twice changes nothing.
+    per_text = max(map(len, references))
+    right = [(list(alternatives) * per_text)[:per_text] for alternatives in references]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("written", "references")]
-        for file, lines in zip(files, (texts, [one for some in right for one in some]), strict=True):
+        every = [reference for alternatives in right for reference in alternatives]
+        for file, lines in zip(files, (texts, every), strict=True):
             file.write_text("".join(f"{' '.join(line.split()) or '.'}\n" for line in lines), "utf-8")
         program = Path(meteor.__file__).with_name("meteor-1.5.jar")
-        asked = ["java", "-Xmx2G", "-jar", program, *files, "-l", "en", "-norm", "-r", str(most)]
-        told = subprocess.run(list(map(str, asked)), capture_output=True, text=True, check=False).stdout
-    found = re.search(r"^Final score:\s+([0-9.]+)", told, re.MULTILINE)
-    if found is None:
+        command = ["java", "-Xmx2G", "-jar", program, *files, "-l", "en", "-norm", "-r", str(per_text)]
+        output = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False).stdout
+    final_score = re.search(r"^Final score:\s+([0-9.]+)", output, re.MULTILINE)
+    if final_score is None:
         raise _Absent("its Java program does not run here")
-    return Score(100 * float(found[1]))
+    return Score(100 * float(final_score[1]))
 
 
 @contextmanager
@@ -168,14 +173,17 @@ def _tokenizer() -> Any:
     with _package("sacrebleu"):
         from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    made: Any = Tokenizer13a  # without types
-    return made()
+    kind: Any = Tokenizer13a  # without types
+    return kind()
 
 
 def _streams(references: _References) -> Any:
     """As sacrebleu wants them: the first of each text, then the second of each, None where there is none."""
-    most = max(map(len, references))
-    return [[some[at] if at < len(some) else None for some in references] for at in range(most)]
+    per_text = max(map(len, references))
+    return [
+        [alternatives[at] if at < len(alternatives) else None for alternatives in references]
+        for at in range(per_text)
+    ]
 
 
 MEASURES: dict[str, Callable[[Sequence[str], _References], Score]] = {

@@ -25,32 +25,34 @@ def nist(texts: Sequence[_Words], references: Sequence[Sequence[_Words]]) -> flo
         texts: words of each.
         references: of each text at least one, as words.
     """
-    known = _counted(one for some in references for one in some)
-    told, written = dict.fromkeys(_ORDERS, 0.0), dict.fromkeys(_ORDERS, 0)
+    known = _counted(sentence for sentences in references for sentence in sentences)
+    information, ngrams = dict.fromkeys(_ORDERS, 0.0), dict.fromkeys(_ORDERS, 0)
     for text, right in zip(texts, references, strict=True):
         allowed = _Counts()
-        for one in right:
-            allowed |= _counted([one])
+        for sentence in right:
+            allowed |= _counted([sentence])
         for gram, count in _counted([text]).items():
             if not gram:
                 continue
-            written[len(gram)] += count
+            ngrams[len(gram)] += count
             if gram in allowed:
-                told[len(gram)] += min(count, allowed[gram]) * math.log2(known[gram[:-1]] / known[gram])
-    wanted = sum(sum(map(len, right)) / len(right) for right in references)
-    score = sum(told[order] / written[order] for order in _ORDERS if written[order])
-    return score * _brevity(written[1] / wanted) if wanted else 0.0
+                information[len(gram)] += min(count, allowed[gram]) * math.log2(
+                    known[gram[:-1]] / known[gram]
+                )
+    mean_length = sum(sum(map(len, right)) / len(right) for right in references)
+    score = sum(information[order] / ngrams[order] for order in _ORDERS if ngrams[order])
+    return score * _brevity(ngrams[1] / mean_length) if mean_length else 0.0
 
 
 def _counted(texts: Iterator[_Words] | Sequence[_Words]) -> _Counts:
     """All n-grams; the empty one, before every single word, as often as there are words."""
-    found = _Counts()
+    counts = _Counts()
     for text in texts:
         words = tuple(text)
-        found[()] += len(words)
+        counts[()] += len(words)
         for order in _ORDERS:
-            found.update(words[at : at + order] for at in range(len(words) - order + 1))
-    return found
+            counts.update(words[at : at + order] for at in range(len(words) - order + 1))
+    return counts
 
 
 def _brevity(ratio: float) -> float:

@@ -51,11 +51,11 @@ class Outputs:
         """What it wrote; None where that is not there, or was for other inputs."""
         try:
             lines = json.loads(self._path(cell, digest).read_bytes())["texts"]
-            asked = [line["input"] for line in lines]
+            inputs = [line["input"] for line in lines]
             texts = [str(line["written"]) for line in lines]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return texts if asked == [item.source for item in tests] else None
+        return texts if inputs == [item.source for item in tests] else None
 
     def _path(self, cell: str, digest: str) -> Path:
         return self._folder / f"{hashlib.sha256(f'{cell} {digest}'.encode()).hexdigest()[:16]}.json"

@@ -33,9 +33,9 @@ def write_sample(path: Path) -> Path:
         "test": seen[_TRAINING + _DEV :][:_TESTS] + unseen[:_TESTS],
     }
     lines = [
-        json.dumps({"split": split, **_line(given, split), "seen": given[1] in _KINDS})
-        for split, some in parts.items()
-        for given in some
+        json.dumps({"split": split, **_line(meaning, split), "seen": meaning[1] in _KINDS})
+        for split, meanings in parts.items()
+        for meaning in meanings
     ]
     atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
     return path
@@ -47,10 +47,10 @@ def _inputs(kinds: tuple[str, ...]) -> list[tuple[str, ...]]:
     return every
 
 
-def _line(given: tuple[str, ...], split: str) -> dict[str, object]:
+def _line(meaning: tuple[str, ...], split: str) -> dict[str, object]:
     """One text; a test has all ways to say it."""
-    name, kind, price, area = given
+    name, kind, price, area = meaning
     texts = [way.format(name=name, kind=kind, price=_PRICES[price], area=area) for way in _WAYS]
     texts = [text[0].upper() + text[1:] for text in texts]
-    chosen = texts if split == "test" else [texts[sum(map(len, given)) % len(texts)]]
+    chosen = texts if split == "test" else [texts[sum(map(len, meaning)) % len(texts)]]
     return {"input": f"name[{name}], kind[{kind}], price[{price}], area[{area}]", "refs": chosen}

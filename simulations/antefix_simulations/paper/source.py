@@ -67,8 +67,8 @@ class Source:
         """
         training, judging, steps = self._chosen(cell, budget)
         read = max(map(self._tokens, (*judging, *self.tests)))
-        written = max(map(self._asked, self.tests))
-        return Texts(examples_of(training), examples_of(judging), steps, max(read, written))
+        max_prompt = max(map(self._asked, self.tests))
+        return Texts(examples_of(training), examples_of(judging), steps, max(read, max_prompt))
 
     def check(self, cell: Cell, *, unseen: bool = False) -> None:
         """Refuse now what the cell would meet after hours.
@@ -94,18 +94,18 @@ class Source:
         if key not in self._longest:
             training, judging, _ = self._chosen(cell, self._settings.budget)
             whole = [(self._tokens(item), item) for item in (*training, *judging, *self.tests)]
-            asked = [(self._asked(item), item) for item in self.tests]
-            self._longest[key] = max(whole + asked, key=lambda one: one[0])
+            lengths = [(self._asked(item), item) for item in self.tests]
+            self._longest[key] = max(whole + lengths, key=lambda pair: pair[0])
         tokens, item = self._longest[key]
         what = f"the input of line {item.line} of {self._path}, with its text,"
         check_rows_fit(self._base, tokens, cell.length, what)
 
     def _chosen(self, cell: Cell, budget: int) -> tuple[Sequence[Item], Sequence[Item], int]:
-        settings, most = self._settings, pairs(self.task.train)
-        counted = examples_of(self.task.sample(min(most, _COUNTED), 0).train)
-        each = sum(encode(self._base, one, settings.max_prompt_tokens).tokens for one in counted)
+        settings, available = self._settings, pairs(self.task.train)
+        counted = examples_of(self.task.sample(min(available, _COUNTED), 0).train)
+        each = sum(encode(self._base, example, settings.max_prompt_tokens).tokens for example in counted)
         lasting = max(1, round(budget * len(counted) / each))
-        inputs = cell.inputs or min(most, lasting)
+        inputs = cell.inputs or min(available, lasting)
         chosen = self.task.sample(inputs, cell.sample)
         passes = min(lasting / inputs, settings.max_passes)
         steps = max(1, round(passes * inputs / settings.batch_size))
@@ -128,25 +128,27 @@ def firsts(items: Iterable[Item]) -> list[Example]:
     return examples_of(replace(item, references=item.references[:1]) for item in items)
 
 
-def _cut(task: Task, base: FrozenBase, most: int) -> Task:
+def _cut(task: Task, base: FrozenBase, max_tokens: int) -> Task:
     """No method sees more of an input, and each sees where it ends."""
 
     def cut(items: Sequence[Item]) -> tuple[Item, ...]:
         whole = [Example(prompt=prompt_of(item), completion="") for item in items]
-        prompts = [one.prompt.removesuffix("\n") for one in cut_prompts(whole, base.tokenizer, most)]
-        return tuple(replace(item, source=one) for item, one in zip(items, prompts, strict=True))
+        prompts = [
+            example.prompt.removesuffix("\n") for example in cut_prompts(whole, base.tokenizer, max_tokens)
+        ]
+        return tuple(replace(item, source=prompt) for item, prompt in zip(items, prompts, strict=True))
 
     return Task(cut(task.train), cut(task.dev), cut(task.test))
 
 
 def _digest(task: Task) -> str:
-    whole = [[(one.source, one.references, one.seen) for one in items] for items in vars(task).values()]
+    whole = [[(item.source, item.references, item.seen) for item in items] for items in vars(task).values()]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 
 
-def _tests(task: Task, most: int) -> list[Item]:
+def _tests(task: Task, count: int) -> list[Item]:
     dice = random.Random(0)
     unseen = [item for item in task.test if not item.seen]
     seen = [item for item in task.test if item.seen]
-    half = min(len(unseen), most // 2)
-    return dice.sample(seen, min(len(seen), most - half)) + dice.sample(unseen, half)
+    half = min(len(unseen), count // 2)
+    return dice.sample(seen, min(len(seen), count - half)) + dice.sample(unseen, half)

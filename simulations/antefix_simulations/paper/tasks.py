@@ -69,7 +69,9 @@ class Task:
 def examples_of(items: Iterable[Item]) -> list[Example]:
     """A training text for each reference: ` source <newline>`, then the reference."""
     return [
-        Example(prompt=prompt_of(item), completion=f" {one}") for item in items for one in item.references
+        Example(prompt=prompt_of(item), completion=f" {reference}")
+        for item in items
+        for reference in item.references
     ]
 
 
@@ -87,18 +89,18 @@ def read_task(path: Path) -> Task:
     Raises:
         DataRefused: no such file, a line that is none of these, or a split without any.
     """
-    found: dict[str, dict[str, Item]] = {split: {} for split in _SPLITS}
+    splits: dict[str, dict[str, Item]] = {split: {} for split in _SPLITS}
     for number, line in numbered_lines(path):
         split, item = _item(f"line {number} of {path}", line)
-        first = found[split].setdefault(item.source, replace(item, references=(), line=number))
+        first = splits[split].setdefault(item.source, replace(item, references=(), line=number))
         references = tuple(dict.fromkeys(first.references + item.references))
-        found[split][item.source] = replace(first, references=references, seen=item.seen)
-    for split, items in found.items():
+        splits[split][item.source] = replace(first, references=references, seen=item.seen)
+    for split, items in splits.items():
         if not items:
             raise DataRefused(
                 f"{path} has no line whose split is {split!r}", "give all of train, dev and test"
             )
-    return Task(*(tuple(found[split].values()) for split in _SPLITS))
+    return Task(*(tuple(splits[split].values()) for split in _SPLITS))
 
 
 def _item(where: str, line: str) -> tuple[str, Item]:
@@ -116,8 +118,8 @@ def _item(where: str, line: str) -> tuple[str, Item]:
 def _text(where: str, name: str, value: object) -> str:
     """A text with something in it, and without the spaces around it."""
     if not isinstance(value, str):
-        found = "missing" if value is None else f"a {type(value).__name__}"
-        raise DataRefused(f"{name!r} in {where} is {found}", "write it as text")
+        kind = "missing" if value is None else f"a {type(value).__name__}"
+        raise DataRefused(f"{name!r} in {where} is {kind}", "write it as text")
     if not value.strip():
         raise DataRefused(f"{name!r} in {where} is empty", "leave the line out")
     return characters(where, name, value.strip())
@@ -127,23 +129,23 @@ def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
     """A list of such: the letters of one text would be as many."""
     if not isinstance(row[name], list) or not row[name]:
         raise DataRefused(f"{name!r} in {where} is no list with something in it", "write a list of texts")
-    return [_text(where, name, one) for one in row[name]]
+    return [_text(where, name, text) for text in row[name]]
 
 
 def _triples(where: str, row: Mapping[str, Any]) -> str:
     """`subject : predicate : object | …` (section 5.1)."""
     triples = _texts(where, row, "triples")
-    return " | ".join(" : ".join(part.strip() for part in one.split(" | ")) for one in triples)
+    return " | ".join(" : ".join(part.strip() for part in triple.split(" | ")) for triple in triples)
 
 
 def _slots(text: str) -> str:
     """`name : Blue Spice | eatType : coffee shop` of E2E's own form; any other text as it is."""
-    found, at = [], 0
+    slots, at = [], 0
     while slot := _SLOT.match(text, at):
-        found.append(f"{slot[1]} : {slot[2]}")
+        slots.append(f"{slot[1]} : {slot[2]}")
         at = slot.end()
         if at == len(text):
-            return " | ".join(found)
+            return " | ".join(slots)
     return text
 
 
@@ -157,7 +159,7 @@ def pairs(items: Iterable[Item]) -> int:
 
 
 def _drawn(items: tuple[Item, ...], count: int, dice: random.Random, what: str) -> tuple[Item, ...]:
-    each = [replace(item, references=(one,)) for item in items for one in item.references]
+    each = [replace(item, references=(reference,)) for item in items for reference in item.references]
     if count > len(each):
         raise DataRefused(f"{count:,} {what} texts are asked for, there are {len(each):,}", "ask for fewer")
     return tuple(dice.sample(each, count))

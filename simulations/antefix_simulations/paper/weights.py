@@ -41,7 +41,7 @@ def adapters(base: FrozenBase, share: float, seed: int = 0) -> Weights:
     model: Any = own_copy(base).requires_grad_(False)
     sides = [model.get_decoder(), *([model.get_encoder()] if base.is_encoder_decoder else [])]
     layers, hidden = [layer for side in sides for layer in _layers(side)], base.head.weight.shape[1]
-    whole = sum(one.numel() for one in model.parameters())
+    whole = sum(parameter.numel() for parameter in model.parameters())
     width = max(1, round((share * whole / len(layers) - 3 * hidden) / (2 * hidden + 1)))
     torch.manual_seed(seed)
     bottlenecks = [Bottleneck(hidden, width).to(base.device) for _ in layers]
@@ -79,7 +79,7 @@ KINDS: dict[str, Callable[[FrozenBase, int], Weights]] = {
 
 
 def _behind(bottleneck: Bottleneck) -> Callable[[nn.Module, Any, Any], Any]:
-    def hook(_: nn.Module, given: Any, output: Any) -> Any:
+    def hook(_: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):
             return (bottleneck(output[0]), *output[1:])
         return bottleneck(output)
@@ -89,4 +89,4 @@ def _behind(bottleneck: Bottleneck) -> Callable[[nn.Module, Any, Any], Any]:
 
 def _layers(side: Any) -> nn.ModuleList:
     """Of a decoder or an encoder: the one list of modules that it has."""
-    return next(one for one in side.modules() if isinstance(one, nn.ModuleList))
+    return next(module for module in side.modules() if isinstance(module, nn.ModuleList))

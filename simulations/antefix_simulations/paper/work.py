@@ -70,7 +70,7 @@ class CellRunner:
     def results(
         self,
         cells: Mapping[str, Sequence[Cell]],
-        look: Callable[[dict[str, list[dict[str, Any]]]], object] = lambda found: None,
+        look: Callable[[dict[str, list[dict[str, Any]]]], object] = lambda results: None,
     ) -> dict[str, list[dict[str, Any]]]:
         """Of all cells of a table, as `result`; says how many are done, and how long the rest may take.
 
@@ -84,16 +84,18 @@ class CellRunner:
         Raises:
             OutOfMemory: the device has room for none of them; those alone that it has none for are left out.
         """
-        every = [(name, at, cell) for name, some in cells.items() for at, cell in enumerate(some)]
-        every.sort(key=lambda one: (self._kept(one[2]) is None, one[1]))
+        every = [
+            (name, at, cell) for name, cells_of_row in cells.items() for at, cell in enumerate(cells_of_row)
+        ]
+        every.sort(key=lambda place: (self._kept(place[2]) is None, place[1]))
         places: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in cells}
         begun, trained, failed = time.monotonic(), 0, None
         for number, (name, at, cell) in enumerate(every):
-            kept = self._kept(cell)
-            if not kept:
-                left = len(every) - number
-                took = (time.monotonic() - begun) / 60
-                soon = f", about {math.ceil(took / trained * left)} min left" if trained else ""
+            result = self._kept(cell)
+            if not result:
+                cells_left = len(every) - number
+                minutes = (time.monotonic() - begun) / 60
+                soon = f", about {math.ceil(minutes / trained * cells_left)} min left" if trained else ""
                 self._say(f"{number} of {len(every)} cells are done{soon}")
                 trained += 1
             try:
@@ -102,7 +104,7 @@ class CellRunner:
                 failed = OutOfMemory(error.message, error.hint)  # without the frames that hold the memory
                 self._say(f"left out: {error}")
                 continue
-            if places[name][at] is not kept:
+            if places[name][at] is not result:
                 look(_in_order(places))
         if failed and not any(places.values()):
             raise failed
@@ -118,15 +120,16 @@ class CellRunner:
             InvalidArgument: there is no file of its task, or the folder's line of it is damaged. What another
                 file of it gave is another result.
         """
-        source, kept = self._source(cell), self._kept(cell)
+        source, result = self._source(cell), self._kept(cell)
         rate = self._rate(cell, source)
-        if kept is None or not math.isclose(kept.get("rate", rate), rate):  # of a folder with a smaller grid
+        # A folder with a smaller grid may have a result of another rate.
+        if result is None or not math.isclose(result.get("rate", rate), rate):
             self._say(cell.name)
             with _room(self._base, cell):
                 loss, facts = self._done(cell, source, rate)
             self._log.add(cell.name, None, source.digest, loss, **facts)
         else:
-            self._again(cell, source, kept)
+            self._again(cell, source, result)
         return self._log.lines[cell.name, None, source.digest]
 
     def _source(self, cell: Cell) -> Source:
@@ -137,11 +140,11 @@ class CellRunner:
     def _kept(self, cell: Cell) -> dict[str, Any] | None:
         return self._log.lines.get((cell.name, None, self._source(cell).digest))
 
-    def _again(self, cell: Cell, source: Source, kept: dict[str, Any]) -> None:
+    def _again(self, cell: Cell, source: Source, result: dict[str, Any]) -> None:
         """Fill gaps of a kept result."""
         try:
-            parts = {part: dict(found) for part, found in kept["parts"].items()}
-            measures = {part: _missing(found) for part, found in parts.items()}
+            parts = {part: dict(scores_of) for part, scores_of in result["parts"].items()}
+            measures = {part: _missing(scores_of) for part, scores_of in parts.items()}
         except (KeyError, TypeError, AttributeError):
             raise InvalidArgument(
                 f"the line of {cell.name!r} in {self._out / METRICS} is damaged",
@@ -151,11 +154,11 @@ class CellRunner:
         if texts is None:
             return
         for part, having in _parts(source.tests).items():
-            found = _scores(texts, source.tests, having, measures.get(part, []))
-            parts[part]["scores"] = parts[part]["scores"] | found
-        if any(_missing(found) != measures[part] for part, found in parts.items()):
-            facts = {name: value for name, value in kept.items() if name not in _KEYS}
-            loss = kept["nats_per_token"]
+            scores_of = _scores(texts, source.tests, having, measures.get(part, []))
+            parts[part]["scores"] = parts[part]["scores"] | scores_of
+        if any(_missing(scores_of) != measures[part] for part, scores_of in parts.items()):
+            facts = {name: value for name, value in result.items() if name not in _KEYS}
+            loss = result["nats_per_token"]
             self._log.add(cell.name, None, source.digest, loss, **{**facts, "parts": parts})
 
     def _rate(self, cell: Cell, source: Source) -> float:
@@ -179,8 +182,8 @@ class CellRunner:
             self._say(f"{name}: trying {rate:g}")
             texts = source.texts(tried, max(1, self._settings.budget // _TUNED_SHARE))
             with _room(self._base, tried):
-                found = METHODS[tried.method].train(self._base, tried, self._settings, texts, rate)
-            self._log.add(*key, found.judged, rate=rate)
+                trained_cell = METHODS[tried.method].train(self._base, tried, self._settings, texts, rate)
+            self._log.add(*key, trained_cell.judged, rate=rate)
         loss = float(self._log.lines[key]["nats_per_token"])
         return math.inf if math.isnan(loss) else loss
 
@@ -189,8 +192,8 @@ class CellRunner:
         texts, tests = source.texts(cell, self._settings.budget), source.tests
         trained = METHODS[cell.method].train(self._base, cell, self._settings, texts, rate)
         learned = time.monotonic()
-        written = [_line(text) for text in trained.write([prompt_of(item) for item in tests])]
-        self._written.keep(cell.name, source.digest, tests, written)
+        texts_written = [_line(text) for text in trained.write([prompt_of(item) for item in tests])]
+        self._written.keep(cell.name, source.digest, tests, texts_written)
         facts = {
             "rate": rate,
             "steps": texts.steps,
@@ -200,7 +203,7 @@ class CellRunner:
             "judged": trained.judged,
             "seconds": [round(learned - begun, 1), round(time.monotonic() - learned, 1)],
             "parts": {
-                part: _found(trained, tests, written, having) for part, having in _parts(tests).items()
+                part: _found(trained, tests, texts_written, having) for part, having in _parts(tests).items()
             },
         }
         return trained.read(firsts(tests)), facts
@@ -219,32 +222,32 @@ def _room(base: FrozenBase, cell: Cell) -> Iterator[None]:
 
 def _in_order(places: Mapping[str, Mapping[int, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """Rows that have something, each by sample."""
-    return {name: [one[at] for at in sorted(one)] for name, one in places.items() if one}
+    return {name: [results[at] for at in sorted(results)] for name, results in places.items() if results}
 
 
 _KEYS = ("arm", "seed", "user", "nats_per_token")  # of a line itself
 
 
 def _found(
-    trained: Trained, tests: Sequence[Item], written: Sequence[str], having: Sequence[int]
+    trained: Trained, tests: Sequence[Item], texts: Sequence[str], having: Sequence[int]
 ) -> dict[str, Any]:
     """Loss and scores of some of the tests."""
     return {
         "inputs": len(having),
         "nats_per_token": trained.read(firsts(tests[at] for at in having)),
-        "scores": _scores(written, tests, having),
+        "scores": _scores(texts, tests, having),
     }
 
 
 def _scores(
-    written: Sequence[str],
+    texts: Sequence[str],
     tests: Sequence[Item],
     having: Sequence[int],
     measures: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Of some of the tests; all measures, or some."""
-    found = scores([written[at] for at in having], [tests[at].references for at in having], measures)
-    return {name: vars(one) for name, one in found.items()}
+    scores_of = scores([texts[at] for at in having], [tests[at].references for at in having], measures)
+    return {name: vars(score) for name, score in scores_of.items()}
 
 
 def _missing(part: Mapping[str, Any]) -> list[str]:

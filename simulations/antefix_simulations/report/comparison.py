@@ -70,8 +70,8 @@ class Comparison:
         return f"{mean}  {gain.mean:+.3f} ({gain.bounds('+.3f')})"
 
     def _losses(self, arm: str, at: int) -> list[float]:
-        found = {line["user"]: line[arm] for line in self.runs[at].users}
-        return [found[user] for user in self.users]
+        losses = {line["user"]: line[arm] for line in self.runs[at].users}
+        return [losses[user] for user in self.users]
 
     def _gains(self, arm: str, at: int) -> list[float]:
         pairs = zip(self._losses(arm, 0), self._losses(arm, at), strict=True)
@@ -136,5 +136,5 @@ def _splitting(run: Summary) -> tuple[Any, ...]:
         "max-text-tokens",
         "base",
     )
-    drawn = run.settings.get("seed") if run.settings.get("partition") != "none" else None  # it made the users
-    return (drawn, *(run.settings.get(name) for name in names))
+    seed = run.settings.get("seed") if run.settings.get("partition") != "none" else None  # it made the users
+    return (seed, *(run.settings.get(name) for name in names))

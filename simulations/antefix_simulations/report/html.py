@@ -60,7 +60,7 @@ def write_report(out: Path) -> Path:
         costs=costs(out / TIMES),
         traffic=run.traffic,
         card=Card(**config["data"]["card"]).as_text(),
-        settings_text="\n".join(f"{name} = {json.dumps(one)}" for name, one in run.settings.items()),
+        settings_text="\n".join(f"{name} = {json.dumps(value)}" for name, value in run.settings.items()),
     )
     atomic_write(out / REPORT, page.encode())
     return out / REPORT
@@ -72,17 +72,17 @@ def _lead(run: Summary) -> str:
     gain = run.gain("private", "shared")
     doubt = " (of one user)" if gain.users == 1 else " (its interval includes zero)"
     sure = "" if gain.excludes_zero else doubt
-    found = (
+    sentence = (
         f"A private prefix lowers the loss by {gain.mean:.3f} nats per token on top of the shared one{sure}, "
         f"for {run.winners('private', 'shared'):.0%} of the users"
     )
     if "others" not in run.arms:
-        return f"{found}."
-    return f"{found}; the own one beats other users' for {run.winners('private', 'others'):.0%}."
+        return f"{sentence}."
+    return f"{sentence}; the own one beats other users' for {run.winners('private', 'others'):.0%}."
 
 
 def _pictures(run: Summary, times: list[dict[str, Any]]) -> list[Picture]:
-    made: list[tuple[bool, str, str, Callable[[], str]]] = [
+    pictures: list[tuple[bool, str, str, Callable[[], str]]] = [
         (bool(run.users), "Gain of each user", "Own prefix over the shared one.", lambda: plots.gains(run)),
         (
             bool(run.cold_start()),
@@ -121,7 +121,7 @@ def _pictures(run: Summary, times: list[dict[str, Any]]) -> list[Picture]:
             lambda: plots.epsilon(run),
         ),
     ]
-    return [Picture(title, caption, draw()) for there, title, caption, draw in made if there]
+    return [Picture(title, caption, draw()) for there, title, caption, draw in pictures if there]
 
 
 def _by_history(run: Summary) -> list[list[str]]:

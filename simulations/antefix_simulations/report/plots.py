@@ -60,7 +60,7 @@ def history(run: Summary) -> str:
         for group in run.by_history().values():
             mean, middle = (
                 run.gain("private", "shared", group),
-                float(np.median([one["texts"] for one in group])),
+                float(np.median([line["texts"] for line in group])),
             )
             error = [[mean.mean - mean.low], [mean.high - mean.mean]]
             axes.errorbar([middle], [mean.mean], yerr=error, fmt="o", color=BLUE, capsize=3)
@@ -77,7 +77,7 @@ def curve(run: Summary) -> str:
     points = run.curve()
 
     def draw(axes: Axes) -> None:
-        texts = [one[0] for one in points]
+        texts = [point[0] for point in points]
         low, high = ([getattr(gain, side) for _, _, gain in points] for side in ("low", "high"))
         axes.fill_between(texts, low, high, color=BLUE, alpha=0.15, linewidth=0)
         axes.plot(texts, [gain.mean for _, _, gain in points], color=BLUE, marker="o", markersize=4)
@@ -97,10 +97,10 @@ def matrix(run: Summary) -> str:
     names = [printable(str(line["user"]), 14) for line in lines]
 
     def draw(axes: Axes) -> None:
-        most = float(np.abs(excess).max()) or 1.0
-        axes.imshow(excess, cmap="RdBu_r", vmin=-most, vmax=most)
+        limit = float(np.abs(excess).max()) or 1.0
+        axes.imshow(excess, cmap="RdBu_r", vmin=-limit, vmax=limit)
         for row, column in np.ndindex(*excess.shape):
-            dark = abs(excess[row, column]) > 0.6 * most
+            dark = abs(excess[row, column]) > 0.6 * limit
             axes.text(
                 column,
                 row,
@@ -124,12 +124,12 @@ def throughput(times: Sequence[dict[str, float]]) -> str:
 
     def draw(axes: Axes) -> None:
         order = np.arange(1, len(times) + 1)
-        axes.plot(order, [one["users"] / max(one["seconds"], 1e-9) for one in times], ".", color=BLUE)
+        axes.plot(order, [line["users"] / max(line["seconds"], 1e-9) for line in times], ".", color=BLUE)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="cohorts, in the order they were done", ylabel="users per second")
         axes.set_ylim(bottom=0)
         memory = axes.twinx()
-        memory.plot(order, [one["peak_mb"] for one in times], color=RED, linewidth=1)
+        memory.plot(order, [line["peak_mb"] for line in times], color=RED, linewidth=1)
         memory.set_ylabel("peak memory, MB", color=RED)
         memory.set_ylim(bottom=0)
         memory.spines["right"].set_visible(True)
@@ -139,11 +139,11 @@ def throughput(times: Sequence[dict[str, float]]) -> str:
 
 def epsilon(run: Summary) -> str:
     """Privacy spent, by round."""
-    told = [line for line in run.rounds if "epsilon" in line]
+    lines = [line for line in run.rounds if "epsilon" in line]
 
     def draw(axes: Axes) -> None:
         axes.plot(
-            [line["round"] for line in told], [line["epsilon"] for line in told], color=BLUE, marker="o"
+            [line["round"] for line in lines], [line["epsilon"] for line in lines], color=BLUE, marker="o"
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="round", ylabel="epsilon")

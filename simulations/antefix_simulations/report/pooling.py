@@ -36,7 +36,7 @@ def pool_runs(folders: Sequence[Path]) -> Summary:
     return Summary(
         settings=runs[0].settings,
         rounds=runs[0].rounds,
-        users=[_mean(some) for some in lines.values()],
+        users=[_mean(lines_of_user) for lines_of_user in lines.values()],
         failed=[line for run in runs for line in run.failed],
     )
 
@@ -45,10 +45,10 @@ def _mean(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One user's line, of those arms that all of its runs have."""
     arms = [arm for arm in ARMS if all(arm in line for line in lines)]
     histories = [line.get("history", {}) for line in lines]
-    sizes = [size for size in histories[0] if all(size in one for one in histories)]
-    found: dict[str, Any] = {"user": lines[0]["user"], "texts": lines[0]["texts"]}
-    found |= {arm: _of(arm, lines) for arm in arms}
-    return found | ({"history": {size: _of(size, histories) for size in sizes}} if sizes else {})
+    sizes = [size for size in histories[0] if all(size in history for history in histories)]
+    line: dict[str, Any] = {"user": lines[0]["user"], "texts": lines[0]["texts"]}
+    line |= {arm: _of(arm, lines) for arm in arms}
+    return line | ({"history": {size: _of(size, histories) for size in sizes}} if sizes else {})
 
 
 def _of(name: str, lines: Iterable[Mapping[str, Any]]) -> float:

@@ -206,18 +206,18 @@ def read_summary(folder: Path) -> Summary:
     try:
         lines = [json.loads(line) for line in (folder / METRICS).read_text("utf-8").splitlines()]
         head = lines[0]
-        found = Summary(settings=head["settings"], traffic=head["bytes"], texts=str(head.get("texts", "")))
+        summary = Summary(settings=head["settings"], traffic=head["bytes"], texts=str(head.get("texts", "")))
     except (OSError, ValueError, LookupError):
         raise InvalidArgument(f"{folder} has no finished run", "antefix-sim run --out FOLDER") from None
     for line in lines[1:]:
         if "failed" in line and line["kind"] != "round":
-            found.failed.append(line)
+            summary.failed.append(line)
         elif line["kind"] == "round":
-            found.rounds.append(line)
+            summary.rounds.append(line)
         elif line["kind"] == "tuning":
-            found.tuning.append(line)
+            summary.tuning.append(line)
         elif line["kind"] == "newcomers":
-            found.newcomers.setdefault(line["round"], {})[line["user"]] = line["loss"]
+            summary.newcomers.setdefault(line["round"], {})[line["user"]] = line["loss"]
         else:
-            found.users.append(line)
-    return found
+            summary.users.append(line)
+    return summary

@@ -63,7 +63,7 @@ class Cohort:
         Raises:
             OutOfMemory: the smallest are too large.
         """
-        before = self._trainer.micro_batch_tokens
+        tokens_before = self._trainer.micro_batch_tokens
         while True:
             try:
                 result = self._try(task)
@@ -72,7 +72,7 @@ class Cohort:
                     raise
             else:
                 tokens = self._trainer.micro_batch_tokens
-                result.micro_batch_tokens = tokens if tokens < before else 0
+                result.micro_batch_tokens = tokens if tokens < tokens_before else 0
                 return result
 
     def _try(self, task: Task) -> Result:
@@ -80,7 +80,7 @@ class Cohort:
         shared, work = Prefix.from_bytes(task.shared), self._work[task.kind]
         users, failures = self._texts.read(task.users)
         result.facts += failures
-        self._each(users, lambda some: work(some, shared, task, result), result)
+        self._each(users, lambda part: work(part, shared, task, result), result)
         result.facts.sort(key=lambda line: int(line["user"]))
         result.seconds, result.peak_mb = time.monotonic() - started, _peak_mb()
         return result
@@ -89,14 +89,14 @@ class Cohort:
         self, users: dict[int, Split], work: Callable[[dict[int, Split]], None], result: Result
     ) -> None:
         """All together; where that fails, in halves, until it is known who it is."""
-        before = len(result.facts)
+        lines_before = len(result.facts)
         try:
             if users:
                 work(users)
         except OutOfMemory:
             raise
         except AntefixError as error:
-            del result.facts[before:]
+            del result.facts[lines_before:]
             if len(users) == 1:
                 result.facts.append({"user": next(iter(users)), "failed": type(error).__name__})
                 return
@@ -106,7 +106,7 @@ class Cohort:
 
     def _round(self, users: dict[int, Split], shared: Prefix, task: Task, result: Result) -> None:
         """Every user from the same shared prefix; the sum of what it changes."""
-        settings, before = self._settings, shared.values.numpy()
+        settings, start = self._settings, shared.values.numpy()
         plan = TrainingPlan(
             max_steps=settings.steps,
             learning_rate=settings.learning_rate,
@@ -116,16 +116,16 @@ class Cohort:
         )
         trained = self._trainer.train(users, plan, shared)
         pipeline = update_pipeline(
-            size=len(before),
+            size=len(start),
             clip=settings.clip,
             projection=settings.projection_dim,
-            seed=hashlib.sha256(before.tobytes()).digest(),
+            seed=hashlib.sha256(start.tobytes()).digest(),
             by_examples=settings.weights == "examples",
         )
         if result.sum is None:
-            result.sum = np.zeros(settings.projection_dim or len(before))
+            result.sum = np.zeros(settings.projection_dim or len(start))
         for user, state in trained.items():
-            change = state.prefix.values.numpy() - before
+            change = state.prefix.values.numpy() - start
             part = pipeline.on_update(change, len(users[user].training))
             result.sum += part.weight * part.vector.astype(np.float64)
             result.weight += part.weight

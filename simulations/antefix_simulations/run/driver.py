@@ -156,16 +156,16 @@ class Run:
 
     def _tuned(self, executor: Executor, method: str) -> float:
         """The learning rate of a method; 0 for that of the settings."""
-        some = self.population.numbers()[: self.settings.tune_users]
-        if not some:
+        users = self.population.numbers()[: self.settings.tune_users]
+        if not users:
             return 0.0
-        rates, tasks = grid(self.settings, method), self._tasks(f"{TUNE}{method}", some)
+        rates, tasks = grid(self.settings, method), self._tasks(f"{TUNE}{method}", users)
         results = self._done(executor, tasks, f"tuning: {method}")
         losses = [line["losses"] for result in results for line in result.facts if "losses" in line]
         facts = facts_of(method, rates, losses)
         self._tuning.append(facts)
         self._say(
-            f"{method}: learning rate {facts['rate']:.2g}, of {', '.join(f'{one:.2g}' for one in rates)}"
+            f"{method}: learning rate {facts['rate']:.2g}, of {', '.join(f'{rate:.2g}' for rate in rates)}"
         )
         return float(facts["rate"])
 
@@ -179,10 +179,10 @@ class Run:
 
     def _newcomers(self, executor: Executor) -> None:
         new = self.population.numbers(role=1)
-        some = new[: self.settings.newcomers or None]
+        tried = new[: self.settings.newcomers or None]
         losses = [
             line["loss"]
-            for result in self._done(executor, self._tasks("newcomers", some), "new users")
+            for result in self._done(executor, self._tasks("newcomers", tried), "new users")
             for line in result.facts
             if "loss" in line
         ]
@@ -196,15 +196,18 @@ class Run:
         size, shared = self.settings.cohort_size, self._sharing.shared
         round = self._sharing.number + (kind == "round") if kind in ("round", "newcomers") else 0
         return [
-            Task(kind, number, some, round, shared, rate) for number, some in enumerate(_cohorts(users, size))
+            Task(kind, number, cohort, round, shared, rate)
+            for number, cohort in enumerate(_cohorts(users, size))
         ]
 
     def _done(self, executor: Executor, tasks: Sequence[Task], what: str) -> Iterator[Result]:
         """Results in the order of the tasks; each is kept as soon as it is there, records before it."""
-        left = [task for task in tasks if not self._place(task).is_file()]
-        users = sum(len(task.users) for task in left)
-        with ProgressBar(total=users, desc=what, unit="user", disable=not self._progress or not left) as bar:
-            for task, result in executor.results(left):
+        missing = [task for task in tasks if not self._place(task).is_file()]
+        users = sum(len(task.users) for task in missing)
+        with ProgressBar(
+            total=users, desc=what, unit="user", disable=not self._progress or not missing
+        ) as bar:
+            for task, result in executor.results(missing):
                 if self._keeping is not None and result.records:
                     self._keeping.commit(result.records)
                 self._time(task, result)
@@ -277,13 +280,13 @@ class Run:
         if not path.is_file():
             return
         try:
-            before = dict(json.loads(path.read_text("utf-8")))
+            stored = dict(json.loads(path.read_text("utf-8")))
         except (ValueError, TypeError):
             raise InvalidArgument(f"{path} is damaged", "choose another --out") from None
         for part in now:
-            if before.get(part) != now[part]:
+            if stored.get(part) != now[part]:
                 raise InvalidArgument(
-                    f"{self.out} is of a run with other {part}{_difference(before.get(part), now[part])}",
+                    f"{self.out} is of a run with other {part}{_difference(stored.get(part), now[part])}",
                     "choose another --out, or ask for the same again to go on with it",
                 )
 
@@ -303,10 +306,10 @@ def _result(path: Path) -> Result:
         raise damaged_file(path) from None
 
 
-def _difference(before: Any, now: Any) -> str:
-    if not isinstance(before, dict):
+def _difference(stored: Any, now: Any) -> str:
+    if not isinstance(stored, dict):
         return ""
     for name, value in now.items():
-        if before.get(name) != value and not isinstance(value, dict):
-            return f": {name} was {before.get(name)!r}, now {value!r}"
+        if stored.get(name) != value and not isinstance(value, dict):
+            return f": {name} was {stored.get(name)!r}, now {value!r}"
     return ""

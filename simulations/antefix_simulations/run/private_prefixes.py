@@ -126,8 +126,8 @@ class PrivatePrefixes:
 
         under = {"none": None, "shared": dict.fromkeys(users, shared), "private": own}
         for name, prefixes in under.items():
-            written = write_texts(self._base, users, prefixes, settings.generate, settings.generate_tokens)
-            for user, values in written.items():
+            measured = write_texts(self._base, users, prefixes, settings.generate, settings.generate_tokens)
+            for user, values in measured.items():
                 measures.setdefault(user, {})[name] = values
         return measures
 

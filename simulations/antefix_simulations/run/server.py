@@ -67,10 +67,10 @@ class SimulatedServer:
         """What was told of a round."""
         path = self._place(number) / "facts.json"
         try:
-            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
         except ValueError:
             raise damaged_file(path) from None
-        return found
+        return facts
 
     def asked(self, users: Sequence[int]) -> list[int]:
         """Who is asked in the next round, in order."""
@@ -121,17 +121,19 @@ class SimulatedServer:
     def _remembered(self) -> dict[str, NDArray[np.float64]]:
         path = self._place(self.number) / "rule.npz"
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
-                return {name.replace("|", "/"): held[name] for name in held.files}
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                return {name.replace("|", "/"): arrays[name] for name in arrays.files}
         except (ValueError, EOFError, BadZipFile):
             raise _lost(path) from None
 
     def _keep(self, number: int, shared: bytes, rule: dict[str, Any], facts: dict[str, Any]) -> None:
         """The facts come last: by them a round is known to be whole."""
-        place, held = self._place(number), io.BytesIO()
-        np.savez(held, allow_pickle=False, **{name.replace("/", "|"): one for name, one in rule.items()})
+        place, buffer = self._place(number), io.BytesIO()
+        np.savez(
+            buffer, allow_pickle=False, **{name.replace("/", "|"): array for name, array in rule.items()}
+        )
         atomic_write(place / "shared.safetensors", shared)
-        atomic_write(place / "rule.npz", held.getvalue())
+        atomic_write(place / "rule.npz", buffer.getvalue())
         atomic_write(place / "facts.json", json.dumps(facts).encode())
         self.number = number
 

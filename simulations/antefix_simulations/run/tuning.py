@@ -37,8 +37,8 @@ def inner_splits(users: Mapping[int, Split]) -> dict[int, Split]:
 
 def inner_split(split: Split) -> Split:
     """A user's training texts alone: the newest quarter judges."""
-    held = max(1, round(_SHARE * len(split.training)))
-    return Split(split.training[:-held], split.training[-held:])
+    judging = max(1, round(_SHARE * len(split.training)))
+    return Split(split.training[:-judging], split.training[-judging:])
 
 
 def facts_of(method: str, rates: Sequence[float], losses: Sequence[Sequence[float]]) -> dict[str, Any]:

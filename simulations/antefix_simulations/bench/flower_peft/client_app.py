@@ -15,8 +15,8 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One user."""
-    said = context.run_config
-    users = PeftUsers.asked(said)
+    config = context.run_config
+    users = PeftUsers.asked(config)
     shared = message.content.array_records["arrays"]["shared"].numpy()
     values, texts = users.trained(int(context.node_config["partition-id"]), shared)
     content = RecordDict(

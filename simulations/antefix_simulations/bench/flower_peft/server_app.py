@@ -16,8 +16,8 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One round."""
-    said = context.run_config
-    users = PeftUsers.asked(said)
+    config = context.run_config
+    users = PeftUsers.asked(config)
     strategy = FedAvg(
         fraction_train=1.0,
         fraction_evaluate=0.0,
@@ -26,4 +26,4 @@ def main(grid: Grid, context: Context) -> None:
         min_available_nodes=users.count,
     )
     arrays = ArrayRecord({"shared": Array(users.start)})
-    strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(said["rounds"]))
+    strategy.start(grid=grid, initial_arrays=arrays, num_rounds=int(config["rounds"]))

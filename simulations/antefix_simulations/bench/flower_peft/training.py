@@ -31,9 +31,9 @@ class PeftUsers:
         self._peer = PeftTraining(self._base, length)
 
     @classmethod
-    def asked(cls, said: Mapping[str, object]) -> PeftUsers:
+    def asked(cls, config: Mapping[str, object]) -> PeftUsers:
         """Those of a run's settings; loaded once in a process."""
-        words = [str(said[name]) for name in ("population", "base", "dtype", "length", "steps")]
+        words = [str(config[name]) for name in ("population", "base", "dtype", "length", "steps")]
         return _loaded(*words)
 
     @property

@@ -32,7 +32,7 @@ def samples(rows: Rows) -> str:
 
     def draw(axes: Axes) -> None:
         for place, name in enumerate(names):
-            values = [figure(one, "BLEU") for one in rows.results[name]]
+            values = [figure(result, "BLEU") for result in rows.results[name]]
             axes.plot(values, [place] * len(values), "o", color=BLUE, alpha=0.5, markersize=4)
             axes.plot([np.mean(values)], [place], "|", color=INK, markersize=12)
         axes.set_yticks(range(len(names)), names)
@@ -46,8 +46,8 @@ def few_texts(rows: Rows) -> str:
     lines: dict[str, dict[int, list[float]]] = {}
     for name, results in rows.results.items():
         method, size = name.split(", ")
-        found = over_samples(results, "BLEU")
-        lines.setdefault(method, {})[int(size.split()[0])] = [found.mean, found.low, found.high]
+        score = over_samples(results, "BLEU")
+        lines.setdefault(method, {})[int(size.split()[0])] = [score.mean, score.low, score.high]
 
     def draw(axes: Axes) -> None:
         for method, points in lines.items():
@@ -70,8 +70,10 @@ def lengths(rows: Rows) -> str:
     places = [int(name) for name in rows.results]
 
     def draw(axes: Axes) -> None:
-        values = [figure(one, "BLEU") for (one,) in rows.results.values()]
-        spreads = [one["parts"]["all"]["scores"]["BLEU"]["spread"] or 0.0 for (one,) in rows.results.values()]
+        values = [figure(result, "BLEU") for (result,) in rows.results.values()]
+        spreads = [
+            result["parts"]["all"]["scores"]["BLEU"]["spread"] or 0.0 for (result,) in rows.results.values()
+        ]
         axes.errorbar(places, values, yerr=spreads, color=BLUE, marker="o", markersize=4, capsize=3)
         axes.set_xscale("log")
         axes.set_xticks(places, [str(place) for place in places])
@@ -104,19 +106,19 @@ def extrapolation(rows: Rows) -> str:
 
 def _apart(values: Mapping[str, float]) -> dict[str, float]:
     """Places for labels near their values, none over another."""
-    least = 0.05 * (max(values.values()) - min(values.values()))
+    min_gap = 0.05 * (max(values.values()) - min(values.values()))
     places: dict[str, float] = {}
     below = -math.inf
     for name in sorted(values, key=values.__getitem__):
-        places[name] = below = max(values[name], below + least)
+        places[name] = below = max(values[name], below + min_gap)
     return places
 
 
 def _bars(rows: Rows, measure: str, theirs: Mapping[str, float]) -> str:
     names = list(rows.results)[::-1]
-    found = [rows.results[name][0] for name in names]
-    values = [figure(one, measure) for one in found]
-    spreads = [one["parts"]["all"]["scores"][measure]["spread"] or 0.0 for one in found]
+    results = [rows.results[name][0] for name in names]
+    values = [figure(result, measure) for result in results]
+    spreads = [result["parts"]["all"]["scores"][measure]["spread"] or 0.0 for result in results]
     known = {place: theirs[name] for place, name in enumerate(names) if name in theirs}
 
     def draw(axes: Axes) -> None:

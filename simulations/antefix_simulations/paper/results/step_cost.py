@@ -105,10 +105,10 @@ def writing_table(base: FrozenBase, repetitions: int) -> Table:
             rate = _written(base, length)
             if number >= 0:
                 rates[length][number] = rate
-    for length, some in rates.items():
-        share = median(some) / median(rates[0])
-        between = f"{min(some):,.1f} … {max(some):,.1f}"
-        table.rows.append([str(length), f"{median(some):,.1f}", between, f"{share:.2f}"])
+    for length, rates_of_length in rates.items():
+        share = median(rates_of_length) / median(rates[0])
+        between = f"{min(rates_of_length):,.1f} … {max(rates_of_length):,.1f}"
+        table.rows.append([str(length), f"{median(rates_of_length):,.1f}", between, f"{share:.2f}"])
     table.notes.append(
         f"{_ROWS} rows of {_TOKENS} new tokens, each under a prefix of its own, in "
         f"{str(base.dtype).removeprefix('torch.')}; median of {repetitions}, in turn. "
@@ -161,16 +161,16 @@ def _growth(base: FrozenBase) -> Iterator[list[float]]:
     """The most MiB that the block has beside what was there; without a GPU looked at as it runs."""
     grown = [0.0]
     if base.device.type == "cuda":
-        before = torch.cuda.memory_allocated(base.device)
+        memory_before = torch.cuda.memory_allocated(base.device)
         torch.cuda.reset_peak_memory_stats(base.device)
         yield grown
-        grown[0] = (torch.cuda.max_memory_allocated(base.device) - before) / 2**20
+        grown[0] = (torch.cuda.max_memory_allocated(base.device) - memory_before) / 2**20
         return
     own = psutil.Process()
-    before = own.memory_info().rss
+    memory_before = own.memory_info().rss
 
     def look() -> None:
-        grown[0] = max(grown[0], (own.memory_info().rss - before) / 2**20)
+        grown[0] = max(grown[0], (own.memory_info().rss - memory_before) / 2**20)
 
     with poll(look, _EVERY_S):
         yield grown
@@ -183,12 +183,14 @@ def _written(base: FrozenBase, length: int) -> float:
         Prefix(0.1 * torch.randn(base.layout.size(length), generator=dice), base.layout, base.fingerprint)
         for _ in range(_ROWS if length else 0)
     ] or [None] * _ROWS
-    asked = [
-        GenerationRequest(prompt="The roof of the house", prefix=one, max_new_tokens=_TOKENS, ignore_eos=True)
-        for one in prefixes
+    requests = [
+        GenerationRequest(
+            prompt="The roof of the house", prefix=prefix, max_new_tokens=_TOKENS, ignore_eos=True
+        )
+        for prefix in prefixes
     ]
     wait(base)
     begun = time.perf_counter()
-    generate(base, asked)
+    generate(base, requests)
     wait(base)
     return _ROWS * _TOKENS / (time.perf_counter() - begun)

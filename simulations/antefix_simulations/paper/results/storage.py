@@ -14,13 +14,13 @@ _BYTES = 4  # fp32, as prefixes are kept
 
 def storage(base: FrozenBase) -> Table:
     """Section 4.1's promise: a base once, and little for each task."""
-    whole = sum(one.numel() for one in base.model.parameters())
-    kept = {f"prefix of {length}": base.layout.size(length) for length in _LENGTHS}
+    whole = sum(parameter.numel() for parameter in base.model.parameters())
+    prefixes = {f"prefix of {length}": base.layout.size(length) for length in _LENGTHS}
     kinds = {name: kind(base, 0).numbers for name, kind in KINDS.items() if name != "fine-tuning"}
     table = Table(
         f"What is kept for each task, {base.name}", ["", "numbers", "MiB in fp32", "of the base", "a copy is"]
     )
-    for name, numbers in (kept | kinds | {"fine-tuning": whole}).items():
+    for name, numbers in (prefixes | kinds | {"fine-tuning": whole}).items():
         cells = [f"{numbers:,}", f"{numbers * _BYTES / 2**20:,.2f}", f"{numbers / whole:.2%}"]
         table.rows.append([name, *cells, f"{whole / numbers:,.0f} times that"])
     table.notes.append(

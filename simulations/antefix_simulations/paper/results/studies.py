@@ -60,9 +60,9 @@ def _methods(task: str) -> Callable[[FrozenBase, PaperSettings], Cells]:
 
 
 def _summaries(base: FrozenBase, settings: PaperSettings) -> Cells:
-    whole = sum(one.numel() for one in base.model.parameters())
-    some = _usable(base, ("nothing", "in context", "fine-tuning", "LoRA"))
-    cells = {name: [Cell("summarise", name)] for name in some}
+    whole = sum(parameter.numel() for parameter in base.model.parameters())
+    methods = _usable(base, ("nothing", "in context", "fine-tuning", "LoRA"))
+    cells = {name: [Cell("summarise", name)] for name in methods}
     for share in (2, 0.1):
         length = max(2, round(share / 100 * whole / base.layout.width))
         cells[f"prefix {share:g} %"] = [_prefix("summarise", length=length, start='"summarize"')]
@@ -74,8 +74,8 @@ def _low_data(base: FrozenBase, settings: PaperSettings) -> Cells:
     for size in _FEW:
         for method in (*_usable(base, ("fine-tuning", "LoRA")), "prefix"):
             own: dict[str, Any] = {"length": _FEW_LENGTH, "start": _START} if method == "prefix" else {}
-            some = [Cell("e2e", method, size, sample, **own) for sample in range(settings.samples)]
-            cells[f"{method}, {size} texts"] = some
+            samples = [Cell("e2e", method, size, sample, **own) for sample in range(settings.samples)]
+            cells[f"{method}, {size} texts"] = samples
     return cells
 
 

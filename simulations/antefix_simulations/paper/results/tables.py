@@ -48,20 +48,22 @@ class Rows:
 
     def of(self, method: str) -> dict[tuple[str, ...], Mapping[str, Any]]:
         """All results of the rows whose names begin so, by texts and sample."""
-        some = (one for name, row in self.results.items() if name.split(", ")[0] == method for one in row)
-        return {tuple(one["arm"].split(", ")[-2:]): one for one in some}
+        results = (
+            result for name, row in self.results.items() if name.split(", ")[0] == method for result in row
+        )
+        return {tuple(result["arm"].split(", ")[-2:]): result for result in results}
 
 
 def figure(result: Mapping[str, Any], measure: str, part: str = "all") -> float:
     """A measure of a cell, or its nats per token where `measure` is `loss`; nan where it is missing."""
-    found = result["parts"][part]
-    value = found["nats_per_token"] if measure == "loss" else found["scores"][measure]["value"]
+    scores = result["parts"][part]
+    value = scores["nats_per_token"] if measure == "loss" else scores["scores"][measure]["value"]
     return math.nan if value is None else float(value)
 
 
 def over_samples(results: Sequence[Mapping[str, Any]], measure: str) -> Interval:
     """Mean over samples, between the lowest and the highest: three are too few for an interval."""
-    values = [figure(one, measure) for one in results]
+    values = [figure(result, measure) for result in results]
     return Interval(sum(values) / len(values), min(values), max(values))
 
 
@@ -115,11 +117,11 @@ def extrapolation(rows: Rows) -> Table:
         seen, unseen = (figure(result, "BLEU", part) for part in ("seen", "unseen"))
         known, new = (figure(result, "loss", part) for part in ("seen", "unseen"))
         losses = [f"{known:.3f}", f"{new:.3f}", f"{new - known:+.3f}"]
-        written = [_said("BLEU", one) for one in (seen, unseen, seen - unseen)]
-        table.rows.append([name, "here", *written, *losses])
+        cells = [_said("BLEU", value) for value in (seen, unseen, seen - unseen)]
+        table.rows.append([name, "here", *cells, *losses])
         if name in published.WEBNLG:
             seen, unseen = (published.WEBNLG[name]["BLEU"][part] for part in ("seen", "unseen"))
-            figures = [f"{one:.1f}" for one in (seen, unseen, seen - unseen)]
+            figures = [f"{value:.1f}" for value in (seen, unseen, seen - unseen)]
             table.rows.append(["", "paper", *figures, "", "", ""])
     return _noted(table, rows)
 
@@ -148,7 +150,7 @@ def _by(gaps: Mapping[tuple[str, ...], float], part: int) -> str:
     alike: dict[str, list[float]] = {}
     for key, gap in gaps.items():
         alike.setdefault(key[part], []).append(gap)
-    means = {name: sum(some) / len(some) for name, some in alike.items()}
+    means = {name: sum(values) / len(values) for name, values in alike.items()}
     return ", ".join(f"{name} {mean:+.1f}" for name, mean in means.items())
 
 
@@ -198,20 +200,20 @@ def _sampled(title: str, rows: Rows) -> Table:
     """A row for the samples of each."""
     table = Table(title, ["", "BLEU", "lowest, highest", "ROUGE-L", "nats/token", "lowest, highest"])
     for name, results in rows.results.items():
-        bleu, rouge, loss = (over_samples(results, one) for one in ("BLEU", "ROUGE-L", "loss"))
-        written = _said("BLEU", bleu.mean), f"{_said('BLEU', bleu.low)}, {_said('BLEU', bleu.high)}"
-        read = f"{loss.mean:.3f}", f"{loss.low:.3f}, {loss.high:.3f}"
-        table.rows.append([name, *written, _said("ROUGE-L", rouge.mean), *read])
+        bleu, rouge, loss = (over_samples(results, measure) for measure in ("BLEU", "ROUGE-L", "loss"))
+        bleu_cells = _said("BLEU", bleu.mean), f"{_said('BLEU', bleu.low)}, {_said('BLEU', bleu.high)}"
+        loss_cells = f"{loss.mean:.3f}", f"{loss.low:.3f}, {loss.high:.3f}"
+        table.rows.append([name, *bleu_cells, _said("ROUGE-L", rouge.mean), *loss_cells])
     return table
 
 
 def _shown(result: Mapping[str, Any], measure: str, part: str) -> str:
     """A value and half of its 95 % interval; a dash where there is none."""
-    found = result["parts"].get(part, {"scores": {}})["scores"].get(measure, {"value": None})
-    if found["value"] is None:
+    score = result["parts"].get(part, {"scores": {}})["scores"].get(measure, {"value": None})
+    if score["value"] is None:
         return "-"
-    value = _said(measure, found["value"])
-    return value if found["spread"] is None else f"{value} ± {_said(measure, found['spread'])}"
+    value = _said(measure, score["value"])
+    return value if score["spread"] is None else f"{value} ± {_said(measure, score['spread'])}"
 
 
 def _said(measure: str, value: float) -> str:
@@ -221,7 +223,7 @@ def _said(measure: str, value: float) -> str:
 
 def _noted(table: Table, rows: Rows) -> Table:
     """With what is to be said below every table."""
-    every = [one for some in rows.results.values() for one in some]
+    every = [result for results in rows.results.values() for result in results]
     missing = {
         f"{name}: {score['missing']}."
         for result in every
@@ -229,16 +231,16 @@ def _noted(table: Table, rows: Rows) -> Table:
         if score["missing"] and name in " ".join(table.head)
     }
     table.notes += [
-        f"{name}: {one['examples'] or 'no'} training texts fit in front."
-        for name, some in rows.results.items()
-        for one in some
-        if name == "in context" and "examples" in one
+        f"{name}: {result['examples'] or 'no'} training texts fit in front."
+        for name, results in rows.results.items()
+        for result in results
+        if name == "in context" and "examples" in result
     ]
-    asked, tests = rows.settings, every[0]["parts"]["all"]["inputs"]
+    settings, tests = rows.settings, every[0]["parts"]["all"]["inputs"]
     table.notes += sorted(missing)
     table.notes.append(
-        f"About {asked.budget:,} tokens of training each, in steps of {asked.batch_size} texts; {tests} "
-        f"test inputs, {asked.beams} beams. ±: half of the 95 % interval over these. "
+        f"About {settings.budget:,} tokens of training each, in steps of {settings.batch_size} texts; "
+        f"{tests} test inputs, {settings.beams} beams. ±: half of the 95 % interval over these. "
         f"Paper: {published.SOURCE}."
     )
     return table
