@@ -29,7 +29,6 @@ UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "
 LONG_FUNCTIONS = {
     "antefix.generation.prefill.prefill",
     "antefix.training.train.train",
-    "antefix_simulations.cli.flower.flower",
     "antefix_simulations.cli.paper.paper",
     "antefix_simulations.report.html._pictures",
 }

@@ -24,7 +24,7 @@ _OF_SERVERS = ("hostile", "round_timeout_s", "promote_every", "patience")
 _HINT = "docs/guides/simulate.md lists the settings; NAME=VALUE, and a -c for each"
 
 
-class BaseSettings(BaseModel):
+class _TextsAndBase(BaseModel):
     """Whose texts, and which base.
 
     Attributes:
@@ -42,7 +42,7 @@ class BaseSettings(BaseModel):
     length: Annotated[int, Field(ge=2)] = 8
 
 
-class RunSettings(Columns, MethodSettings, Choice, BaseSettings, RoundConfig):
+class RunSettings(Columns, MethodSettings, Choice, _TextsAndBase, RoundConfig):
     """All settings of a run: those of rounds are a real server's, then base and texts, then each user's part.
 
     pydantic lists the fields of the last class first; stored files and `--help` have this order.
