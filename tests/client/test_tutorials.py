@@ -10,7 +10,7 @@ import pytest
 
 from tests.client.people import tiny_folder
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "start"
 DIARY = [f"Day {day}: the lighthouse keeper wrote {day * 7} lines." for day in range(1, 13)]
 
 
