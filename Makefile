@@ -10,7 +10,7 @@ FAST := -n $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))') -
 SLOW := -n 2 --dist worksteal -m "(slow or real) and not alone"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test unit thorough lint docs demo
+.PHONY: help venv test unit thorough lint site demo
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -26,10 +26,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
 	@echo "installing PyTorch and what else is needed: a few minutes" >&2
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,docs,dev]" -c constraints.txt
 	@touch $@
 
-test: lint  ## all checks: format, lint, types, import layers, every test (minutes)
+test: lint site  ## all checks: format, lint, types, import layers, the site, every test (minutes)
 	$(BIN)/python -m pytest $(FAST)
 	$(BIN)/python -m pytest $(SLOW)
 	$(BIN)/python -m pytest -m alone
@@ -47,8 +47,9 @@ lint: venv  ## format, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: venv  ## rewrite docs/commands.md from the commands' own help
-	$(BIN)/python -m tests.help_pages > docs/commands.md
+# NO_MKDOCS_2_WARNING: mkdocs-material's notice about other versions of mkdocs is no fault of a page.
+site: venv  ## build the documentation's site into build/site; a broken link or mark fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 demo: venv  ## the whole story: rounds, eight sealed private prefixes, one removed, a report
 	$(BIN)/antefix-sim demo
