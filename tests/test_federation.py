@@ -127,14 +127,14 @@ def everybody_opens_only_the_own(data: Path, people: list[Device]) -> None:
     with Vault.open(data) as vault:
         records = {}
         for device in people:
-            with device.opened() as model, model.changing() as profile:
-                place = bytes.fromhex(profile.card.user), profile.keys.prefix
+            with device.opened() as model, model.locked() as profile:
+                place = bytes.fromhex(profile.manifest.user), profile.keys.prefix
             records[device.folder.name] = vault.get(*place)
     for owner in people:
         record = records[owner.folder.name]
         address = read_header(record).edition.address
         for device in people:
-            with device.opened() as model, model.changing() as profile:
+            with device.opened() as model, model.locked() as profile:
                 keys = profile.keys
                 if device is owner:
                     open_record(record, address, key=keys.user_key, writers=keys.devices.writers).wipe()
@@ -151,7 +151,7 @@ def nothing_lies_about(data: Path, people: list[Device], signed: bytes, prefix: 
             for text in model.texts().values():
                 secrets.add(text.completion.encode()[:32])
             secrets |= set(windows(model.exported("prefix")[-4000:]))
-            with model.changing() as profile:
+            with model.locked() as profile:
                 texts = split_texts(profile).training
             secrets |= set(windows(update(signed, prefix, device.base, texts)[-4000:]))
     # The first row is the base's own, in the shared prefix and in every private one.

@@ -20,7 +20,7 @@ from antefix_client.membership import Membership
 from antefix_client.model import PersonalModel
 from antefix_client.profile.version_history import Version
 from antefix_client.remote import grants
-from antefix_client.remote.grants import REVOKED, Shown
+from antefix_client.remote.grants import REVOKED, GrantSummary
 
 __all__ = ["Access", "Granted", "Granting"]
 
@@ -45,7 +45,7 @@ class Granted:
     until: int
 
     @classmethod
-    def of(cls, shown: Shown) -> Granted:
+    def of(cls, shown: GrantSummary) -> Granted:
         """As the server shows it."""
         return cls(shown.id, shown.version, shown.device, shown.until)
 
@@ -109,18 +109,18 @@ class Granting:
         if not 0 < hours <= _MOST_HOURS:
             raise InvalidArgument(f"{hours} hours", f"above 0, at most {_MOST_HOURS:,}")
         seconds = max(1, int(hours * _HOUR_S))
-        with grants.one_at_a_time():
+        with grants.exclusive():
             if not keep:
-                grants.keep(self._model, None)
+                grants.save_auto_grant(self._model, None)
             self._membership.sync_records()  # the server must have what is granted
             version = self._in_use()
             with self._membership.remote() as remote:
-                known = grants.revocations(remote) if keep else None
-                found = grants.given(self._model, remote, version, seconds, known)
+                known = grants.count_revocations(remote) if keep else None
+                found = grants.request_grant(self._model, remote, version, seconds, known)
             if found is None:
                 raise GrantRefused(REVOKED)
             if known is not None:
-                grants.keep(self._model, grants.kept(version, seconds, known))
+                grants.save_auto_grant(self._model, grants.auto_grant_for(version, seconds, known))
         return Granted.of(found)
 
     def listed(self) -> list[Granted]:
@@ -130,7 +130,7 @@ class Granting:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
         """
         with self._membership.remote() as remote:
-            return [Granted.of(one) for one in grants.fetched(remote)]
+            return [Granted.of(one) for one in grants.list_grants(remote)]
 
     def revoke(self, id: str | None = None) -> int:
         """Take a grant back, or all of them; so many there were. What runs under it ends within a second.
@@ -142,18 +142,18 @@ class Granting:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
             InvalidArgument: no such grant.
         """
-        grants.keep(self._model, None)
+        grants.save_auto_grant(self._model, None)
         with self._membership.remote() as remote:
-            found = [one.id for one in grants.fetched(remote)]
+            found = [one.id for one in grants.list_grants(remote)]
             if id is None:
-                return grants.all_revoked(remote)
+                return grants.revoke_all(remote)
             if id not in found:
                 raise InvalidArgument(f"there is no grant {id!r:.40}", "antefix grants")
             remote.request("DELETE", f"/v1/grants/{id}", also=(404,))
         return 1
 
     def _in_use(self) -> Version:
-        with self._model.changing() as profile:
+        with self._model.locked() as profile:
             newest = profile.history.newest
         if newest is None:
             raise InvalidArgument("nothing was learned yet, so there is nothing to grant", "antefix learn")

@@ -24,14 +24,14 @@ from antefix_client.devices import user_id_change
 from antefix_client.errors import DeviceRefused, JoinRefused, NotJoined, ServerRefused
 from antefix_client.model import PersonalModel
 from antefix_client.remote import server_state
-from antefix_client.remote.api_client import Remote, keys_of
-from antefix_client.remote.grants import renewed
-from antefix_client.remote.server_state import Member
-from antefix_client.remote.sync import Stored, devices_in_step, is_behind, to_send
+from antefix_client.remote.api_client import ApiClient, fetch_server_keys
+from antefix_client.remote.grants import renew_if_due
+from antefix_client.remote.server_state import ServerState
+from antefix_client.remote.sync import RemoteRecord, is_stale, record_to_upload, sync_device_list
 
 if TYPE_CHECKING:
     from antefix_client.rounds.local_update import Checked
-    from antefix_client.rounds.round_request import RoundAsked
+    from antefix_client.rounds.round_request import RoundRequest
 
 __all__ = ["Membership", "Place", "Synced"]
 
@@ -116,8 +116,8 @@ class Membership:
         require_text(server, "server")
         code, url = Invitation.parse(invitation), server.rstrip("/")
         self._require_free(url)
-        keys = keys_of(url, code)
-        with self._model.changing() as profile:
+        keys = fetch_server_keys(url, code)
+        with self._model.locked() as profile:
             # An invitation is good for the keys that it was used with, and for no others afterwards.
             user_id_change.require_alone(profile, bytes.fromhex(keys.tenant))
             device = profile.keys.device
@@ -129,9 +129,9 @@ class Membership:
             proof=proof.hex(),
             name=name[:200],
         )
-        with Remote(url, keys.authority) as remote:
+        with ApiClient(url, keys.authority) as remote:
             enrolled = remote.enrol(asked)
-        member = Member(
+        member = ServerState(
             url=url,
             authority=keys.authority,
             release_key=keys.release_key,
@@ -140,8 +140,8 @@ class Membership:
             user=enrolled.user,
             token=enrolled.token,
         )
-        with self._model.changing() as profile:
-            user_id_change.adopt(profile, bytes.fromhex(enrolled.tenant), bytes.fromhex(enrolled.user))
+        with self._model.locked() as profile:
+            user_id_change.rebind_user(profile, bytes.fromhex(enrolled.tenant), bytes.fromhex(enrolled.user))
             member.write(profile.sealed)
         return Place(member.url, member.user, member.rounds, member.refused)
 
@@ -151,7 +151,7 @@ class Membership:
         Raises:
             ProfileUnwritable.
         """
-        with self._model.changing() as profile:
+        with self._model.locked() as profile:
             profile.sealed.delete(server_state.NAME)
 
     def take_part(self, yes: bool) -> Place:
@@ -166,38 +166,38 @@ class Membership:
         """
         return self._changed(rounds=bool(yes))
 
-    def member(self) -> Member:
+    def member(self) -> ServerState:
         """For this package: all that is known of the server. Private.
 
         Raises:
             NotJoined, ProfileDamaged.
         """
-        with self._model.changing() as profile:
-            return Member.read(profile.sealed)
+        with self._model.locked() as profile:
+            return ServerState.read(profile.sealed)
 
-    def remote(self) -> Remote:
+    def remote(self) -> ApiClient:
         """For this package: the server, with this device's token; close it.
 
         Raises:
             NotJoined.
         """
         member = self.member()
-        return Remote(member.url, member.authority, member.token)
+        return ApiClient(member.url, member.authority, member.token)
 
     @property
     def device(self) -> bytes:
         """For this package: id of this device, 16 bytes."""
-        with self._model.changing() as profile:
+        with self._model.locked() as profile:
             return profile.keys.device.id
 
-    def renew_node(self) -> Member:
+    def renew_node(self) -> ServerState:
         """For this package: a fresh key for the node in rounds, kept before anybody hears of it."""
-        with self._model.changing() as profile:
-            member = Member.read(profile.sealed).with_fresh_node()
+        with self._model.locked() as profile:
+            member = ServerState.read(profile.sealed).with_fresh_node()
             member.write(profile.sealed)
         return member
 
-    def round(self, asked: RoundAsked) -> bytes:
+    def round(self, asked: RoundRequest) -> bytes:
         """For this package: the sealed update of a round, if this user takes part and the round is in order.
 
         Trained on the texts that train, never on those that judge: the shared prefix must not know them.
@@ -207,7 +207,7 @@ class Membership:
         """
         from antefix import Prefix
         from antefix_client.learning.learn import training_texts
-        from antefix_client.rounds.local_update import answer, checked
+        from antefix_client.rounds.local_update import answer, verify_round
 
         with self._one_round:
             member = self.member()
@@ -216,18 +216,18 @@ class Membership:
             base = self._model.base
             seen = member.seen or ReleaseState(tenant=member.tenant)
             seen = seen.model_copy(update={"base": base.fingerprint})
-            believed = checked(asked, bytes.fromhex(member.release_key), seen, member.last_round)
+            believed = verify_round(asked, bytes.fromhex(member.release_key), seen, member.last_round)
             length = Prefix.from_bytes(believed.prefix).length
-            with self._model.changing() as profile:
+            with self._model.locked() as profile:
                 texts, device = training_texts(profile, base, length), profile.keys.device
             sealed = answer(believed, asked.node, base, texts, device)
             self._agree_again(member, believed)
             return sealed
 
-    def _agree_again(self, before: Member, believed: Checked) -> None:
+    def _agree_again(self, before: ServerState, believed: Checked) -> None:
         """Training took minutes: the user may have said no meanwhile, or the server withdrawn the release."""
-        with self._model.changing() as profile:
-            now = Member.read(profile.sealed)
+        with self._model.locked() as profile:
+            now = ServerState.read(profile.sealed)
             if not now.rounds or (now.tenant, now.user) != (before.tenant, before.user):
                 raise RoundRefused("the user of this device does not take part")
             seen = now.seen or ReleaseState(tenant=now.tenant)
@@ -259,8 +259,8 @@ class Membership:
 
     def _learned(self, seen: ReleaseState, release: str | None) -> None:
         """Keep what is known of releases; what a round has learned meanwhile stays."""
-        with self._model.changing() as profile:
-            now = Member.read(profile.sealed)
+        with self._model.locked() as profile:
+            now = ServerState.read(profile.sealed)
             if now.seen is not None and now.seen.tenant == seen.tenant:
                 if now.seen.serial > seen.serial:
                     return  # somebody has seen a newer announcement meanwhile
@@ -297,7 +297,7 @@ class Membership:
             with self.remote() as remote:
                 done = self._synced(remote)
                 if renews:
-                    after = renewed(self._model, remote)
+                    after = renew_if_due(self._model, remote)
                     done = replace(done, granted=after.version, problem=after.problem)
         except DeviceRefused:
             self._changed(refused=True)
@@ -318,19 +318,19 @@ class Membership:
         self._model.remove_device(device)
         self.sync()
 
-    def _synced(self, remote: Remote) -> Synced:
-        devices_in_step(self._model, remote)
+    def _synced(self, remote: ApiClient) -> Synced:
+        sync_device_list(self._model, remote)
         received = None
         for _ in range(_TRIES):
-            with self._model.changing() as profile:
-                prefix, known = profile.keys.prefix, Member.read(profile.sealed).known
+            with self._model.locked() as profile:
+                prefix, known = profile.keys.prefix, ServerState.read(profile.sealed).known
             record, tag = remote.record(prefix, known)
             if record is not None:
                 received = self._received(record) or received
                 self._changed(known=tag)
-            stored = Stored.of(tag)
-            with self._model.changing() as profile:
-                waits, sending = to_send(profile, stored)
+            stored = RemoteRecord.of(tag)
+            with self._model.locked() as profile:
+                waits, sending = record_to_upload(profile, stored)
             if sending is None:
                 return Synced(received, None, waits)
             if remote.put(prefix, sending, stored.version):
@@ -339,16 +339,16 @@ class Membership:
 
     def _received(self, record: bytes) -> str | None:
         """Name of the version, where it is new."""
-        with self._model.changing() as profile:
-            if is_behind(profile, record):
+        with self._model.locked() as profile:
+            if is_stale(profile, record):
                 return None
             before = {version.digest for version in profile.history.versions}
         version = self._model.receive(record)
         return None if version.digest in before else version.name
 
     def _changed(self, **update: object) -> Place:
-        with self._model.changing() as profile:
-            member = Member.read(profile.sealed).model_copy(update=update)
+        with self._model.locked() as profile:
+            member = ServerState.read(profile.sealed).model_copy(update=update)
             member.write(profile.sealed)
         return Place(member.url, member.user, member.rounds, member.refused)
 

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from antefix.common.validation import path_of, require
 from antefix.data.example import Example
 from antefix.errors import InvalidArgument
-from antefix_client.devices.api import Linking
-from antefix_client.devices.conflicts import Which, open_conflicts
+from antefix_client.devices.api import DeviceLinking
+from antefix_client.devices.conflicts import VersionChoice, open_conflicts
 from antefix_client.devices.recovery import recover
 from antefix_client.inference import export as export_module
-from antefix_client.inference.runtime import Wielder, named
+from antefix_client.inference.runtime import ModelRuntime, resolve_base
 from antefix_client.learning.budget import Budget
 from antefix_client.learning.report import LearnReport
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.rescue import rescue
-from antefix_client.profile.session import Holding
-from antefix_client.profile.unlock_slots import Keyring, Unlock, settled
+from antefix_client.profile.session import ProfileSession
+from antefix_client.profile.unlock_slots import Keyring, Unlock, resolve
 from antefix_client.profile.version_history import Version
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Status:
     damaged: tuple[str, ...]
 
 
-class PersonalModel(Linking):
+class PersonalModel(DeviceLinking):
     """One user's model on this device: remembers texts, learns from them, writes like them.
 
     Nothing leaves the device, and nothing private is on its disk but sealed. The base is loaded with the
@@ -82,8 +82,8 @@ class PersonalModel(Linking):
 
     def __init__(self, profile: Profile, base: FrozenBase | None, device: str, dtype: str) -> None:
         """Use `create` or `open`."""
-        self._held = Holding(profile)
-        self._wielder = Wielder(self._held, base, device, dtype)
+        self.session = ProfileSession(profile)
+        self.runtime = ModelRuntime(self.session, base, device, dtype)
 
     @classmethod
     def create(
@@ -109,7 +109,7 @@ class PersonalModel(Linking):
         Raises:
             ProfileExists, ProfileInUse, ProfileFull, ProfileUnwritable, InvalidArgument.
         """
-        name, loaded = named(base)
+        name, loaded = resolve_base(base)
         if cost is not None and not hasattr(cost, "allowed"):  # antefix.keys is not imported for this
             raise InvalidArgument(f"cost is of type {type(cost).__name__}", "give an antefix.keys.Cost")
         profile = recover(Profile.create(path_of(folder, "folder"), name, unlock, cost))
@@ -162,12 +162,12 @@ class PersonalModel(Linking):
             ProfileFull, ProfileUnwritable: nothing was kept.
         """
         _require_list(texts)
-        with self.changing() as profile:
+        with self.locked() as profile:
             return profile.remember(map(_example, texts))
 
     def texts(self) -> dict[int, Example]:
         """What is remembered, by number, oldest first. Private."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             return dict(profile.texts)
 
     def remove_texts(self, numbers: Iterable[int]) -> int:
@@ -183,7 +183,7 @@ class PersonalModel(Linking):
         chosen = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
         if not isinstance(given, Iterable) or len(chosen) < len(items):
             raise InvalidArgument("numbers is not a list of whole numbers", "texts() has them")
-        with self.changing() as profile:
+        with self.locked() as profile:
             return profile.remove_texts(chosen)
 
     def learn(self, *, budget: Budget | None = None, progress: Progress = True) -> LearnReport:
@@ -205,7 +205,7 @@ class PersonalModel(Linking):
 
         budget = Budget() if budget is None else budget
         require(budget, Budget, "budget")
-        return learn(self._held, self._wielder, budget, progress)
+        return learn(self.session, self.runtime, budget, progress)
 
     def generate(self, prompt: str, **settings: Any) -> str:
         """What follows the prompt, in one's own way.
@@ -218,7 +218,7 @@ class PersonalModel(Linking):
         Raises:
             InvalidArgument, TextTooLong, BaseChanged, ProfileDamaged.
         """
-        return self._wielder.generate(prompt, settings).text
+        return self.runtime.generate(prompt, settings).text
 
     def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
         """As `generate`, piece by piece as they come."""
@@ -227,7 +227,7 @@ class PersonalModel(Linking):
 
     def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
         """For a service: how many tokens were read, and the pieces, the last one with the whole result."""
-        return self._wielder.pieces(prompt, settings)
+        return self.runtime.pieces(prompt, settings)
 
     def load_base(self) -> None:
         """Load the base now, not with the first text."""
@@ -236,19 +236,19 @@ class PersonalModel(Linking):
     @property
     def base(self) -> FrozenBase:
         """The base, loaded now if it is not yet."""
-        return self._wielder.base
+        return self.runtime.base
 
     def score(self, texts: Iterable[str | Example]) -> float:
         """How well texts are predicted: mean nats per token, lower is better."""
         _require_list(texts)
-        return self._wielder.score([_example(text) for text in texts])
+        return self.runtime.score([_example(text) for text in texts])
 
     def versions(self) -> list[Version]:
         """What was learned, oldest first; the last one that is not `beside` is in use."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             return list(profile.history.versions)
 
-    def roll_back(self, which: Which = None) -> Version:
+    def roll_back(self, which: VersionChoice = None) -> Version:
         """Use an older version again: it is sealed as a new one, so that versions only grow.
 
         In a conflict this chooses: a version that is beside, or the one in use. The other device takes the
@@ -262,7 +262,7 @@ class PersonalModel(Linking):
             InvalidArgument: there is no such version, or there are two.
             ProfileDamaged: it does not open.
         """
-        return self._wielder.roll_back(which)
+        return self.runtime.roll_back(which)
 
     def receive(self, record: bytes) -> Version:
         """Keep a version of another device of yours, as `export(what="record")` writes it there.
@@ -279,11 +279,11 @@ class PersonalModel(Linking):
         """
         from antefix_client.devices.receiving import receive
 
-        with self.changing() as profile:
-            pinned = profile.card.fingerprint
+        with self.locked() as profile:
+            pinned = profile.manifest.fingerprint
         if pinned is None:
             self.load_base()
-        with self.changing() as profile:
+        with self.locked() as profile:
             return receive(profile, record)
 
     def export(
@@ -299,11 +299,11 @@ class PersonalModel(Linking):
         Raises:
             InvalidArgument: it is there already, or nothing was learned yet.
         """
-        return export_module.export(self._held, self._wielder, path_of(path, "path"), what)
+        return export_module.export(self.session, self.runtime, path_of(path, "path"), what)
 
     def exported(self, what: Literal["prefix", "record", "texts"]) -> bytes:
         """For a service: what `export` would write."""
-        return export_module.content_of(self._held, self._wielder, what)
+        return export_module.export_content(self.session, self.runtime, what)
 
     def use_shared(self, path: str | Path | None) -> None:
         """Start from a shared prefix: what is used before the first `learn`, and what each one begins with.
@@ -314,23 +314,23 @@ class PersonalModel(Linking):
         Raises:
             PrefixFileRefused, PrefixMismatch.
         """
-        self._wielder.use_shared(None if path is None else path_of(path, "path"))
+        self.runtime.use_shared(None if path is None else path_of(path, "path"))
 
     def change_base(self, base: str | FrozenBase) -> None:
         """Go over to another base: texts and versions stay, but versions of the old base are not used.
 
         Until the next `learn`, generating raises `BaseChanged`.
         """
-        self._wielder.change_base(base)
+        self.runtime.change_base(base)
 
     def status(self) -> Status:
         """The profile at a glance."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             texts, newest = len(profile.texts), profile.history.newest
             return Status(
                 folder=profile.folder,
-                base=profile.card.base,
-                fingerprint=profile.card.fingerprint,
+                base=profile.manifest.base,
+                fingerprint=profile.manifest.fingerprint,
                 texts=texts,
                 version=None if newest is None else newest.number,
                 conflicts=tuple(one.name for one in open_conflicts(profile.history)),
@@ -342,23 +342,23 @@ class PersonalModel(Linking):
 
     def change_unlock(self, unlock: Unlock, *, cost: Cost | None = None) -> None:
         """Unlock with something else from now on."""
-        _ = self._held.profile  # or says that it is closed
-        given = settled(unlock)  # asks somebody, perhaps: nobody else waits for the answer
-        with self.changing() as profile:
+        _ = self.session.profile  # or says that it is closed
+        given = resolve(unlock)  # asks somebody, perhaps: nobody else waits for the answer
+        with self.locked() as profile:
             profile.change_unlock(given, cost)
 
     def forget(self) -> None:
         """Destroy the profile: keys, texts, versions. There is no way back. The object is closed."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             try:
                 profile.forget()
             finally:
                 if not profile.lock.held:
-                    self._wielder.drop()
+                    self.runtime.drop()
 
     def close(self) -> None:
         """Wipe the keys and let the next one in."""
-        self._held.close(self._wielder.drop)
+        self.session.close(self.runtime.drop)
 
     def __enter__(self) -> Self:
         """The model itself."""
@@ -368,9 +368,9 @@ class PersonalModel(Linking):
         """Close it."""
         self.close()
 
-    def changing(self) -> AbstractContextManager[Profile]:
+    def locked(self) -> AbstractContextManager[Profile]:
         """For this package: the profile, which nobody else changes meanwhile."""
-        return self._held.changing()
+        return self.session.locked()
 
 
 def _require_list(texts: object) -> None:

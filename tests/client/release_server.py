@@ -9,7 +9,7 @@ import httpx
 
 from antefix.keys import DeviceKeys
 from antefix.wire import ReleaseState
-from antefix_client.remote.download import Patience
+from antefix_client.remote.download import SourceLimits
 from antefix_server.gateway import application
 from antefix_server.registry import Registry
 from antefix_server.releases import Releases
@@ -19,8 +19,8 @@ from tests.support.records import some_bytes
 from tests.support.vaults import new_vault
 
 PHONE = DeviceKeys(some_bytes("phone", 64))
-SHORT = Patience(wait_s=1.0, least_rate=1e5)
-LONG = Patience(wait_s=20.0)
+SHORT = SourceLimits(wait_s=1.0, least_rate=1e5)
+LONG = SourceLimits(wait_s=20.0)
 
 
 @dataclass

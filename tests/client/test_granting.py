@@ -53,7 +53,7 @@ def written(membership: Membership, there: Server) -> str:
 
 
 def alone(model: PersonalModel) -> str:
-    request = GenerationRequest(prompt=ASKED["prompt"], prefix=model._wielder.prefix, max_new_tokens=8)
+    request = GenerationRequest(prompt=ASKED["prompt"], prefix=model.runtime.prefix, max_new_tokens=8)
     return generate(BASE, [request])[0].text
 
 

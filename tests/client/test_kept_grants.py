@@ -16,7 +16,7 @@ from antefix_client.granting import Granting
 from antefix_client.membership import Membership, Synced
 from antefix_client.remote import grants
 from antefix_client.service.app import Service
-from antefix_client.service.background import Resident
+from antefix_client.service.background import BackgroundSync
 from antefix_client.service.server_routes import ServerRoutes
 from tests.client.cli.test_server_cli import run
 from tests.client.people import KEY
@@ -180,7 +180,7 @@ def test_a_service_keeps_granting_and_is_told_to_stop(
 ) -> None:
     membership, granting = joined(model, there, "hal"), Granting(model)
     learned(model, 0.3)
-    resident = Resident(membership, None, every_s=0.2)
+    resident = BackgroundSync(membership, None, every_s=0.2)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     resident.start()

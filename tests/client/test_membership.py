@@ -27,7 +27,7 @@ from antefix_client.learning.learn import training_texts
 from antefix_client.membership import Membership, Synced
 from antefix_client.profile.profile import Profile
 from antefix_client.remote.api_client import _require_clock
-from antefix_client.remote.sync import Stored
+from antefix_client.remote.sync import RemoteRecord
 from antefix_client.rounds.local_update import Checked
 from tests.client.people import KEY, NOTES
 from tests.client.two_devices import device, learned, link, value
@@ -60,7 +60,7 @@ def test_what_was_learned_before_goes_along(model: PersonalModel, there: Server)
     assert len(model.texts()) == len(NOTES)
     assert Membership(model).sync() == Synced(None, 3, False)
     assert Membership(model).sync() == Synced()
-    with model.changing() as profile:
+    with model.locked() as profile:
         stored = there.vault.get(bytes.fromhex(place.user), profile.keys.prefix)
         newest = profile.history.newest
         assert newest is not None
@@ -202,7 +202,7 @@ def test_a_crash_while_ids_change_loses_nothing(
         model.load_base()
         learned(model, 4.0)
         code = there.invited(f"ida {cut}")
-        owner = {"take_over": Profile, "add_version": Profile}.get(cut) or type(model._held.profile.history)
+        owner = {"take_over": Profile, "add_version": Profile}.get(cut) or type(model.session.profile.history)
         with monkeypatch.context() as broken:
             broken.setattr(owner, cut, _killed)
             with pytest.raises(KeyboardInterrupt):
@@ -236,7 +236,7 @@ def test_a_record_of_somebody_else_is_not_taken(tmp_path: Path, there: Server) -
         phone.load_base()
         laptop.load_base()
         one, two = joined(phone, there, "joy"), joined(laptop, there, "joy")
-        with laptop.changing() as profile, phone.changing() as other:
+        with laptop.locked() as profile, phone.locked() as other:
             profile.take_over(type(profile.keys)(**{**vars(profile.keys), "prefix": other.keys.prefix}))
         learned(phone, 1.0)
         one.sync()
@@ -274,14 +274,14 @@ def test_a_no_that_comes_while_a_round_trains_is_heard(model: PersonalModel, the
 @pytest.mark.parametrize("tag", ['W/"3-1-ab"', '"abc"', "", '"1-1-"', '"-1-1-' + "0" * 64 + '"'])
 def test_a_tag_that_the_gateway_does_not_make_is_refused(tag: str) -> None:
     with pytest.raises(ServerRefused, match="not understood"):
-        Stored.of(tag)
-    assert Stored.of(f'"12-1-{"0" * 64}"') == Stored(12, 1, "0" * 64)
-    assert Stored.of(None) == Stored()
+        RemoteRecord.of(tag)
+    assert RemoteRecord.of(f'"12-1-{"0" * 64}"') == RemoteRecord(12, 1, "0" * 64)
+    assert RemoteRecord.of(None) == RemoteRecord()
 
 
 def test_a_text_that_the_base_cannot_take_trains_in_no_round(model: PersonalModel) -> None:
     model.remember([*NOTES, "word " * 15_000])
-    with model.changing() as profile:
+    with model.locked() as profile:
         found = training_texts(profile, model.base, 8)
     assert 0 < len(found) < len(NOTES)
     assert all(text.completion in NOTES for text in found)

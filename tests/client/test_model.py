@@ -23,7 +23,7 @@ from antefix_client.errors import (
     TooFewTexts,
 )
 from antefix_client.learning import learn as learn_module
-from antefix_client.learning.hyperparameters import BATCH, LENGTH, rule_for
+from antefix_client.learning.hyperparameters import BATCH, PREFIX_LENGTH, default_plan
 from tests.client.people import KEY, NOTES, opened, reopened
 from tests.support import tiny_models
 
@@ -60,7 +60,7 @@ def test_generates_under_its_own_prefix(model: PersonalModel, tmp_path: Path) ->
 def test_no_gain_keeps_the_old_version(model: PersonalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.remember(NOTES)
     model.learn(progress=False)
-    monkeypatch.setattr(learn_module, "rule_for", useless_rule)
+    monkeypatch.setattr(learn_module, "default_plan", useless_rule)
     report = model.learn(progress=False)
     assert not report.kept
     assert report.version == 1
@@ -80,7 +80,7 @@ def test_judging_texts_never_train(model: PersonalModel) -> None:
     trained: set[str] = set()
     for count in range(4, len(NOTES) + 1, 4):
         model.remember(NOTES[:count])
-        split = learn_module.split_texts(model._held.profile)
+        split = learn_module.split_texts(model.session.profile)
         judging = {text.completion for text in split.judging}
         training = {text.completion for text in split.training}
         assert judging
@@ -109,10 +109,10 @@ def test_a_text_is_kept_once(model: PersonalModel) -> None:
 def test_no_text_that_trained_judges_after_a_removal(model: PersonalModel) -> None:
     """33 texts have fewer that judge than 32 would: the share is of all that were ever remembered."""
     model.remember([f"A text of number {number}." for number in range(33)])
-    before = learn_module.split_texts(model._held.profile)
+    before = learn_module.split_texts(model.session.profile)
     model.remove_texts(list(model.texts())[:1])
     with reopened(model) as again:
-        after = learn_module.split_texts(again._held.profile)
+        after = learn_module.split_texts(again.session.profile)
     assert not {*after.judging} & {*before.training}
     assert {*after.judging} == {*before.judging} - {Example(completion="A text of number 0.")}
 
@@ -146,8 +146,8 @@ def test_an_empty_text_is_refused(model: PersonalModel) -> None:
 
 
 def test_the_oldest_are_dropped_above_the_limit(model: PersonalModel) -> None:
-    profile = model._held.profile
-    profile.card = profile.card.model_copy(update={"max_texts": 20})
+    profile = model.session.profile
+    profile.manifest = profile.manifest.model_copy(update={"max_texts": 20})
     model.remember([f"text {number}" for number in range(30)])
     kept = [text.completion for text in model.texts().values()]
     assert kept == [f"text {number}" for number in range(12, 30)]  # nine tenths of the limit
@@ -246,8 +246,8 @@ def test_a_shared_prefix_that_nobody_trained_is_no_start(model: PersonalModel, t
     model.use_shared(elsewhere.save(tmp_path / "shared"))
     model.remember(NOTES)
     report = model.learn(progress=False)
-    assert report.length == LENGTH  # as without any, for as long
-    afresh, warm = (rule_for(len(NOTES), warm=warm)[1].passes or 0.0 for warm in (False, True))
+    assert report.length == PREFIX_LENGTH  # as without any, for as long
+    afresh, warm = (default_plan(len(NOTES), warm=warm)[1].passes or 0.0 for warm in (False, True))
     assert afresh > warm
     assert report.steps > warm * len(NOTES) / BATCH
 

@@ -24,22 +24,22 @@ def link(old: PersonalModel, new: PersonalModel) -> None:
 
 def learned(model: PersonalModel, value: float) -> Version:
     """A next version, filled with a value."""
-    base = model._wielder.base
+    base = model.runtime.base
     prefix = Prefix(torch.full((base.layout.size(2),), value), base.layout, base.fingerprint)
     made = Version(number=0, made=now(), how="learned", base="", digest="")
-    return model._wielder.keep(model._held.profile, prefix, made)
+    return model.runtime.keep(model.session.profile, prefix, made)
 
 
 def record(model: PersonalModel) -> bytes:
     """That of the version in use."""
-    history = model._held.profile.history
+    history = model.session.profile.history
     assert history.newest is not None
     return history.record(history.newest)
 
 
 def value(model: PersonalModel) -> float:
     """What the version in use is filled with."""
-    prefix = model._wielder.prefix
+    prefix = model.runtime.prefix
     assert prefix is not None
     return float(prefix.values.flatten()[0])
 
@@ -58,9 +58,9 @@ def removed(by: PersonalModel, other: PersonalModel) -> bytes:
 
 def made_by(model: PersonalModel) -> list[bytes]:
     """Its changes of the list."""
-    return device_changes.made_here(model._held.profile)
+    return device_changes.pending(model.session.profile)
 
 
 def follow(model: PersonalModel, *changes: bytes) -> None:
     """Carry changes to a device."""
-    model.follow_devices(device_changes.bundled(list(changes)))
+    model.follow_devices(device_changes.pack(list(changes)))

@@ -22,8 +22,8 @@ def main() -> None:
     with PersonalModel.create(FOLDER, unlock="the passphrase of the vector", base=base, cost=CHEAP) as model:
         model.remember(["one", "two", "three"])
         prefix = Prefix(torch.full((base.layout.size(2),), 0.5), base.layout, base.fingerprint)
-        model._wielder.keep(
-            model._held.profile, prefix, Version(number=0, made=now(), how="learned", base="", digest="")
+        model.runtime.keep(
+            model.session.profile, prefix, Version(number=0, made=now(), how="learned", base="", digest="")
         )
 
 

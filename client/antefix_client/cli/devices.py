@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, confirm, opened
+from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, confirm, open_model
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
@@ -39,7 +39,7 @@ def _group() -> None:
 
 def show(folder: Folder = HOME, key_file: KeyFile = None) -> None:
     """Print this device's fingerprint."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         typer.echo(model.device)
 
 
@@ -49,7 +49,7 @@ def request(
     key_file: KeyFile = None,
 ) -> None:
     """On the new device: ask to be let in. Carry the file to the old one, by any way."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         _write(file, model.link_request())
         typer.echo(f"wrote {file}; this device is {model.device}")
 
@@ -64,7 +64,7 @@ def admit(
     """On the old device: let the new one in. It will read every version, and write new ones."""
     from antefix.common.files import ensure_absent
 
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         ensure_absent(welcome)  # before the new device is let in
         _write(welcome, model.admit(_content(request, _LONGEST_MESSAGE), device=device))
         typer.echo(f"wrote {welcome}; this device is {model.device}")
@@ -77,14 +77,14 @@ def join(
     key_file: KeyFile = None,
 ) -> None:
     """On the new device: join the old one. The texts that are here stay here."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         model.join(_content(welcome, _LONGEST_MESSAGE), device=device)
     typer.echo("joined")
 
 
 def list_devices(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List the fingerprints of your devices, as far as this one has heard of them."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         found, own = model.devices(), model.device
     rows = [{"device": device, "this": device == own} for device in found]
     lines = [f"{device}{'  (this one)' if device == own else ''}" for device in found]
@@ -104,7 +104,7 @@ def remove(
     On a server the others hear of it with their next sync, and the removed one is let in no more. Without
     one, carry it to them: antefix device changes.
     """
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         if not yes:
             confirm(f"remove device {device}?")
         membership = _membership(model)
@@ -124,7 +124,7 @@ def changes(
     key_file: KeyFile = None,
 ) -> None:
     """Write what this device has changed in the list of devices, where no server carries it."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         content = model.device_changes()
     if not content:
         typer.echo("nothing that another device has not heard of")
@@ -139,7 +139,7 @@ def follow(
     key_file: KeyFile = None,
 ) -> None:
     """Take over what another device of yours has changed in the list of devices."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         model.follow_devices(_content(file, _LONGEST_CHANGES))
         typer.echo(f"{len(model.devices())} devices")
 
@@ -155,7 +155,7 @@ def receive(
     """Keep a version of another device of yours; if both have made one, this device's stays in use."""
     from antefix.records.header import RECORD_LIMIT
 
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         received = model.receive(_content(record, RECORD_LIMIT))
         in_use = model.status().version
     if not received.beside:
@@ -167,16 +167,16 @@ def receive(
 
 def _membership(model: PersonalModel) -> Membership | None:
     """Of a profile that is on a server."""
-    from antefix_client.cli.server import membership_of
+    from antefix_client.cli.server import require_membership
     from antefix_client.errors import NotJoined
-    from antefix_client.remote.server_state import Member
+    from antefix_client.remote.server_state import ServerState
 
     try:
-        with model.changing() as profile:
-            Member.read(profile.sealed)
+        with model.locked() as profile:
+            ServerState.read(profile.sealed)
     except NotJoined:
         return None
-    return membership_of(model)
+    return require_membership(model)
 
 
 def _content(path: Path, most: int) -> bytes:

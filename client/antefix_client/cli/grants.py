@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.server import membership_of
-from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, opened
+from antefix_client.cli.server import require_membership
+from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, open_model
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
@@ -46,7 +46,7 @@ def grant(
     With --keep, `antefix sync` and `antefix serve` grant anew, for as long again, when another version came
     into use or half of the time is over; `antefix revoke` ends that, and `antefix grant` without --keep.
     """
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         found = _granting(model).grant(hours=hours, keep=keep)
     if found.until < time.time() + hours * 3600 - _SHORTER_S:
         hint = "" if keep else "; antefix grant --keep grants anew"
@@ -57,7 +57,7 @@ def grant(
 
 def grants(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what your server may use now."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         granting = _granting(model)
         found, keeping = granting.listed(), granting.keeping
     if as_json:
@@ -78,7 +78,7 @@ def revoke(
 
     From then on none of your devices grants anew by itself.
     """
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         count = _granting(model).revoke(id)
     typer.echo(f"{count} taken back")
 
@@ -96,7 +96,7 @@ def token(
     The token goes to stdout alone, the address to stderr. It is secret: who has it may do on the server what
     this device may, until the operator revokes the device.
     """
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         found = _granting(model).access
     if authority is not None:
         _write(authority, found.authority)
@@ -119,7 +119,7 @@ def _write(path: Path, authority: str) -> None:
 
 
 def _granting(model: PersonalModel) -> Granting:
-    membership_of(model)  # or says which extra is missing
+    require_membership(model)  # or says which extra is missing
     from antefix_client.granting import Granting
 
     return Granting(model)

@@ -18,13 +18,13 @@ from antefix_client.cli.unlocking import (
     Dtype,
     Folder,
     KeyFile,
+    ask_passphrase,
     check_base,
     confirm,
-    new_key,
-    opened,
-    passphrase,
+    create_key,
+    find_unlock,
+    open_model,
     require_outside,
-    unlock_of,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def remember(
 
     chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
     texts = read_texts(file, chosen.value, newest)
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         count, total = model.remember(text for _, text in texts), len(model.texts())
     _say(as_json, {"new": count, "texts": total}, f"{count:,} new texts, {total:,} in all")
 
@@ -137,14 +137,14 @@ def learn(
     from antefix_client import Budget
 
     budget = Budget(seconds=seconds, tokens=tokens, memory_mb=memory)
-    with opened(folder, key_file, device, dtype) as model:
+    with open_model(folder, key_file, device, dtype) as model:
         report = model.learn(budget=budget)
     _say(as_json, asdict(report), str(report))
 
 
 def status(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """Say what is in a profile."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         found = model.status()
     facts = {**asdict(found), "folder": str(found.folder)}
     lines = [f"{name:12} {_shown(value)}" for name, value in facts.items()]
@@ -153,7 +153,7 @@ def status(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = Fa
 
 def versions(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what was learned; the last version that is not beside another is in use."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         found = model.versions()
     rows = [json.loads(version.model_dump_json()) for version in found]
     lines = [
@@ -179,7 +179,7 @@ def roll_back(
     as_json: AsJson = False,
 ) -> None:
     """Use an older version again, or choose in a conflict; it becomes the newest."""
-    with opened(folder, key_file, device) as model:
+    with open_model(folder, key_file, device) as model:
         made = model.roll_back(version)
     _say(as_json, json.loads(made.model_dump_json()), f"version {made.number} is version {made.of} again")
 
@@ -193,7 +193,7 @@ def export(
     key_file: KeyFile = None,
 ) -> None:
     """Write prefix, PEFT adapter, sealed record or texts to a new path."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         typer.echo(f"wrote {model.export(path, what=what.value)}")
     if what is not What.record:
         typer.echo("antefix: it is in the clear", err=True)
@@ -212,7 +212,7 @@ def rescue(
 
     ensure_absent(path)
     folder = folder.expanduser()
-    texts = PersonalModel.rescue(folder, unlock=unlock_of(folder, key_file))
+    texts = PersonalModel.rescue(folder, unlock=find_unlock(folder, key_file))
     write_new(path, as_lines(texts))
     typer.echo(f"{len(texts):,} texts in {path}")
 
@@ -227,7 +227,7 @@ def unlock(
 ) -> None:
     """Change what unlocks a profile: a new passphrase, a key file, or the keyring."""
     new = _new_unlock(folder, new_key_file, keyring, variable="ANTEFIX_NEW_PASSPHRASE")
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         model.change_unlock(new)
     typer.echo("changed")
 
@@ -239,7 +239,7 @@ def change_base(
 ) -> None:
     """Go over to another base. Texts stay; what was learned on the old one waits until it is back."""
     check_base(base)
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         model.change_base(base)
     typer.echo("changed; learn again")
 
@@ -250,7 +250,7 @@ def forget(
     key_file: KeyFile = None,
 ) -> None:
     """Destroy a profile: keys, texts, versions. There is no way back."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         if not yes:
             confirm(f"destroy {folder.expanduser()} with {len(model.texts()):,} texts?")
         model.forget()
@@ -267,7 +267,7 @@ def _new_unlock(
     if key_file is not None:
         require_outside(folder, key_file)
     # Asked for and made when it is needed: what is refused before asks nobody and leaves no key behind.
-    return lambda: passphrase(new=True, variable=variable) if key_file is None else new_key(key_file)
+    return lambda: ask_passphrase(new=True, variable=variable) if key_file is None else create_key(key_file)
 
 
 def _say(as_json: bool, facts: Any, text: str) -> None:

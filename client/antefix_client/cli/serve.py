@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.unlocking import HOME, Device, Dtype, Folder, KeyFile, opened
+from antefix_client.cli.unlocking import HOME, Device, Dtype, Folder, KeyFile, open_model
 
 if TYPE_CHECKING:
     from starlette.routing import Route
 
     from antefix_client import PersonalModel
-    from antefix_client.service.background import Resident
+    from antefix_client.service.background import BackgroundSync
 
 TOKEN = "ANTEFIX_TOKEN"
 SOCKET = "service.sock"
@@ -49,7 +49,7 @@ def serve(
     """
     folder = folder.expanduser()
     require_service()
-    with opened(folder, key_file, device, dtype) as model:
+    with open_model(folder, key_file, device, dtype) as model:
         _take_servers_base(model)
         serve_model(model, folder, port)
 
@@ -69,7 +69,7 @@ def serve_model(model: PersonalModel, folder: Path, port: int | None) -> None:
     import uvicorn
 
     from antefix_client.service.app import Service
-    from antefix_client.service.listener import settled
+    from antefix_client.service.listener import listener_config
 
     model.load_base()
     listening = _socket(folder / SOCKET) if port is None else _loopback(port)
@@ -83,7 +83,7 @@ def serve_model(model: PersonalModel, folder: Path, port: int | None) -> None:
         application = Service(model, more).application(token)
         if resident is not None:
             resident.start()
-        uvicorn.Server(settled(application)).run(sockets=[listening])
+        uvicorn.Server(listener_config(application)).run(sockets=[listening])
     finally:
         if resident is not None:
             resident.stop()
@@ -106,17 +106,17 @@ def _take_servers_base(model: PersonalModel) -> None:
         membership.follow()
 
 
-def _resident(model: PersonalModel, socket: Path | None) -> Resident | None:
+def _resident(model: PersonalModel, socket: Path | None) -> BackgroundSync | None:
     """What keeps a joined device in step; None where what talks to servers is not installed."""
     try:
         from antefix_client.membership import Membership
-        from antefix_client.service.background import Resident
+        from antefix_client.service.background import BackgroundSync
     except ImportError:
         return None
-    return Resident(Membership(model), socket)
+    return BackgroundSync(Membership(model), socket)
 
 
-def _server_routes(resident: Resident) -> list[Route]:
+def _server_routes(resident: BackgroundSync) -> list[Route]:
     from antefix_client.service.server_routes import ServerRoutes
 
     return ServerRoutes(resident).routes
@@ -125,16 +125,16 @@ def _server_routes(resident: Resident) -> list[Route]:
 def _socket(path: Path) -> socket.socket:
     """A socket that its owner alone can open; nobody else can even between two calls."""
     from antefix.errors import InvalidArgument
-    from antefix_client.profile.os_errors import files
+    from antefix_client.profile.os_errors import translate_os_errors
 
     if len(os.fsencode(path)) > _LONGEST_SOCKET:
         raise InvalidArgument(f"{path} is too long for a socket", "use --port, or a shorter --profile")
-    with files(path):
+    with translate_os_errors(path):
         path.unlink(missing_ok=True)  # of a service that was killed: the profile's lock says that none runs
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        with files(path):
+        with translate_os_errors(path):
             made.bind(str(path))
     finally:
         os.umask(before)

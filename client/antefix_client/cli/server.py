@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, confirm, key_in, opened, passphrase
+from antefix_client.cli.unlocking import (
+    HOME,
+    AsJson,
+    Folder,
+    KeyFile,
+    ask_passphrase,
+    confirm,
+    open_model,
+    read_key,
+)
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
     from antefix_client.membership import Membership
 
-EXPLAINED = """In a round this device trains a copy of the shared prefix on its texts and sends what changed:
+ROUNDS_EXPLAINED = """\
+In a round this device trains a copy of the shared prefix on its texts and sends what changed:
 clipped, sealed to the round, added up with what others send. The server's operator could read a single
 device's change in the server's memory, and something of the texts can be made out from it. Without rounds
 nothing that was computed from your texts leaves this device but sealed."""
@@ -53,7 +63,7 @@ def join(
     if then_serve:
         require_service()
     with _profile(folder, key_file) as model:
-        membership = membership_of(model)
+        membership = require_membership(model)
         place = membership.join(code, server, name=name)
         typer.echo(f"joined {place.url} as user {place.user}")
         if take_part is None:
@@ -72,8 +82,8 @@ def sync(folder: Folder = HOME, key_file: KeyFile = None) -> None:
 
     After `antefix grant --keep` it also grants what is due.
     """
-    with opened(folder, key_file) as model:
-        _say_synced(membership_of(model))
+    with open_model(folder, key_file) as model:
+        _say_synced(require_membership(model))
 
 
 def rounds(
@@ -87,15 +97,15 @@ def rounds(
     """Say whether this device takes part in rounds, which improve the shared prefix; or change it."""
     from antefix_client.errors import NotJoined
 
-    with opened(folder, key_file) as model:
-        membership = membership_of(model)
+    with open_model(folder, key_file) as model:
+        membership = require_membership(model)
         place = membership.place if take_part is None else membership.take_part(take_part)
     if place is None:
         raise NotJoined
     yes = "yes" if place.rounds else "no"
     typer.echo(f'{{"rounds": {"true" if place.rounds else "false"}}}' if as_json else yes)
     if take_part:
-        typer.echo(f"antefix: {EXPLAINED}", err=True)
+        typer.echo(f"antefix: {ROUNDS_EXPLAINED}", err=True)
 
 
 def leave(
@@ -104,10 +114,10 @@ def leave(
     key_file: KeyFile = None,
 ) -> None:
     """Forget the server and keep the profile. What the server has of you its operator removes."""
-    with opened(folder, key_file) as model:
+    with open_model(folder, key_file) as model:
         if not yes:
             confirm("leave the server?")
-        membership_of(model).leave()
+        require_membership(model).leave()
     typer.echo("left")
 
 
@@ -117,15 +127,15 @@ def _profile(folder: Path, key_file: Path | None) -> PersonalModel:
     from antefix_client.profile.manifest import NAME
 
     if (folder / NAME).exists():
-        return opened(folder, key_file)
+        return open_model(folder, key_file)
     made = PersonalModel.create(
-        folder, unlock=lambda: passphrase(new=True) if key_file is None else key_in(key_file)
+        folder, unlock=lambda: ask_passphrase(new=True) if key_file is None else read_key(key_file)
     )
     typer.echo(f"made {folder}")
     return made
 
 
-def membership_of(model: PersonalModel) -> Membership:
+def require_membership(model: PersonalModel) -> Membership:
     from antefix.errors import InvalidArgument
 
     try:
@@ -139,7 +149,7 @@ def membership_of(model: PersonalModel) -> Membership:
 
 def _asked() -> bool:
     """No where nobody can answer."""
-    typer.echo(f"antefix: {EXPLAINED}", err=True)
+    typer.echo(f"antefix: {ROUNDS_EXPLAINED}", err=True)
     return sys.stdin.isatty() and typer.confirm("take part in rounds?", default=False, err=True)
 
 

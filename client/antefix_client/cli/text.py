@@ -10,7 +10,7 @@ import typer
 
 from antefix.common.cli import strip_control_chars
 from antefix_client.cli.profile import SplitBy
-from antefix_client.cli.unlocking import HOME, AsJson, Device, Dtype, Folder, KeyFile, opened
+from antefix_client.cli.unlocking import HOME, AsJson, Device, Dtype, Folder, KeyFile, open_model
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
@@ -42,7 +42,7 @@ def complete(
     """Go on from a prompt in your own way."""
     text = sys.stdin.read() if prompt == "-" else prompt
     settings: dict[str, Any] = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    with opened(folder, key_file, device, dtype) as model:
+    with open_model(folder, key_file, device, dtype) as model:
         _say_if_untaught(model)
         if as_json:
             typer.echo(json.dumps({"text": model.generate(text, **settings)}))
@@ -64,7 +64,7 @@ def chat(
     """Talk with the personal model; an empty line or Ctrl-D ends it. Nothing of it is kept."""
     from antefix_client.cli.conversation import Conversation
 
-    with opened(folder, key_file, device, dtype) as model:
+    with open_model(folder, key_file, device, dtype) as model:
         _say_if_untaught(model)
         talk = Conversation(model, max_new_tokens=max_tokens, temperature=temperature)
         while line := _typed():
@@ -86,11 +86,11 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Say how well texts are predicted: mean nats per token, lower is better."""
-    from antefix_client.cli.text_files import read_texts, said_by_line
+    from antefix_client.cli.text_files import name_lines, read_texts
 
     chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
     texts = read_texts(file, chosen.value, newest=False)
-    with opened(folder, key_file, device, dtype) as model, said_by_line(file, texts):
+    with open_model(folder, key_file, device, dtype) as model, name_lines(file, texts):
         found = model.score([text for _, text in texts])
     typer.echo(json.dumps({"nats_per_token": found, "texts": len(texts)}) if as_json else f"{found:.3f}")
 

@@ -54,7 +54,7 @@ def read_texts(file: str, split: Split, newest: bool) -> list[tuple[int, Example
 
 
 @contextmanager
-def said_by_line(file: str, texts: Sequence[tuple[int, Example]]) -> Iterator[None]:
+def name_lines(file: str, texts: Sequence[tuple[int, Example]]) -> Iterator[None]:
     """A refusal of one of the texts says where in the file it is: nobody counts them in a shell."""
     try:
         yield

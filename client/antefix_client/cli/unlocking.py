@@ -33,28 +33,30 @@ Dtype = Annotated[str, typer.Option(envvar="ANTEFIX_DTYPE", help="Compute in fp3
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def opened(folder: Path, key_file: Path | None, device: str = "cpu", dtype: str = "fp32") -> PersonalModel:
+def open_model(
+    folder: Path, key_file: Path | None, device: str = "cpu", dtype: str = "fp32"
+) -> PersonalModel:
     """The profile, unlocked."""
     from antefix_client import PersonalModel
 
     folder = folder.expanduser()
-    return PersonalModel.open(folder, unlock=unlock_of(folder, key_file), device=device, dtype=dtype)
+    return PersonalModel.open(folder, unlock=find_unlock(folder, key_file), device=device, dtype=dtype)
 
 
-def unlock_of(folder: Path, key_file: Path | None) -> Unlock:
+def find_unlock(folder: Path, key_file: Path | None) -> Unlock:
     """What unlocks a profile: a key file, its keyring, or a passphrase that is asked for."""
     from antefix_client import Keyring
-    from antefix_client.profile.manifest import Card
+    from antefix_client.profile.manifest import ProfileManifest
 
-    kinds = {slot.kind: slot for slot in Card.read(folder).slots}
+    kinds = {slot.kind: slot for slot in ProfileManifest.read(folder).slots}
     if key_file is not None:
-        return key_in(key_file)
+        return read_key(key_file)
     if "keyring" in kinds:
         return Keyring(kinds["keyring"].service or "antefix")
-    return passphrase()
+    return ask_passphrase()
 
 
-def passphrase(*, new: bool = False, variable: str = PASSPHRASE) -> str:
+def ask_passphrase(*, new: bool = False, variable: str = PASSPHRASE) -> str:
     """From the environment, the terminal without showing it, else standard input; never an argument.
 
     An argument would stand in the list of processes and in the shell's history.
@@ -93,7 +95,7 @@ def check_base(name: str) -> None:
         typer.echo(f"antefix: base {name!r} will be fetched from the Hugging Face hub", err=True)
 
 
-def key_in(path: Path) -> bytes:
+def read_key(path: Path) -> bytes:
     """The key in a file."""
     from antefix.common.files import readable
 
@@ -115,7 +117,7 @@ def require_outside(folder: Path, key_file: Path) -> None:
         )
 
 
-def new_key(path: Path) -> bytes:
+def create_key(path: Path) -> bytes:
     """A fresh key, written to a new file that its owner alone can read."""
     from antefix_client.profile.os_errors import write_new
 

@@ -11,22 +11,22 @@ from antefix_client.devices import linking
 from antefix_client.profile.profile import Profile
 
 
-class Linking(ABC):
+class DeviceLinking(ABC):
     """Linking devices, and removing them."""
 
     @abstractmethod
-    def changing(self) -> AbstractContextManager[Profile]:
+    def locked(self) -> AbstractContextManager[Profile]:
         """The profile, which nobody else changes meanwhile."""
 
     @property
     def device(self) -> str:
         """This device's fingerprint, which a person compares on two screens: eight groups of four digits."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             return profile.keys.device.public.fingerprint
 
     def link_request(self) -> bytes:
         """On a new device, with a profile of its own: its public keys, for `admit` on the old one."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             return link_request_module.to_bytes(profile.keys.device.public)
 
     def admit(self, request: bytes, *, device: str) -> bytes:
@@ -43,7 +43,7 @@ class Linking(ABC):
             LinkRefused, InvalidArgument: nothing was changed.
             ProfileFull, ProfileUnwritable.
         """
-        with self.changing() as profile:
+        with self.locked() as profile:
             return linking.admit(profile, request, device)
 
     def join(self, welcome: bytes, *, device: str) -> None:
@@ -58,12 +58,12 @@ class Linking(ABC):
             BaseChanged: the two devices have different bases.
             ProfileFull, ProfileUnwritable.
         """
-        with self.changing() as profile:
+        with self.locked() as profile:
             linking.join(profile, welcome, device)
 
     def devices(self) -> list[str]:
         """Fingerprints of the user's devices, as far as this one has heard; this one is one of them."""
-        with self.changing() as profile:
+        with self.locked() as profile:
             return [device.fingerprint for device in profile.keys.devices.devices]
 
     def remove_device(self, device: str) -> None:
@@ -80,16 +80,16 @@ class Linking(ABC):
             LinkRefused, InvalidArgument: it is this one, or not on the list.
             ProfileFull, ProfileUnwritable: it is removed or not; the next opening finishes it.
         """
-        with self.changing() as profile:
-            device_changes_module.remove(profile, device)
+        with self.locked() as profile:
+            device_changes_module.remove_device(profile, device)
 
     def device_changes(self) -> bytes:
         """What this device has changed in the list of devices, for `follow_devices` on the others.
 
         Empty where there is nothing, or where the server has it all. Nothing in it is private but who left.
         """
-        with self.changing() as profile:
-            return device_changes_module.bundled(device_changes_module.made_here(profile))
+        with self.locked() as profile:
+            return device_changes_module.pack(device_changes_module.pending(profile))
 
     def follow_devices(self, changes: bytes) -> None:
         """Take over what another device has changed in the list, admitting one or removing one.
@@ -103,5 +103,5 @@ class Linking(ABC):
             DeviceRemoved: this device was removed.
             ProfileFull, ProfileUnwritable.
         """
-        with self.changing() as profile:
-            device_changes_module.follow_all(profile, changes)
+        with self.locked() as profile:
+            device_changes_module.apply_all(profile, changes)

@@ -11,13 +11,13 @@ import re
 from typing import TypeAlias
 
 from antefix.errors import InvalidArgument
-from antefix_client.profile.version_history import History, Version
+from antefix_client.profile.version_history import Version, VersionHistory
 
-Which: TypeAlias = "int | str | Version | None"
+VersionChoice: TypeAlias = "int | str | Version | None"
 _NAME = re.compile(r"(\d{1,20})(-[0-9a-f]{8})?", re.ASCII)
 
 
-def open_conflicts(history: History) -> list[Version]:
+def open_conflicts(history: VersionHistory) -> list[Version]:
     """Versions beside that nobody has chosen against or for yet, oldest first.
 
     Settled is one that a version of our own line follows, and one whose device has since sent a version that
@@ -36,7 +36,7 @@ def open_conflicts(history: History) -> list[Version]:
     return [one for at, one in enumerate(beside) if not any(map(settled, beside[at:]))]
 
 
-def chosen(history: History, which: Which) -> Version:
+def find_version(history: VersionHistory, which: VersionChoice) -> Version:
     """The version that a person means.
 
     Args:
@@ -62,7 +62,7 @@ def chosen(history: History, which: Which) -> Version:
     raise InvalidArgument(f"there is no version {wanted}", there)
 
 
-def before_choice(history: History, choice: Version) -> Version | None:
+def version_to_follow(history: VersionHistory, choice: Version) -> Version | None:
     """The version that a choice must follow, so that the other device takes it; None for the one in use."""
     conflicts = open_conflicts(history)
     if conflicts and (choice.beside or choice == history.newest):

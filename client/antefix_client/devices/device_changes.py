@@ -15,7 +15,7 @@ from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.errors import DeviceListRefused, KeyRefused, RecordError
 from antefix.keys import DeviceChange, DeviceList, DevicePublic, UserKey
 from antefix.records import read_header, rewrap
-from antefix_client.devices.link_request import id_of, shown
+from antefix_client.devices.link_request import format_fingerprint, parse_fingerprint
 from antefix_client.errors import DeviceRemoved, LinkRefused, ProfileDamaged
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.version_history import Version
@@ -26,7 +26,7 @@ _ASIDE = struct.Struct(f">I32s{KEY_BYTES}s")
 _MOST = 32  # kept where no server takes them
 
 
-def made_here(profile: Profile) -> list[bytes]:
+def pending(profile: Profile) -> list[bytes]:
     """Changes that were made on this device and that no server is known to have, oldest first."""
     found = profile.sealed.read(NAME)
     if found is None:
@@ -35,20 +35,20 @@ def made_here(profile: Profile) -> list[bytes]:
         return _parts(bytes(found.data))
 
 
-def keep(profile: Profile, changes: list[bytes]) -> None:
+def save_pending(profile: Profile, changes: list[bytes]) -> None:
     """Those and no others; durable on return."""
     if changes:
-        profile.sealed.write(NAME, bundled(changes[-_MOST:]))
+        profile.sealed.write(NAME, pack(changes[-_MOST:]))
     else:
         profile.sealed.delete(NAME)
 
 
-def bundled(changes: list[bytes]) -> bytes:
+def pack(changes: list[bytes]) -> bytes:
     """Several in one; each says its own length."""
     return b"".join(_SIZE.pack(len(one)) + one for one in changes)
 
 
-def add(profile: Profile, device: DevicePublic) -> None:
+def add_device(profile: Profile, device: DevicePublic) -> None:
     """Put a device on the list.
 
     Raises:
@@ -58,28 +58,28 @@ def add(profile: Profile, device: DevicePublic) -> None:
     _make(profile, DeviceChange.adding(keys.devices, device, signer=keys.device))
 
 
-def remove(profile: Profile, device: str) -> None:
+def remove_device(profile: Profile, device: str) -> None:
     """Take a device off the list, and rotate the user key; see `PersonalModel.remove_device`."""
-    keys, gone = profile.keys, id_of(device)
+    keys, gone = profile.keys, parse_fingerprint(device)
     if gone == keys.device.id:
         raise LinkRefused("a device cannot remove itself", "remove it on another one; here: antefix forget")
     if gone not in keys.devices.writers:
-        raise LinkRefused(f"device {shown(gone)} is not linked", "antefix device list")
+        raise LinkRefused(f"device {format_fingerprint(gone)} is not linked", "antefix device list")
     fresh = keys.user_key.rotated()
     with fresh.secret:
         change = DeviceChange.removing(keys.devices, gone, key=fresh, signer=keys.device)
     _make(profile, change)
 
 
-def follow_all(profile: Profile, content: bytes) -> None:
+def apply_all(profile: Profile, content: bytes) -> None:
     """Take over several, those that are known already left out; see `PersonalModel.follow_devices`."""
     require(content, bytes, "the changes")
     for one in _parts(content):
         if DeviceChange.version_of(one) > profile.keys.devices.version:
-            follow(profile, one)
+            apply(profile, one)
 
 
-def follow(profile: Profile, content: bytes) -> None:
+def apply(profile: Profile, content: bytes) -> None:
     """Take over the next change, of another device or of this one.
 
     Raises:
@@ -88,7 +88,7 @@ def follow(profile: Profile, content: bytes) -> None:
     keys = profile.keys
     change = DeviceChange.following(content, keys.devices)
     if keys.device.id not in change.devices.writers:
-        raise DeviceRemoved(shown(change.devices.signer))
+        raise DeviceRemoved(format_fingerprint(change.devices.signer))
     if change.left is None:
         profile.take_over(replace(keys, devices=change.devices))
         return
@@ -102,21 +102,21 @@ def follow(profile: Profile, content: bytes) -> None:
     keys.user_key.wipe()
 
 
-def finish(profile: Profile) -> None:
+def resume(profile: Profile) -> None:
     """Bring to its end what was cut off."""
     _rewrap(profile)
-    for content in made_here(profile):
+    for content in pending(profile):
         try:
             if DeviceChange.version_of(content) == profile.keys.devices.version + 1:
-                follow(profile, content)
+                apply(profile, content)
         except DeviceListRefused:  # of the user that this profile was before
-            keep(profile, [])
+            save_pending(profile, [])
             return
 
 
 def _make(profile: Profile, change: DeviceChange) -> None:
-    keep(profile, [*made_here(profile), change.content])
-    follow(profile, change.content)
+    save_pending(profile, [*pending(profile), change.content])
+    apply(profile, change.content)
 
 
 def _parts(content: bytes) -> list[bytes]:

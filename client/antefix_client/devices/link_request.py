@@ -31,17 +31,19 @@ def from_bytes(content: bytes, *, device: str) -> DevicePublic:
         LinkRefused: it is none, or of another device.
         InvalidArgument: the fingerprint is none.
     """
-    wanted = id_of(device)
+    wanted = parse_fingerprint(device)
     require(content, bytes, "the request")
     if len(content) != _FORM.size or content[:8] != _MAGIC:
         raise LinkRefused("this is not a request of a device", "make one there: antefix device request")
     found = DevicePublic(*_FORM.unpack(content)[1:])
     if found.id != wanted:
-        raise LinkRefused(f"the request is of device {found.fingerprint}, you compared {shown(wanted)}")
+        raise LinkRefused(
+            f"the request is of device {found.fingerprint}, you compared {format_fingerprint(wanted)}"
+        )
     return found
 
 
-def id_of(fingerprint: str) -> bytes:
+def parse_fingerprint(fingerprint: str) -> bytes:
     """The id of the device with a fingerprint, 16 bytes; the groups may be apart or not.
 
     Raises:
@@ -57,7 +59,7 @@ def id_of(fingerprint: str) -> bytes:
     return bytes.fromhex(digits)
 
 
-def shown(device: bytes) -> str:
+def format_fingerprint(device: bytes) -> str:
     """The fingerprint of an id."""
     text = device.hex()
     return " ".join(text[at : at + 4] for at in range(0, len(text), 4))

@@ -12,10 +12,10 @@ from pathlib import Path
 from antefix.common.validation import require
 from antefix.errors import InvalidArgument, KeyRefused
 from antefix_client.devices import device_changes, link_request
-from antefix_client.devices.link_request import shown
-from antefix_client.devices.welcome import UNKNOWN, Welcome
+from antefix_client.devices.link_request import format_fingerprint
+from antefix_client.devices.welcome import UNKNOWN_BASE, Welcome
 from antefix_client.errors import BaseChanged, LinkRefused
-from antefix_client.profile.key_store import Custody
+from antefix_client.profile.key_store import KeyStore
 from antefix_client.profile.profile import Profile
 
 
@@ -31,14 +31,16 @@ def admit(profile: Profile, request: bytes, device: str) -> bytes:
     try:  # before the list is changed: keys that are none get nowhere
         sealed = keys.user_key.seal_for(new, tenant=devices.tenant, user=devices.user)
         if new.id not in devices.writers:
-            device_changes.add(profile, new)
+            device_changes.add_device(profile, new)
             devices = profile.keys.devices
     except InvalidArgument as error:
         raise LinkRefused(error.message) from None
     if devices.signer != keys.device.id:
-        raise LinkRefused(f"device {shown(new.id)} was admitted by another device", "admit it there")
-    card = profile.card
-    base = UNKNOWN if card.fingerprint is None else bytes.fromhex(card.fingerprint)
+        raise LinkRefused(
+            f"device {format_fingerprint(new.id)} was admitted by another device", "admit it there"
+        )
+    card = profile.manifest
+    base = UNKNOWN_BASE if card.fingerprint is None else bytes.fromhex(card.fingerprint)
     name = Path(card.base).name  # of a folder the last part: a path says whose computer it is on
     welcome = Welcome(keys.device.id, new.id, keys.prefix, base, name, sealed, devices)
     return welcome.to_bytes(keys.device)
@@ -49,11 +51,13 @@ def join(profile: Profile, content: bytes, device: str) -> None:
 
     The keys change in one write. Cut off before it, the profile is what it was; after it, it has joined.
     """
-    sender = link_request.id_of(device)
+    sender = link_request.parse_fingerprint(device)
     require(content, bytes, "the welcome")
     welcome, keys = Welcome.from_bytes(content, sender=sender), profile.keys
     if welcome.receiver != keys.device.id or keys.device.id not in welcome.devices.writers:
-        raise LinkRefused(f"the welcome is for device {shown(welcome.receiver)}, this is another")
+        raise LinkRefused(
+            f"the welcome is for device {format_fingerprint(welcome.receiver)}, this is another"
+        )
     if keys.devices == welcome.devices and keys.prefix == welcome.prefix:
         return  # joined already, by this very welcome or its like
     _require_base(profile, welcome)
@@ -65,14 +69,14 @@ def join(profile: Profile, content: bytes, device: str) -> None:
         )
     except KeyRefused:
         raise LinkRefused("the user key in the welcome does not open here") from None
-    if profile.card.fingerprint is None and welcome.fingerprint != UNKNOWN:
+    if profile.manifest.fingerprint is None and welcome.fingerprint != UNKNOWN_BASE:
         profile.pin_base(welcome.fingerprint.hex())  # first: if this is cut off, nothing is lost by it
     _replace(profile, replace(keys, user_key=user_key, devices=of, prefix=welcome.prefix))
 
 
-def _replace(profile: Profile, keys: Custody) -> None:
+def _replace(profile: Profile, keys: KeyStore) -> None:
     old = profile.keys
-    device_changes.keep(profile, [])  # of the user that this profile was
+    device_changes.save_pending(profile, [])  # of the user that this profile was
     try:
         profile.take_over(keys)
     finally:  # whichever of the two is not in use
@@ -81,8 +85,8 @@ def _replace(profile: Profile, keys: Custody) -> None:
 
 def _require_base(profile: Profile, welcome: Welcome) -> None:
     """Both devices must have the same base, or no version of one would ever open on the other."""
-    pinned, theirs = profile.card.fingerprint, welcome.fingerprint.hex()
-    if pinned is not None and welcome.fingerprint != UNKNOWN and pinned != theirs:
+    pinned, theirs = profile.manifest.fingerprint, welcome.fingerprint.hex()
+    if pinned is not None and welcome.fingerprint != UNKNOWN_BASE and pinned != theirs:
         raise BaseChanged(
             f"the other device uses base {welcome.base!r} with fingerprint {theirs[:16]}…, "
             f"this profile is for {pinned[:16]}…",

@@ -6,7 +6,7 @@ from antefix.common.validation import require
 from antefix.records import open_record, read_header
 from antefix_client.errors import BaseChanged, VersionRefused
 from antefix_client.profile.profile import Profile
-from antefix_client.profile.version_history import FARTHEST, History, Version, now
+from antefix_client.profile.version_history import MAX_AHEAD, Version, VersionHistory, now
 
 
 def receive(profile: Profile, record: bytes) -> Version:
@@ -17,7 +17,7 @@ def receive(profile: Profile, record: bytes) -> Version:
         record: bytes from anywhere.
     """
     require(record, bytes, "the record")
-    version, previous = _opened(profile, record, profile.card.fingerprint or "")
+    version, previous = _opened(profile, record, profile.manifest.fingerprint or "")
     history = profile.history
     for known in history.versions:
         if known.digest == version.digest:
@@ -53,13 +53,13 @@ def _opened(profile: Profile, record: bytes, base: str) -> tuple[Version, str]:
     return found, previous
 
 
-def _require_place(history: History, version: Version) -> None:
+def _require_place(history: VersionHistory, version: Version) -> None:
     """Refuse what is older than all that is kept: it would be dropped at once, or was.
 
     Nor may a device of ours, once taken over, use up all numbers.
     """
     oldest = min((one.number for one in history.versions if not one.beside), default=history.state.past + 1)
-    most = history.next_number + FARTHEST
+    most = history.next_number + MAX_AHEAD
     if version.number > most:
         raise VersionRefused(
             f"the record is version {version.number}, the newest here is {history.next_number - 1}",
@@ -72,7 +72,7 @@ def _require_place(history: History, version: Version) -> None:
         )
 
 
-def _is_beside(history: History, version: Version, previous: str) -> bool:
+def _is_beside(history: VersionHistory, version: Version, previous: str) -> bool:
     """Whether a version that is not kept yet is beside our line, and not a part of it."""
     newest = history.newest
     if newest is None:
@@ -87,7 +87,7 @@ def _is_beside(history: History, version: Version, previous: str) -> bool:
     return not late
 
 
-def _catch_up(history: History) -> None:
+def _catch_up(history: VersionHistory) -> None:
     """Take into our line what was beside it only because the version between came later."""
     while (newest := history.newest) is not None:
         later = [one for one in history.versions if one.beside and one.number > newest.number]

@@ -13,8 +13,8 @@ def recover(profile: Profile) -> Profile:
         ProfileDamaged, ProfileFull, ProfileUnwritable.
     """
     try:
-        user_id_change.finish(profile)
-        device_changes.finish(profile)
+        user_id_change.resume(profile)
+        device_changes.resume(profile)
         profile.load_versions()
     except BaseException:
         profile.close()

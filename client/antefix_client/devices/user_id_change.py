@@ -32,7 +32,7 @@ def require_alone(profile: Profile, tenant: bytes) -> None:
         raise _linked()
 
 
-def adopt(profile: Profile, tenant: bytes, user: bytes) -> None:
+def rebind_user(profile: Profile, tenant: bytes, user: bytes) -> None:
     """Be that user from now on, with the same keys; older versions than the one in use are dropped.
 
     Raises:
@@ -49,14 +49,14 @@ def adopt(profile: Profile, tenant: bytes, user: bytes) -> None:
     if newest is not None:
         _set_aside(profile, newest, tenant, user)
     devices = DeviceList.first(tenant=tenant, user=user, device=keys.device)
-    device_changes.keep(profile, [])
+    device_changes.save_pending(profile, [])
     # A fresh key, too: the first list is of epoch 1, and the old one may be past it.
     profile.take_over(replace(keys, user_key=UserKey.generate(), devices=devices))
     keys.user_key.wipe()
-    finish(profile)
+    resume(profile)
 
 
-def finish(profile: Profile) -> None:
+def resume(profile: Profile) -> None:
     """Seal what was set aside, if it was and the ids are the new ones; else it is not needed."""
     aside = profile.sealed.read(NAME)
     if aside is None:
@@ -64,7 +64,7 @@ def finish(profile: Profile) -> None:
     with aside:
         size, shape = _SIZE.unpack_from(aside.data)
         said = json.loads(bytes(aside.data[_SIZE.size : _SIZE.size + size]))
-        if (said["tenant"], said["user"]) == (profile.card.tenant, profile.card.user):
+        if (said["tenant"], said["user"]) == (profile.manifest.tenant, profile.manifest.user):
             version = Version.model_validate_json(said["version"])
             payload = bytes(aside.data[_SIZE.size + size :])
             made = profile.add_version(payload, shape, version, version)

@@ -14,14 +14,14 @@ from cryptography.exceptions import InvalidSignature
 
 from antefix.errors import DeviceListRefused
 from antefix.keys import DeviceKeys, DeviceList
-from antefix_client.devices.link_request import shown
+from antefix_client.devices.link_request import format_fingerprint
 from antefix_client.errors import LinkRefused
 
 _MAGIC = b"ANTEFIXW"
 _HEAD = struct.Struct(">8s16s16s16s16s16s32sI1168sB")
 _SIGNATURE = 64
 _LABEL = b"antefix/v1/welcome\0"
-UNKNOWN = bytes(32)
+UNKNOWN_BASE = bytes(32)
 """Fingerprint of a base that was never loaded."""
 
 
@@ -93,7 +93,8 @@ class Welcome:
         head = _Head(*_HEAD.unpack_from(content))
         if head.sender != sender:
             raise LinkRefused(
-                f"the welcome is from device {shown(head.sender)}, you compared {shown(sender)}"
+                f"the welcome is from device {format_fingerprint(head.sender)}, "
+                f"you compared {format_fingerprint(sender)}"
             )
         signed, signature = content[:-_SIGNATURE], content[-_SIGNATURE:]
         list_at = _HEAD.size + head.name_bytes

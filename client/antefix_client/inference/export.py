@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from antefix.common.files import ensure_absent
 from antefix.data.example import Example
 from antefix.errors import InvalidArgument
-from antefix_client.profile.os_errors import files, write_new
-from antefix_client.profile.session import Holding
+from antefix_client.profile.os_errors import translate_os_errors, write_new
+from antefix_client.profile.session import ProfileSession
 
 if TYPE_CHECKING:
     from antefix import Prefix
-    from antefix_client.inference.runtime import Wielder
+    from antefix_client.inference.runtime import ModelRuntime
 
 KINDS = ("prefix", "peft", "record", "texts")
 FILES = ("prefix", "record", "texts")
 
 
-def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
+def export(held: ProfileSession, wielder: ModelRuntime, path: Path, what: str) -> Path:
     """Write one kind of thing to a new path.
 
     Raises:
@@ -33,21 +33,21 @@ def export(held: Holding, wielder: Wielder, path: Path, what: str) -> Path:
         from antefix.peft import export_peft
 
         prefix, base = _required(wielder), wielder.base
-        with files(path):
+        with translate_os_errors(path):
             path.mkdir(parents=True, mode=0o700)
             return export_peft(prefix, base, path)
-    write_new(path, content_of(held, wielder, what))
+    write_new(path, export_content(held, wielder, what))
     return path
 
 
-def content_of(held: Holding, wielder: Wielder, what: str) -> bytes:
+def export_content(held: ProfileSession, wielder: ModelRuntime, what: str) -> bytes:
     """What a file of one kind has in it.
 
     Raises:
         InvalidArgument: another kind, or nothing learned yet.
     """
     _require_kind(what, FILES)
-    with held.changing() as profile:
+    with held.locked() as profile:
         if what == "texts":
             return as_lines(profile.texts.values())
         newest = profile.history.newest
@@ -69,7 +69,7 @@ def as_lines(texts: Iterable[Example]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _required(wielder: Wielder) -> Prefix:
+def _required(wielder: ModelRuntime) -> Prefix:
     prefix = wielder.prefix
     if prefix is None:
         raise _nothing()

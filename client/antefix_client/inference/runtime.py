@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from antefix.common.validation import require_text
 from antefix.data.example import Example
 from antefix.errors import InvalidArgument
-from antefix_client.devices.conflicts import Which, before_choice, chosen
+from antefix_client.devices.conflicts import VersionChoice, find_version, version_to_follow
 from antefix_client.errors import BaseChanged
-from antefix_client.profile.os_errors import files
+from antefix_client.profile.os_errors import translate_os_errors
 from antefix_client.profile.profile import SHARED, Profile
-from antefix_client.profile.safe_files import replace
-from antefix_client.profile.session import Holding
+from antefix_client.profile.safe_files import replace_file
+from antefix_client.profile.session import ProfileSession
 from antefix_client.profile.version_history import Version, now
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from antefix.generation.interface import StepOutput
 
 
-class Wielder:
+class ModelRuntime:
     """Computes for one profile; any number of threads at a time.
 
     A prefix in memory is in the clear. It is let go with `drop`; Python cannot promise that it is wiped.
     """
 
-    def __init__(self, held: Holding, base: FrozenBase | None, device: str, dtype: str) -> None:
+    def __init__(self, held: ProfileSession, base: FrozenBase | None, device: str, dtype: str) -> None:
         """Load nothing yet."""
-        self._held, self._device, self._dtype = held, device, dtype
+        self.session, self._device, self._dtype = held, device, dtype
         self._loading = threading.Lock()
         self._given, self._turn = base, 0
         self._ready: FrozenBase | None = None
@@ -48,17 +48,17 @@ class Wielder:
             BaseNotFound, BaseUnavailable, BaseDamaged, BaseUnsuitable.
         """
         while True:
-            with self._held.changing():
+            with self.session.locked():
                 if self._ready is not None:
                     return self._ready
             self._load()
 
     @contextmanager
-    def wielding(self) -> Iterator[tuple[Profile, FrozenBase]]:
+    def active(self) -> Iterator[tuple[Profile, FrozenBase]]:
         """The profile, which nobody else changes meanwhile, with its base, which is loaded before."""
         while True:
             base = self.base
-            with self._held.changing() as profile:
+            with self.session.locked() as profile:
                 if self._ready is base:
                     yield profile, base
                     return
@@ -126,13 +126,13 @@ class Wielder:
         base, prefix = self._ready_to_write()
         return score(base, texts, prefix)
 
-    def roll_back(self, which: Which) -> Version:
+    def roll_back(self, which: VersionChoice) -> Version:
         """Seal an older version, or one of a conflict, as the next one."""
-        with self.wielding() as (profile, base):
-            version = chosen(profile.history, which)
+        with self.active() as (profile, base):
+            version = find_version(profile.history, which)
             prefix = self._prefix_of(profile, base, version)
             made = version.model_copy(update={"how": "rolled back", "of": version.number, "beside": False})
-            return self.keep(profile, prefix, made, before_choice(profile.history, version))
+            return self.keep(profile, prefix, made, version_to_follow(profile.history, version))
 
     def keep(
         self, profile: Profile, prefix: Prefix, version: Version, follows: Version | None = None
@@ -151,17 +151,17 @@ class Wielder:
         from antefix import Prefix
 
         if path is None:
-            with self._held.changing() as profile, files(profile.folder / SHARED):
+            with self.session.locked() as profile, translate_os_errors(profile.folder / SHARED):
                 (profile.folder / SHARED).unlink(missing_ok=True)
             return
-        with self.wielding() as (profile, base):
+        with self.active() as (profile, base):
             shared = Prefix.load(path, base_fingerprint=base.fingerprint)
-            replace(profile.folder / SHARED, shared.to_bytes())
+            replace_file(profile.folder / SHARED, shared.to_bytes())
 
     def change_base(self, base: str | FrozenBase) -> None:
         """Go over to another base; one that is loading meanwhile comes to nothing."""
-        name, given = named(base)
-        with self._held.changing() as profile:
+        name, given = resolve_base(base)
+        with self.session.locked() as profile:
             profile.unpin_base(name)
             self._forget(given)
 
@@ -182,20 +182,20 @@ class Wielder:
         from antefix import FrozenBase
 
         with self._loading:
-            with self._held.changing() as profile:
+            with self.session.locked() as profile:
                 if self._ready is not None:
                     return
-                turn, name, base = self._turn, profile.card.base, self._given
+                turn, name, base = self._turn, profile.manifest.base, self._given
             if base is None:
                 base = FrozenBase.load(name, device=self._device, dtype=self._dtype)
-            with self._held.changing() as profile:
+            with self.session.locked() as profile:
                 if turn == self._turn:
                     self._given = base
                     _pin(profile, base)
                     self._ready = base
 
     def _ready_to_write(self) -> tuple[FrozenBase, Prefix | None]:
-        with self.wielding() as (profile, base):
+        with self.active() as (profile, base):
             return base, self._prefix(profile, base)
 
     def _prefix(self, profile: Profile, base: FrozenBase) -> Prefix | None:
@@ -227,7 +227,7 @@ class Wielder:
 
 
 def _pin(profile: Profile, base: FrozenBase) -> None:
-    pinned = profile.card.fingerprint
+    pinned = profile.manifest.fingerprint
     if pinned is None:
         profile.pin_base(base.fingerprint)
     elif pinned != base.fingerprint:
@@ -238,7 +238,7 @@ def _pin(profile: Profile, base: FrozenBase) -> None:
         )
 
 
-def named(base: object) -> tuple[str, FrozenBase | None]:
+def resolve_base(base: object) -> tuple[str, FrozenBase | None]:
     """Name of a base, and the base itself where it is loaded.
 
     Raises:

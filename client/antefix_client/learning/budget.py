@@ -37,7 +37,9 @@ class Budget(Settings):
     memory_mb: Count | None = None
 
 
-def within(budget: Budget, base: FrozenBase, plan: TrainingPlan, tokens: Sequence[int]) -> TrainingPlan:
+def fit_to_budget(
+    budget: Budget, base: FrozenBase, plan: TrainingPlan, tokens: Sequence[int]
+) -> TrainingPlan:
     """The plan cut to a budget.
 
     Args:

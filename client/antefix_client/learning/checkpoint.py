@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from antefix import PrefixSpec, TrainingPlan
 from antefix_client.errors import ProfileDamaged, ProfileFull
 from antefix_client.profile.profile import CHECKPOINT
-from antefix_client.profile.session import Holding
+from antefix_client.profile.session import ProfileSession
 
 _SIZE = 4
 
@@ -34,13 +34,13 @@ class Plan(BaseModel):
 class SealedCheckpoint(MutableMapping[str, bytes]):
     """The file `learning`: a mapping of one name, as `antefix.train` writes it."""
 
-    def __init__(self, held: Holding) -> None:
+    def __init__(self, held: ProfileSession) -> None:
         """Read what an earlier run left; a file that is damaged is as good as none."""
-        self._held = held
+        self.session = held
         self.plan: Plan | None = None
         self._content: bytes | None = None
         try:
-            with held.changing() as profile:
+            with held.locked() as profile:
                 found = profile.sealed.read(CHECKPOINT)
         except ProfileDamaged:
             return
@@ -54,20 +54,20 @@ class SealedCheckpoint(MutableMapping[str, bytes]):
                 return
             self._content = bytes(found.data[_SIZE + size :])
 
-    def go_on(self, plan: Plan) -> Plan:
+    def resume_or_start(self, plan: Plan) -> Plan:
         """The plan of the run that was cut off, if it was for the same task; else `plan`, from the start."""
         if self.plan is None or self.plan.task != plan.task or self._content is None:
             self.plan, self._content = plan, None
         return self.plan
 
     @property
-    def begun(self) -> bool:
+    def resumable(self) -> bool:
         """Whether there is something to go on from."""
         return self._content is not None
 
     def clear(self) -> None:
         """Delete the file."""
-        with self._held.changing() as profile:
+        with self.session.locked() as profile:
             profile.sealed.delete(CHECKPOINT)
         self.plan = self._content = None
 
@@ -84,7 +84,7 @@ class SealedCheckpoint(MutableMapping[str, bytes]):
         head = self.plan.model_dump_json().encode()
         self._content = content
         try:
-            with self._held.changing() as profile:
+            with self.session.locked() as profile:
                 profile.sealed.write(CHECKPOINT, len(head).to_bytes(_SIZE, "big") + head + content)
         except ProfileFull as error:
             raise OSError(error.message) from error

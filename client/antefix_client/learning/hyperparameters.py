@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from antefix import PrefixSpec, TrainingPlan
 
-LEAST_TEXTS = 4
+MIN_TEXTS = 4
 MAX_PROMPT_TOKENS = 256
-LENGTH = 16
+PREFIX_LENGTH = 16
 
 _SHARES = ((32, 0.25), (128, 0.15))  # up to so many texts ever remembered, that share of them judges
 _LEAST_SHARE = 0.1
@@ -17,7 +17,7 @@ _MANY = 128
 BATCH, _LOOKS = 4, 4  # texts per step; the best of four looks is kept, so that too many passes do no harm
 
 
-def judging_share(given: int) -> float:
+def validation_share(given: int) -> float:
     """Share of the texts that judge; it never grows, so that a text that trained never judges later.
 
     Args:
@@ -27,7 +27,7 @@ def judging_share(given: int) -> float:
     return next((share for most, share in _SHARES if given <= most), _LEAST_SHARE)
 
 
-def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
+def default_plan(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
     """Shape and plan for a user's texts.
 
     Args:
@@ -43,4 +43,4 @@ def rule_for(texts: int, *, warm: bool) -> tuple[PrefixSpec, TrainingPlan]:
         max_prompt_tokens=MAX_PROMPT_TOKENS,
         evaluate_every=max(1, round(passes * texts / BATCH / _LOOKS)),
     )
-    return PrefixSpec(length=LENGTH), plan
+    return PrefixSpec(length=PREFIX_LENGTH), plan

@@ -14,19 +14,19 @@ from antefix.data.tokenization import check_rows_fit, encode
 from antefix.errors import CheckpointMismatch, ExampleError
 from antefix.training.shared_init import is_neutral
 from antefix_client.errors import BaseChanged, TooFewTexts
-from antefix_client.inference.runtime import Wielder
-from antefix_client.learning.budget import Budget, within
+from antefix_client.inference.runtime import ModelRuntime
+from antefix_client.learning.budget import Budget, fit_to_budget
 from antefix_client.learning.checkpoint import Plan, SealedCheckpoint
 from antefix_client.learning.hyperparameters import (
-    LEAST_TEXTS,
-    LENGTH,
     MAX_PROMPT_TOKENS,
-    judging_share,
-    rule_for,
+    MIN_TEXTS,
+    PREFIX_LENGTH,
+    default_plan,
+    validation_share,
 )
 from antefix_client.learning.report import LearnReport
 from antefix_client.profile.profile import Profile
-from antefix_client.profile.session import Holding
+from antefix_client.profile.session import ProfileSession
 from antefix_client.profile.version_history import Version, now
 
 _FEW = 8
@@ -78,7 +78,7 @@ class _Task:
     removals: int
 
 
-def learn(held: Holding, wielder: Wielder, budget: Budget, progress: Progress) -> LearnReport:
+def learn(held: ProfileSession, wielder: ModelRuntime, budget: Budget, progress: Progress) -> LearnReport:
     """Train, judge, and keep what is better; see `PersonalModel.learn`.
 
     The profile is not held while it trains: what is remembered meanwhile counts the next time, and what is
@@ -86,7 +86,7 @@ def learn(held: Holding, wielder: Wielder, budget: Budget, progress: Progress) -
     """
     with held.learning:
         try:
-            with held.changing() as profile:
+            with held.locked() as profile:
                 split_texts(profile)  # too few: before a base is loaded for nothing
             _ = wielder.base
             begun = time.monotonic()
@@ -102,24 +102,24 @@ def learn(held: Holding, wielder: Wielder, budget: Budget, progress: Progress) -
             raise TooFewTexts(gone, error.hint) from None
 
 
-def _start_over(held: Holding, wielder: Wielder) -> bool:
+def _start_over(held: ProfileSession, wielder: ModelRuntime) -> bool:
     """Drop what may have learned from removed texts, if anything; whether there was."""
-    with held.changing() as profile:
+    with held.locked() as profile:
         due = profile.history.state.removed
         if due:
-            profile.history.start_over(None)
+            profile.history.reset(None)
             wielder.release()
     return due
 
 
 def _learned(
-    held: Holding, wielder: Wielder, budget: Budget, progress: Progress, begun: float
+    held: ProfileSession, wielder: ModelRuntime, budget: Budget, progress: Progress, begun: float
 ) -> LearnReport:
     task = _task(wielder)
     before = _score(task, task.rival)
     checkpoint = SealedCheckpoint(held)
-    plan = checkpoint.go_on(_plan(task, budget))
-    resumed = checkpoint.begun
+    plan = checkpoint.resume_or_start(_plan(task, budget))
+    resumed = checkpoint.resumable
     with _watched(held, task, progress, budget, begun) as tell:
         try:
             result = _trained(task, plan, checkpoint, tell)
@@ -130,8 +130,8 @@ def _learned(
     return _report(held, task, plan, before, result, begun, resumed, kept)
 
 
-def _task(wielder: Wielder) -> _Task:
-    with wielder.wielding() as (profile, base):
+def _task(wielder: ModelRuntime) -> _Task:
+    with wielder.active() as (profile, base):
         numbered, removals = dict(profile.texts), profile.removals
         digests = {text: profile.digest(text) for text in numbered.values()}
         given = profile.given
@@ -141,7 +141,7 @@ def _task(wielder: Wielder) -> _Task:
     start = shared or rival
     if start is not None and is_neutral(base, start):
         start = None  # neutral words, which no round has trained: a user's own texts are a better start
-    length = max([LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
+    length = max([PREFIX_LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
     tokens = {number: _tokens(base, text, length) for number, text in numbered.items()}
     skipped = tuple(number for number, count in tokens.items() if count is None)
     fitting = {text: tokens[number] or 0 for number, text in numbered.items() if number not in skipped}
@@ -169,7 +169,7 @@ def _tokens(base: FrozenBase, text: Example, length: int) -> int | None:
 
 
 def _kept(
-    held: Holding, wielder: Wielder, task: _Task, plan: Plan, result: TrainedUser, before: float
+    held: ProfileSession, wielder: ModelRuntime, task: _Task, plan: Plan, result: TrainedUser, before: float
 ) -> tuple[bool, float]:
     """Keep the new prefix if it is better than what is in use now; and the loss of that.
 
@@ -183,7 +183,7 @@ def _kept(
         better = not result.diverged and result.loss_after < before
         if not better and not task.fresh:
             return False, before
-        with wielder.wielding() as (profile, base):
+        with wielder.active() as (profile, base):
             _require_unchanged(profile, task)
             if base is not task.base:
                 raise BaseChanged("the base was changed while learning", "learn again")
@@ -194,7 +194,7 @@ def _kept(
             if now_in_use is rival or now_in_use == rival:
                 made = wielder.keep(profile, result.prefix, _version(task, plan, result, before))
                 if task.fresh:
-                    profile.history.start_over(made)
+                    profile.history.reset(made)
                 return True, before
         rival = now_in_use  # chosen or received meanwhile
         before = _score(task, rival)
@@ -230,13 +230,13 @@ def training_texts(profile: Profile, base: FrozenBase, length: int) -> list[Exam
 
 
 def _split(texts: list[Example], digests: dict[Example, bytes], given: int, skipped: int = 0) -> _Split:
-    if len(texts) < LEAST_TEXTS:
+    if len(texts) < MIN_TEXTS:
         too_long = f" ({skipped} more are too long for the base)" if skipped else ""
         raise TooFewTexts(
-            f"{len(texts)} texts are remembered{too_long}, {LEAST_TEXTS} are needed to learn from",
+            f"{len(texts)} texts are remembered{too_long}, {MIN_TEXTS} are needed to learn from",
             "remember more",
         )
-    share = judging_share(given)
+    share = validation_share(given)
     place = {text: int.from_bytes(digests[text][:8], "big") / 2**64 for text in texts}
     judging = [text for text in texts if place[text] < share] or [min(texts, key=place.__getitem__)]
     # Few texts may fall all on one side. Of more, one that was sent over to train would judge later.
@@ -249,7 +249,7 @@ def _split(texts: list[Example], digests: dict[Example, bytes], given: int, skip
 def _plan(task: _Task, budget: Budget) -> Plan:
     base, split, start = task.base, task.split, task.start
     tokens = [task.tokens[text] for text in split.training]
-    spec, plan = rule_for(len(split.training), warm=start is not None)
+    spec, plan = default_plan(len(split.training), warm=start is not None)
     if start is not None:
         spec = spec.model_copy(update={"length": start.length})
     digest = hashlib.sha256(base.fingerprint.encode())
@@ -257,7 +257,7 @@ def _plan(task: _Task, budget: Budget) -> Plan:
         digest.update(bytes(16) if text is None else task.digests[text])
     if start is not None:
         digest.update(start.to_bytes())
-    fitted = within(budget, base, plan, tokens)
+    fitted = fit_to_budget(budget, base, plan, tokens)
     shortened = fitted.max_steps is not None and fitted.max_steps < plan.steps_for(len(split.training))
     return Plan(task=digest.hexdigest(), spec=spec, plan=fitted, shortened=shortened)
 
@@ -279,12 +279,14 @@ def _trained(task: _Task, plan: Plan, checkpoint: SealedCheckpoint, tell: _Tell)
         return once()
     except CheckpointMismatch:  # by another version of this package, say
         checkpoint.clear()
-        checkpoint.go_on(plan)
+        checkpoint.resume_or_start(plan)
         return once()
 
 
 @contextmanager
-def _watched(held: Holding, task: _Task, progress: Progress, budget: Budget, begun: float) -> Iterator[_Tell]:
+def _watched(
+    held: ProfileSession, task: _Task, progress: Progress, budget: Budget, begun: float
+) -> Iterator[_Tell]:
     """Progress that ends the run when its time is over, or when nobody can want its result any more."""
     bar = ProgressBar(desc="training", unit="step", disable=progress is not True)
     with bar:
@@ -294,7 +296,7 @@ def _watched(held: Holding, task: _Task, progress: Progress, budget: Budget, beg
             bar.update(done - bar.n)
             if callable(progress):
                 progress(done, steps)
-            with held.changing() as profile:  # refused once it is closed, which ends the run
+            with held.locked() as profile:  # refused once it is closed, which ends the run
                 _require_unchanged(profile, task)
             if budget.seconds is not None and time.monotonic() - begun > budget.seconds and done < steps:
                 raise _OutOfTime
@@ -319,7 +321,7 @@ def _version(task: _Task, plan: Plan, result: TrainedUser, before: float) -> Ver
 
 
 def _report(
-    held: Holding,
+    held: ProfileSession,
     task: _Task,
     plan: Plan,
     before: float,
@@ -328,7 +330,7 @@ def _report(
     resumed: bool,
     kept: bool = False,
 ) -> LearnReport:
-    with held.changing() as profile:
+    with held.locked() as profile:
         newest = profile.history.newest
     split = task.split
     return LearnReport(

@@ -7,11 +7,11 @@ from pathlib import Path
 from antefix.crypto.aead import SecretBytes, decrypt, encrypt
 from antefix_client.errors import ProfileDamaged
 from antefix_client.profile.lock import Lock
-from antefix_client.profile.os_errors import files
-from antefix_client.profile.safe_files import replace, shred
+from antefix_client.profile.os_errors import translate_os_errors
+from antefix_client.profile.safe_files import replace_file, secure_delete
 
 
-class SealedFiles:
+class EncryptedFiles:
     """Writes and reads files that open under the root key, in this profile, under their own name alone."""
 
     def __init__(self, folder: Path, profile: bytes, root: SecretBytes, lock: Lock) -> None:
@@ -25,7 +25,7 @@ class SealedFiles:
             ProfileClosed, ProfileInUse, ProfileFull, ProfileUnwritable.
         """
         self.lock.require()
-        replace(self.folder / name, encrypt(self.root.data, self.context(name), content))
+        replace_file(self.folder / name, encrypt(self.root.data, self.context(name), content))
 
     def read(self, name: str) -> SecretBytes | None:
         """What a file holds; None where there is none.
@@ -34,7 +34,7 @@ class SealedFiles:
             ProfileDamaged: it does not open.
         """
         path = self.folder / name
-        with files(path):
+        with translate_os_errors(path):
             if not path.is_file():
                 return None
             sealed = path.read_bytes()
@@ -48,7 +48,7 @@ class SealedFiles:
     def delete(self, name: str) -> None:
         """Overwrite and delete a file, if there is one."""
         self.lock.require()
-        shred(self.folder / name)
+        secure_delete(self.folder / name)
 
     def context(self, name: str) -> bytes:
         """What a file is bound to."""

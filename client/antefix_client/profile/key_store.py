@@ -13,7 +13,7 @@ from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.errors import DeviceListRefused, InvalidArgument
 from antefix.keys import DeviceKeys, DeviceList, UserKey
 from antefix_client.errors import ProfileDamaged
-from antefix_client.profile.encrypted_files import SealedFiles
+from antefix_client.profile.encrypted_files import EncryptedFiles
 
 NAME = "keys"
 _HEAD = struct.Struct(f">I32s{2 * KEY_BYTES}s{KEY_BYTES}s")
@@ -21,7 +21,7 @@ _ID = 16
 
 
 @dataclass
-class Custody:
+class KeyStore:
     """Keys in memory. Private; `wipe` them.
 
     Attributes:
@@ -38,7 +38,7 @@ class Custody:
     _seed: SecretBytes
 
     @classmethod
-    def fresh(cls, tenant: bytes, user: bytes, prefix: bytes) -> Custody:
+    def fresh(cls, tenant: bytes, user: bytes, prefix: bytes) -> KeyStore:
         """Keys of a new user on its first device."""
         seed = DeviceKeys.new_seed()
         device = DeviceKeys(seed.data)
@@ -46,7 +46,7 @@ class Custody:
         return cls(device, UserKey.generate(), first, prefix, seed)
 
     @classmethod
-    def read(cls, sealed: SealedFiles, prefix: bytes) -> Custody:
+    def read(cls, sealed: EncryptedFiles, prefix: bytes) -> KeyStore:
         """Those of a profile.
 
         Args:
@@ -76,7 +76,7 @@ class Custody:
             except (DeviceListRefused, InvalidArgument):
                 raise damaged from None
 
-    def write(self, sealed: SealedFiles) -> None:
+    def write(self, sealed: EncryptedFiles) -> None:
         """Keep them."""
         parts = (self.user_key.epoch, self.devices.digest, self._seed.data, self.user_key.secret.data)
         packed = bytearray(_HEAD.size)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from antefix_client.errors import ProfileClosed, ProfileInUse
-from antefix_client.profile.os_errors import files
+from antefix_client.profile.os_errors import translate_os_errors
 from antefix_client.profile.safe_files import has_name, open_regular
 
 
@@ -27,7 +27,7 @@ class Lock:
         self._owner = os.getpid()
         self._path = path
         while True:
-            with files(path):
+            with translate_os_errors(path):
                 self._file = open_regular(path, os.O_RDWR | os.O_CREAT)
             self._take()
             if has_name(self._file, path):
@@ -64,7 +64,7 @@ class Lock:
 
     def delete(self) -> None:
         """Delete the file while it is held: whoever waits for it notices, and makes a new one."""
-        with files(self._path):
+        with translate_os_errors(self._path):
             self._path.unlink(missing_ok=True)
 
     def release(self) -> None:

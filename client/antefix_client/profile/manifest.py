@@ -10,8 +10,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from antefix_client.errors import ProfileAbsent, ProfileDamaged
-from antefix_client.profile.os_errors import files
-from antefix_client.profile.safe_files import replace
+from antefix_client.profile.os_errors import translate_os_errors
+from antefix_client.profile.safe_files import replace_file
 from antefix_client.profile.unlock_slots import Slot
 
 NAME = "profile.json"
@@ -19,7 +19,7 @@ FORMAT: Literal[1] = 1
 _HEX16, _HEX32 = r"^[0-9a-f]{32}$", r"^[0-9a-f]{64}$"
 
 
-class Card(BaseModel):
+class ProfileManifest(BaseModel):
     """Public facts of a profile.
 
     Attributes:
@@ -58,7 +58,7 @@ class Card(BaseModel):
         Raises:
             ProfileAbsent.
         """
-        with files(folder / NAME):
+        with translate_os_errors(folder / NAME):
             there = (folder / NAME).is_file()
         if not there:
             raise ProfileAbsent(f"there is no profile in {folder}", "make one: antefix init, or create()")
@@ -73,10 +73,10 @@ class Card(BaseModel):
         """
         cls.require(folder)
         path = folder / NAME
-        with files(path):
+        with translate_os_errors(path):
             content = path.read_bytes()
-        if (found := format_of(content)) > FORMAT:  # what a newer version writes is not damaged
-            raise unknown_format(folder, found)
+        if (found := stored_format(content)) > FORMAT:  # what a newer version writes is not damaged
+            raise format_error(folder, found)
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -88,10 +88,10 @@ class Card(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Keep it."""
-        replace(folder / NAME, self.model_dump_json(indent=2).encode() + b"\n")
+        replace_file(folder / NAME, self.model_dump_json(indent=2).encode() + b"\n")
 
 
-def format_of(content: bytes) -> int:
+def stored_format(content: bytes) -> int:
     """Which format a card says; this version's where it is damaged, so that its reader says how."""
     try:
         found = json.loads(content)
@@ -101,7 +101,7 @@ def format_of(content: bytes) -> int:
     return said if isinstance(said, int) else FORMAT
 
 
-def unknown_format(folder: Path, found: int) -> ProfileDamaged:
+def format_error(folder: Path, found: int) -> ProfileDamaged:
     """What to raise where a profile's format is none that this version can read."""
     return ProfileDamaged(
         f"the profile {folder} is of format {found}, this version writes {FORMAT}",

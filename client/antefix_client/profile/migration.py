@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from antefix_client.profile.manifest import FORMAT, NAME, Card, format_of, unknown_format
-from antefix_client.profile.os_errors import files
+from antefix_client.profile.manifest import FORMAT, NAME, ProfileManifest, format_error, stored_format
+from antefix_client.profile.os_errors import translate_os_errors
 
 # From a format to the next: changes the folder, and its card last. Can be repeated after a crash.
 STEPS: dict[int, Callable[[Path], None]] = {}
 
 
-def brought_up(folder: Path) -> Card:
+def migrate(folder: Path) -> ProfileManifest:
     """The card of a profile, its folder brought up to the newest format.
 
     Raises:
@@ -20,11 +20,11 @@ def brought_up(folder: Path) -> Card:
     """
     while (found := _format(folder)) != FORMAT:
         if found not in STEPS:
-            raise unknown_format(folder, found)
+            raise format_error(folder, found)
         STEPS[found](folder)
-    return Card.read(folder)
+    return ProfileManifest.read(folder)
 
 
 def _format(folder: Path) -> int:
-    with files(folder / NAME):
-        return format_of((folder / NAME).read_bytes())
+    with translate_os_errors(folder / NAME):
+        return stored_format((folder / NAME).read_bytes())

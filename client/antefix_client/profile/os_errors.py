@@ -14,7 +14,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def files(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Translate what reading and writing `path` may raise.
 
     Raises:
@@ -39,5 +39,5 @@ def write_new(path: Path, content: bytes, hint: str = "choose a new path") -> No
         ProfileFull, ProfileUnwritable.
     """
     ensure_absent(path, hint)
-    with files(path):
+    with translate_os_errors(path):
         atomic_write(path, content)

@@ -26,15 +26,15 @@ from antefix.records import (
 )
 from antefix_client.errors import ProfileDamaged, ProfileExists, ProfileUnwritable, TextRefused
 from antefix_client.profile import key_store, manifest, migration, unlock_slots, version_history
-from antefix_client.profile.encrypted_files import SealedFiles
-from antefix_client.profile.key_store import Custody
+from antefix_client.profile.encrypted_files import EncryptedFiles
+from antefix_client.profile.key_store import KeyStore
 from antefix_client.profile.lock import Lock
-from antefix_client.profile.manifest import Card
-from antefix_client.profile.os_errors import files
-from antefix_client.profile.safe_files import shred, sweep
+from antefix_client.profile.manifest import ProfileManifest
+from antefix_client.profile.os_errors import translate_os_errors
+from antefix_client.profile.safe_files import delete_leftovers, secure_delete
 from antefix_client.profile.text_log import TextLog, new_identity, stored_bytes
 from antefix_client.profile.unlock_slots import Unlock
-from antefix_client.profile.version_history import History, Version
+from antefix_client.profile.version_history import Version, VersionHistory
 
 LOCK, TEXTS, CHECKPOINT, SHARED = "lock", "texts", "learning", "shared.safetensors"
 _LONGEST_TEXT = 100_000
@@ -55,26 +55,26 @@ class Profile:
     """
 
     def __init__(
-        self, folder: Path, root_of: Callable[[Card], SecretBytes], lock: Lock | None = None
+        self, folder: Path, root_of: Callable[[ProfileManifest], SecretBytes], lock: Lock | None = None
     ) -> None:
         """Use `open` or `create`."""
         self.folder = folder = folder.resolve()
         with ExitStack() as opened:
             if lock is None:
-                Card.require(folder)  # before the lock, which would make a file
+                ProfileManifest.require(folder)  # before the lock, which would make a file
                 lock = Lock(folder / LOCK)
             self.lock = lock
             opened.callback(self.lock.release)
-            self.card = migration.brought_up(folder)
-            self._root = root_of(self.card)
+            self.manifest = migration.migrate(folder)
+            self._root = root_of(self.manifest)
             opened.callback(self._root.wipe)
-            self.sealed = SealedFiles(folder, self.id, self._root, self.lock)
-            self._keys = Custody.read(self.sealed, bytes.fromhex(self.card.prefix))
+            self.sealed = EncryptedFiles(folder, self.id, self._root, self.lock)
+            self._keys = KeyStore.read(self.sealed, bytes.fromhex(self.manifest.prefix))
             opened.callback(lambda: self._keys.wipe())
             # The keys say whose profile this is: the card may be behind, if `take_over` was cut off.
-            self.card = self.card.model_copy(update=self._keys.ids)
-            sweep(folder)
-            self.history = History(folder, self.sealed)
+            self.manifest = self.manifest.model_copy(update=self._keys.ids)
+            delete_leftovers(folder)
+            self.history = VersionHistory(folder, self.sealed)
             self._log = TextLog(folder / TEXTS, self.id, self._root)
             self._texts: dict[int, Example] | None = None
             self._known: set[bytes] = set()
@@ -91,7 +91,9 @@ class Profile:
         Raises:
             ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged, ProfileUnwritable.
         """
-        return cls(folder, lambda card: unlock_slots.root_of(card.slots, bytes.fromhex(card.profile), unlock))
+        return cls(
+            folder, lambda card: unlock_slots.open_root_key(card.slots, bytes.fromhex(card.profile), unlock)
+        )
 
     @classmethod
     def create(cls, folder: Path, base: str, unlock: Unlock, cost: Cost | None = None) -> Profile:
@@ -102,7 +104,7 @@ class Profile:
             ProfileInUse, ProfileFull, ProfileUnwritable.
         """
         _make_room(folder)
-        card = Card.fresh(base)
+        card = ProfileManifest.fresh(base)
         profile = bytes.fromhex(card.profile)
         root = SecretBytes(bytearray(os.urandom(KEY_BYTES)))
         with ExitStack() as failed:
@@ -110,15 +112,15 @@ class Profile:
             failed.callback(lock.release)
             before = _require_room(folder)  # again: somebody else may have been faster
             slot = unlock_slots.new_slot(root, profile, unlock, cost)
-            failed.callback(unlock_slots.dismiss, slot, profile)
+            failed.callback(unlock_slots.revoke, slot, profile)
             if _require_room(folder) != before:
                 raise InvalidArgument("unlock has put a file into the profile's folder", _ELSEWHERE)
-            sealed = SealedFiles(folder, profile, root, lock)
-            keys = Custody.fresh(*map(bytes.fromhex, (card.tenant, card.user, card.prefix)))
+            sealed = EncryptedFiles(folder, profile, root, lock)
+            keys = KeyStore.fresh(*map(bytes.fromhex, (card.tenant, card.user, card.prefix)))
             keys.write(sealed)
             keys.wipe()
             log = TextLog(folder / TEXTS, profile, root).create()
-            History(folder, sealed).note(logs=[log.hex()])
+            VersionHistory(folder, sealed).note(logs=[log.hex()])
             card.model_copy(update={"slots": [slot]}).write(folder)  # last: from now on it is one
             failed.pop_all()
         return cls(folder, lambda _: root, lock)
@@ -126,7 +128,7 @@ class Profile:
     @property
     def id(self) -> bytes:
         """16 random bytes."""
-        return bytes.fromhex(self.card.profile)
+        return bytes.fromhex(self.manifest.profile)
 
     @property
     def texts(self) -> dict[int, Example]:
@@ -194,15 +196,17 @@ class Profile:
 
     def address(self, base: str, shape: bytes) -> Address:
         """Where this profile's records belong."""
-        tenant, user, prefix = map(bytes.fromhex, (self.card.tenant, self.card.user, self.card.prefix))
+        tenant, user, prefix = map(
+            bytes.fromhex, (self.manifest.tenant, self.manifest.user, self.manifest.prefix)
+        )
         return Address(tenant, user, prefix, bytes.fromhex(base), shape)
 
     @property
-    def keys(self) -> Custody:
+    def keys(self) -> KeyStore:
         """Its keys. Private."""
         return self._keys
 
-    def take_over(self, keys: Custody) -> None:
+    def take_over(self, keys: KeyStore) -> None:
         """Use other keys, of another user perhaps; one write decides: a crash leaves the old or the new.
 
         Raises:
@@ -218,7 +222,7 @@ class Profile:
         It stands apart from `open`, for what was cut off while the keys changed must be brought to its
         end first: until then some records open under keys that are not in use any more.
         """
-        self.history.take_in(self._opens)
+        self.history.recover(self._opens)
         self.damaged = list(self.history.damaged)
 
     def add_version(
@@ -283,44 +287,46 @@ class Profile:
     @property
     def bytes_on_disk(self) -> int:
         """Of all files."""
-        with files(self.folder):
+        with translate_os_errors(self.folder):
             return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def change_unlock(self, unlock: Unlock, cost: Cost | None = None) -> None:
         """Unlock with something else from now on; what unlocked it before does not any more."""
         self.lock.require()
-        old, slot = self.card.slots, unlock_slots.new_slot(self._root, self.id, unlock, cost)
+        old, slot = self.manifest.slots, unlock_slots.new_slot(self._root, self.id, unlock, cost)
         try:
             self._update(slots=[slot])
         except BaseException:
             with suppress(Exception):
-                if Card.read(self.folder).slots == old:  # else it was written all but the folder's sync
-                    unlock_slots.dismiss(slot, self.id)
+                if (
+                    ProfileManifest.read(self.folder).slots == old
+                ):  # else it was written all but the folder's sync
+                    unlock_slots.revoke(slot, self.id)
             raise
         for one in old:  # now that the new one is on the disk: nothing opens them any more
             with suppress(Exception):  # a keyring that is locked, of any kind; what stays there is of no use
-                unlock_slots.dismiss(one, self.id)
+                unlock_slots.revoke(one, self.id)
 
     def forget(self) -> None:
         """Destroy the profile: slots first, so that nothing of the rest can be opened, then every file."""
         self.lock.require()
-        for slot in self.card.slots:
-            unlock_slots.dismiss(slot, self.id)
+        for slot in self.manifest.slots:
+            unlock_slots.revoke(slot, self.id)
         versions = self.folder / version_history.FOLDER
         try:
-            shred(self.folder / manifest.NAME)
-            shred(self.folder / key_store.NAME)
+            secure_delete(self.folder / manifest.NAME)
+            secure_delete(self.folder / key_store.NAME)
             inside = [*versions.iterdir()] if versions.is_dir() and not versions.is_symlink() else []
             for path in [*inside, *self.folder.iterdir()]:
                 if path.name != LOCK and (path.is_symlink() or not path.is_dir()):
-                    shred(path)
+                    secure_delete(path)
             self.lock.delete()
         finally:  # also where a file could not be overwritten: the next write would bring the card back
             self.close()
         for folder in (versions, self.folder):
             with suppress(OSError):  # not empty: something in it is not ours
                 folder.rmdir()
-        with files(self.folder):
+        with translate_os_errors(self.folder):
             sync_folder(self.folder.parent)
 
     def close(self) -> None:
@@ -338,9 +344,9 @@ class Profile:
     def _update(self, **facts: object) -> None:
         """Write the card, then believe it: what could not be written must not come with the next write."""
         self.lock.require()
-        card = self.card.model_copy(update=facts)
+        card = self.manifest.model_copy(update=facts)
         card.write(self.folder)
-        self.card = card
+        self.manifest = card
 
     @property
     def given(self) -> int:
@@ -354,10 +360,10 @@ class Profile:
 
     def _bounded(self, texts: dict[int, Example], size: int) -> dict[int, Example] | None:
         """Without the oldest above the limits, a tenth more than must be; None where all fit."""
-        if len(texts) <= self.card.max_texts and size <= self.card.max_bytes:
+        if len(texts) <= self.manifest.max_texts and size <= self.manifest.max_bytes:
             return None
-        kept, room = {}, self.card.max_bytes * 9 // 10
-        for number in sorted(texts, reverse=True)[: self.card.max_texts * 9 // 10]:
+        kept, room = {}, self.manifest.max_bytes * 9 // 10
+        for number in sorted(texts, reverse=True)[: self.manifest.max_texts * 9 // 10]:
             room -= stored_bytes(texts[number])
             if room < 0:
                 break
@@ -387,7 +393,7 @@ class Profile:
 
 def _make_room(folder: Path) -> None:
     """A folder of our own that nobody else can read, with nothing in it."""
-    with files(folder):
+    with translate_os_errors(folder):
         if not folder.parent.exists():  # made silently, a mistyped path would be a profile that nobody finds
             raise ProfileUnwritable(
                 f"{folder} cannot be made: there is no folder {folder.parent}",
@@ -412,7 +418,7 @@ def _make_room(folder: Path) -> None:
 def _require_room(folder: Path) -> set[str]:
     """Refuse a folder in use; what a `create` left that was cut off is no use. Names of what is there."""
     ours = {LOCK, TEXTS, key_store.NAME, version_history.STATE}
-    with files(folder):
+    with translate_os_errors(folder):
         found = {path.name for path in folder.iterdir()}
     if any(name.lstrip(".").split(".")[0] not in ours for name in found):
         raise ProfileExists(f"{folder} has something in it", "choose a new folder, or open the profile there")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from antefix.data.example import Example
 from antefix_client.profile import unlock_slots
-from antefix_client.profile.encrypted_files import SealedFiles
+from antefix_client.profile.encrypted_files import EncryptedFiles
 from antefix_client.profile.lock import Lock
-from antefix_client.profile.manifest import Card
+from antefix_client.profile.manifest import ProfileManifest
 from antefix_client.profile.profile import LOCK, TEXTS
 from antefix_client.profile.text_log import TextLog
 from antefix_client.profile.unlock_slots import Unlock
-from antefix_client.profile.version_history import known_logs
+from antefix_client.profile.version_history import stored_log_ids
 
 
 def rescue(folder: Path, unlock: Unlock) -> list[Example]:
@@ -21,12 +21,12 @@ def rescue(folder: Path, unlock: Unlock) -> list[Example]:
     Raises:
         ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged.
     """
-    card = Card.read(folder)
+    card = ProfileManifest.read(folder)
     profile = bytes.fromhex(card.profile)
     lock = Lock(folder / LOCK)
     try:
-        with unlock_slots.root_of(card.slots, profile, unlock) as root:
-            known = known_logs(SealedFiles(folder, profile, root, lock))
+        with unlock_slots.open_root_key(card.slots, profile, unlock) as root:
+            known = stored_log_ids(EncryptedFiles(folder, profile, root, lock))
             return list(TextLog(folder / TEXTS, profile, root).read(known).texts.values())
     finally:
         lock.release()

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from antefix.common.files import atomic_write, sync_folder
-from antefix_client.profile.os_errors import files
+from antefix_client.profile.os_errors import translate_os_errors
 
 _BLOCK = 2**20
 _LEFT = re.compile(
@@ -45,20 +45,20 @@ def has_name(handle: int, path: Path) -> bool:
     return os.path.samestat(named, os.fstat(handle))
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole; a folder that is gone is not made again: its profile was destroyed."""
-    with files(path):
+    with translate_os_errors(path):
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "its folder is gone", str(path))
         atomic_write(path, content)
 
 
-def shred(path: Path) -> None:
+def secure_delete(path: Path) -> None:
     """Overwrite a file with zeros, then delete it. What a drive keeps of old sectors, this does not reach.
 
     A link is deleted, not what it points at; so is a second name of a file.
     """
-    with files(path):
+    with translate_os_errors(path):
         try:
             found = os.lstat(path)
         except FileNotFoundError:
@@ -66,14 +66,14 @@ def shred(path: Path) -> None:
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
             handle = open_regular(path, os.O_WRONLY)
             try:
-                zero(handle)
+                overwrite(handle)
             finally:
                 os.close(handle)
         path.unlink()
         sync_folder(path.parent)
 
 
-def zero(handle: int) -> None:
+def overwrite(handle: int) -> None:
     """Overwrite an open file with zeros; durable on return."""
     size = os.fstat(handle).st_size
     for at in range(0, size, _BLOCK):
@@ -81,10 +81,10 @@ def zero(handle: int) -> None:
     os.fsync(handle)
 
 
-def sweep(folder: Path) -> None:
+def delete_leftovers(folder: Path) -> None:
     """Delete what writes of ours left that were cut off; other people's hidden files stay."""
-    with files(folder):
+    with translate_os_errors(folder):
         left = [path for path in folder.iterdir() if _LEFT.fullmatch(path.name)]
     for path in left:
         if not path.is_dir() or path.is_symlink():
-            shred(path)
+            secure_delete(path)

@@ -14,7 +14,7 @@ from antefix_client.errors import ProfileClosed
 from antefix_client.profile.profile import Profile
 
 
-class Holding:
+class ProfileSession:
     """One profile, for any number of threads.
 
     Attributes:
@@ -38,7 +38,7 @@ class Holding:
         return self._profile
 
     @contextmanager
-    def changing(self) -> Iterator[Profile]:
+    def locked(self) -> Iterator[Profile]:
         """The profile, which nobody else changes meanwhile.
 
         Raises:
@@ -54,6 +54,6 @@ class Holding:
             self._profile.close()
             drop()
             return
-        with suppress(ProfileClosed), self.changing() as profile:
+        with suppress(ProfileClosed), self.locked() as profile:
             profile.close()
             drop()

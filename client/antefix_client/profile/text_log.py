@@ -23,8 +23,8 @@ from antefix.common.files import atomic_write
 from antefix.crypto.aead import SecretBytes, decrypt, encrypt
 from antefix.data.example import Example
 from antefix_client.errors import ProfileDamaged
-from antefix_client.profile.os_errors import files
-from antefix_client.profile.safe_files import open_regular, zero
+from antefix_client.profile.os_errors import translate_os_errors
+from antefix_client.profile.safe_files import open_regular, overwrite
 
 _MAGIC, _MARK = b"ANTEFIXT", b"\xa7TXT"
 _ALIGN = 64
@@ -34,7 +34,7 @@ _SIZES = struct.Struct(">II")
 
 
 @dataclass
-class Contents:
+class TextLogContents:
     """What a file of texts holds.
 
     Attributes:
@@ -77,11 +77,11 @@ class TextLog:
     def create(self) -> bytes:
         """Make the file, empty; its identity, 16 bytes."""
         self._identity = new_identity()
-        with files(self.path):
+        with translate_os_errors(self.path):
             atomic_write(self.path, _header(self._identity))
         return self._identity
 
-    def read(self, known: Iterable[bytes] = ()) -> Contents:
+    def read(self, known: Iterable[bytes] = ()) -> TextLogContents:
         """Everything that can be read.
 
         Args:
@@ -91,11 +91,11 @@ class TextLog:
         Raises:
             ProfileDamaged: there is no header, nor any entry that is known.
         """
-        with files(self.path), os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
+        with translate_os_errors(self.path), os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
             content = memoryview(file.read())
         known = list(known)
         said = bytes(content[8 : _HEAD.size]) if bytes(content[:8]) == _MAGIC else None
-        found = Contents()
+        found = TextLogContents()
         for identity in dict.fromkeys([said, *known]):
             if identity is not None and len(content) >= _ALIGN:
                 found = self._read(content, identity)
@@ -121,7 +121,7 @@ class TextLog:
         """
         identity = self.require()
         content = b"".join(self._sealed(number, text, identity) for number, text in texts)
-        with files(self.path):
+        with translate_os_errors(self.path):
             handle = open_regular(self.path, os.O_RDWR)
             try:
                 if os.pread(handle, _HEAD.size, 0) != _header(identity)[: _HEAD.size]:
@@ -151,7 +151,7 @@ class TextLog:
             self._sealed(number, text, identity) for number, text in texts.items()
         )
         second = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
-        with files(self.path):
+        with translate_os_errors(self.path):
             old = open_regular(self.path, os.O_WRONLY)
             try:
                 with suppress(OSError):  # a file system without second names
@@ -164,7 +164,7 @@ class TextLog:
                             second.unlink(missing_ok=True)  # nothing was replaced
                     raise
                 self._identity = identity
-                zero(old)
+                overwrite(old)
                 second.unlink(missing_ok=True)
             finally:
                 os.close(old)
@@ -184,8 +184,8 @@ class TextLog:
             )
         return identity
 
-    def _read(self, content: memoryview, identity: bytes) -> Contents:
-        found, at, lost = Contents(identity=identity), _ALIGN, False
+    def _read(self, content: memoryview, identity: bytes) -> TextLogContents:
+        found, at, lost = TextLogContents(identity=identity), _ALIGN, False
         while at < len(content):
             entry = self._entry(content, at, identity)
             if entry is None:

@@ -70,7 +70,7 @@ def new_slot(root: SecretBytes, profile: bytes, unlock: Unlock, cost: Cost | Non
     Raises:
         InvalidArgument: nothing that could unlock.
     """
-    given = settled(unlock)
+    given = resolve(unlock)
     if isinstance(given, Keyring):
         key, entry = os.urandom(KEY_BYTES), secrets.token_hex(8)
         _keyring().set_password(given.service, _name(profile, entry), base64.b64encode(key).decode())
@@ -84,14 +84,14 @@ def new_slot(root: SecretBytes, profile: bytes, unlock: Unlock, cost: Cost | Non
     return Slot(kind="passphrase", sealed=sealed.hex())
 
 
-def root_of(slots: list[Slot], profile: bytes, unlock: Unlock) -> SecretBytes:
+def open_root_key(slots: list[Slot], profile: bytes, unlock: Unlock) -> SecretBytes:
     """The root key, from the first slot that opens.
 
     Raises:
         UnlockRefused: none does.
         InvalidArgument: nothing that could unlock.
     """
-    given = settled(unlock)
+    given = resolve(unlock)
     for slot in slots:
         root = _opened(slot, profile, given)
         if root is not None:
@@ -99,7 +99,7 @@ def root_of(slots: list[Slot], profile: bytes, unlock: Unlock) -> SecretBytes:
     raise UnlockRefused()
 
 
-def dismiss(slot: Slot, profile: bytes) -> None:
+def revoke(slot: Slot, profile: bytes) -> None:
     """Delete what a slot keeps elsewhere: its entry in the keyring."""
     if slot.kind == "keyring" and slot.service is not None:
         keyring, name = _keyring(), _name(profile, slot.entry)
@@ -107,7 +107,7 @@ def dismiss(slot: Slot, profile: bytes) -> None:
             keyring.delete_password(slot.service, name)
 
 
-def settled(unlock: Unlock) -> str | bytes | Keyring:
+def resolve(unlock: Unlock) -> str | bytes | Keyring:
     """What a function gives, who may ask a person; and whether it could unlock anything.
 
     Raises:

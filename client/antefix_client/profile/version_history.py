@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from antefix.errors import RecordMismatch
 from antefix.records import NO_PREVIOUS, read_header
 from antefix_client.errors import ProfileDamaged, ProfileUnwritable
-from antefix_client.profile.encrypted_files import SealedFiles
-from antefix_client.profile.os_errors import files
-from antefix_client.profile.safe_files import open_regular, replace, shred, sweep
+from antefix_client.profile.encrypted_files import EncryptedFiles
+from antefix_client.profile.os_errors import translate_os_errors
+from antefix_client.profile.safe_files import delete_leftovers, open_regular, replace_file, secure_delete
 
 FOLDER, STATE = "versions", "state"
-KEPT = 5
-FARTHEST = 2**20  # a version may be so much newer than the one before it: numbers end somewhere
+MAX_VERSIONS = 5
+MAX_AHEAD = 2**20  # a version may be so much newer than the one before it: numbers end somewhere
 _NAME = re.compile(r"^(\d{8,20})(-[0-9a-f]{8})?\.record$")
 
 
@@ -90,10 +90,10 @@ class _State(BaseModel):
     next_text: int = 1
 
 
-class History:
+class VersionHistory:
     """The versions of one profile; the newest one that is not beside another is in use."""
 
-    def __init__(self, folder: Path, sealed: SealedFiles) -> None:
+    def __init__(self, folder: Path, sealed: EncryptedFiles) -> None:
         """Read what is known.
 
         Attributes of the object: `state`, what is known; `damaged`, names of files that cannot be read.
@@ -142,7 +142,7 @@ class History:
             ProfileDamaged: it is not there.
         """
         path = self._folder / version.file
-        with files(path):
+        with translate_os_errors(path):
             if not path.is_file():
                 raise ProfileDamaged(f"{path} is missing", "put it back from a backup, or roll back")
             return path.read_bytes()
@@ -150,7 +150,7 @@ class History:
     def replace_record(self, version: Version, record: bytes) -> None:
         """The same version under another user key; durable on return."""
         self._sealed.lock.require()
-        replace(self._folder / version.file, record)
+        replace_file(self._folder / version.file, record)
 
     def previous(self, version: Version) -> str | None:
         """Digest of the version before, as the record of a version says; None where that cannot be read."""
@@ -165,14 +165,14 @@ class History:
         Durable on return. The last five of its own line stay, and as many beside them that are not older.
         """
         self._sealed.lock.require()
-        with files(self._folder):
+        with translate_os_errors(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
-        replace(self._folder / version.file, record)
+        replace_file(self._folder / version.file, record)
         others = [one for one in self.versions if one.digest != version.digest]
         kept = sorted([*others, version], key=lambda one: (one.number, one.beside))
-        own = [one for one in kept if not one.beside][-KEPT:]
+        own = [one for one in kept if not one.beside][-MAX_VERSIONS:]
         beside = [one for one in kept if one.beside and (not own or one.number >= own[0].number)]
-        while len(beside) > KEPT:
+        while len(beside) > MAX_VERSIONS:
             beside.remove(next(one for one in beside if one is not version))
         self._write(sorted([*own, *beside], key=lambda one: (one.number, one.beside)))
         self._sweep()
@@ -182,13 +182,13 @@ class History:
         self._write([version])
         self._sweep()
 
-    def start_over(self, version: Version | None) -> None:
+    def reset(self, version: Version | None) -> None:
         """Drop all that may have learned from removed texts; `version` did not, None for there is none."""
         last = {"past": self._highest, "past_digest": self.last_digest.hex()}
         self.note(versions=[] if version is None else [version], removed=False, **last)
         self._sweep()
 
-    def take_in(self, opens: Callable[[Version], bool]) -> None:
+    def recover(self, opens: Callable[[Version], bool]) -> None:
         """Take in records that are newer than all that is known, where they open; the others stay, unused.
 
         A crash left them before they were noted, or somebody put back an older `state`.
@@ -256,21 +256,21 @@ class History:
     def _strays(self) -> list[tuple[int, Path]]:
         """Records that are newer than what is known, but not so far that no number would be left."""
         newest = self._highest
-        return [(number, path) for number, path in self._records() if 0 < number - newest <= FARTHEST]
+        return [(number, path) for number, path in self._records() if 0 < number - newest <= MAX_AHEAD]
 
     def _sweep(self) -> None:
         """Delete records that no version has: they are too old. Newer ones stay."""
         if self.damaged or not self._folder.is_dir():
             return
-        sweep(self._folder)
+        delete_leftovers(self._folder)
         known = {version.file for version in self.versions}
         for number, path in self._records():
             if path.name not in known and number <= self._highest:
-                shred(path)
+                secure_delete(path)
 
     def _require_folder(self) -> None:
         """Nobody else looks in, and it is a folder of this profile: of another one we would delete files."""
-        with files(self._folder):
+        with translate_os_errors(self._folder):
             if self._folder.is_symlink():
                 raise ProfileUnwritable(f"{self._folder} is a link", "put the folder itself there")
             if self._folder.is_dir():
@@ -282,7 +282,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def known_logs(sealed: SealedFiles) -> list[bytes]:
+def stored_log_ids(sealed: EncryptedFiles) -> list[bytes]:
     """Identities that the file of texts may have; none where the state does not open."""
     try:
         found = sealed.read(STATE)

@@ -30,7 +30,7 @@ class _Numbered(BaseModel):
     node: int
 
 
-class Remote:
+class ApiClient:
     """The requests of one device; close it, or use it in a `with` block."""
 
     def __init__(self, url: str, authority: str, token: str | None = None) -> None:
@@ -58,7 +58,7 @@ class Remote:
         try:
             return Enrolled.model_validate_json(answer.content)
         except ValidationError:
-            raise not_understood() from None
+            raise unexpected_answer() from None
 
     def record(self, prefix: bytes, known: str | None) -> tuple[bytes | None, str | None]:
         """The stored record and its tag; the tag alone where it is known, neither where none is stored.
@@ -114,7 +114,7 @@ class Remote:
         try:
             return _Numbered.model_validate_json(answer.content).node
         except ValidationError:
-            raise not_understood() from None
+            raise unexpected_answer() from None
 
     def request(
         self,
@@ -133,7 +133,7 @@ class Remote:
             ServerUnreachable, ServerNotTrusted.
         """
         try:
-            answer = _heard(self.http, method, path, most, **given)
+            answer = _read_limited(self.http, method, path, most, **given)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             raise _translated(self._url, error) from None
         if answer.status_code == 200 or answer.status_code in also:
@@ -155,7 +155,7 @@ class Remote:
         self.close()
 
 
-def _heard(client: httpx.Client, method: str, path: str, most: int, **given: Any) -> httpx.Response:
+def _read_limited(client: httpx.Client, method: str, path: str, most: int, **given: Any) -> httpx.Response:
     """A whole answer. A server may send without end, or packed a thousandfold, or a byte a minute.
 
     Raises:
@@ -197,7 +197,7 @@ def _require_clock(answer: httpx.Response) -> None:
         )
 
 
-def keys_of(url: str, invitation: Invitation) -> ServerKeys:
+def fetch_server_keys(url: str, invitation: Invitation) -> ServerKeys:
     """What the server is known by, checked against the invitation.
 
     Asked without looking at the certificate: nothing is told, and what comes back is signed.
@@ -211,7 +211,7 @@ def keys_of(url: str, invitation: Invitation) -> ServerKeys:
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     try:
         with httpx.Client(base_url=url, verify=unverified, timeout=_WAIT_S, trust_env=False) as asking:
-            answer = _heard(asking, "GET", "/v1/server", _LONGEST_KEYS)
+            answer = _read_limited(asking, "GET", "/v1/server", _LONGEST_KEYS)
             found = ServerKeys.model_validate_json(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, UnicodeError) as error:
         raise _translated(url, error) from None
@@ -242,7 +242,7 @@ def _host_of(url: str) -> str:
     return host
 
 
-def not_understood() -> ServerRefused:
+def unexpected_answer() -> ServerRefused:
     """An answer that no server of Antefix gives."""
     return ServerRefused("the server answers what is not understood", "is there a proxy that changes it?")
 

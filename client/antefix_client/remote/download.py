@@ -23,14 +23,14 @@ import httpx
 from antefix.common.files import sync_folder
 from antefix.loading.stored_tensors import file_digest
 from antefix_client.errors import ReleaseDamaged, ReleaseUnavailable
-from antefix_client.profile.os_errors import files
+from antefix_client.profile.os_errors import translate_os_errors
 from antefix_client.profile.safe_files import has_name, open_regular
 
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 @dataclass(frozen=True)
-class Patience:
+class SourceLimits:
     """How long a source may take.
 
     Attributes:
@@ -62,7 +62,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedFile:
     """A file: bytes, and their SHA-256 in hex."""
 
     size: int
@@ -70,7 +70,7 @@ class Wanted:
 
     def is_at(self, path: Path) -> bool:
         """Whether a file is this one."""
-        with files(path):
+        with translate_os_errors(path):
             return path.is_file() and path.stat().st_size == self.size and file_digest(path) == self.sha256
 
 
@@ -83,12 +83,12 @@ class _Stopped(Exception):
 
 
 def download(
-    wanted: Wanted,
+    wanted: ExpectedFile,
     sources: Sequence[Source],
     part: Path,
     target: Path,
     tick: Callable[[int], None],
-    patience: Patience,
+    patience: SourceLimits,
 ) -> None:
     """Fetch a file; it is at `target`, whole and on the disk, or not at all.
 
@@ -117,7 +117,7 @@ def download(
                 refusals.append(f"{source} {stopped}")
                 damaged = damaged and stopped.damaged
                 continue
-            with files(target):
+            with translate_os_errors(target):
                 part.replace(target)
                 sync_folder(target.parent)
             return
@@ -129,7 +129,7 @@ def download(
 
 
 @contextmanager
-def _alone(part: Path, wanted: Wanted) -> Iterator[None]:
+def _alone(part: Path, wanted: ExpectedFile) -> Iterator[None]:
     """Nobody else writes to `part`, which the profiles of an account share.
 
     The appends of two would mix, and who is late would write into the file that the other has verified.
@@ -142,16 +142,16 @@ def _alone(part: Path, wanted: Wanted) -> Iterator[None]:
         yield
     finally:
         try:
-            with files(part):
+            with translate_os_errors(part):
                 if has_name(handle, part) and not os.fstat(handle).st_size:
                     part.unlink()
         finally:
             os.close(handle)
 
 
-def _locked(part: Path, wanted: Wanted) -> int:
+def _locked(part: Path, wanted: ExpectedFile) -> int:
     while True:
-        with files(part):
+        with translate_os_errors(part):
             handle = open_regular(part, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +161,7 @@ def _locked(part: Path, wanted: Wanted) -> int:
                 raise ReleaseUnavailable(
                     f"another program fetches the file {wanted.sha256[:16]}… now", "try again when it is done"
                 ) from None
-            with files(part):
+            with translate_os_errors(part):
                 raise
         if has_name(handle, part):
             return handle
@@ -169,7 +169,7 @@ def _locked(part: Path, wanted: Wanted) -> int:
 
 
 def _complete(
-    wanted: Wanted, source: Source, part: Path, tick: Callable[[int], None], patience: Patience
+    wanted: ExpectedFile, source: Source, part: Path, tick: Callable[[int], None], patience: SourceLimits
 ) -> None:
     """Let `part` be the file, with what this source gives.
 
@@ -194,7 +194,7 @@ def _complete(
 
 
 def _append(
-    wanted: Wanted, source: Source, part: Path, tick: Callable[[int], None], patience: Patience
+    wanted: ExpectedFile, source: Source, part: Path, tick: Callable[[int], None], patience: SourceLimits
 ) -> int:
     """Add what the source gives to `part`; the byte at which that began."""
     have = _size(part)
@@ -203,7 +203,7 @@ def _append(
         begun = _start(answer, have, wanted.size)
         if begun < have:
             _drop(part, tick)
-        with files(part), part.open("ab") as file:
+        with translate_os_errors(part), part.open("ab") as file:
             _take(answer, file, wanted.size - begun, tick, patience)
             file.flush()
             os.fsync(file.fileno())
@@ -211,7 +211,7 @@ def _append(
 
 
 def _take(
-    answer: httpx.Response, file: BinaryIO, most: int, tick: Callable[[int], None], patience: Patience
+    answer: httpx.Response, file: BinaryIO, most: int, tick: Callable[[int], None], patience: SourceLimits
 ) -> None:
     began, came = time.monotonic(), 0
     for chunk in answer.iter_raw():
@@ -226,7 +226,7 @@ def _take(
 
 
 @contextmanager
-def _heard(source: Source, headers: dict[str, str], patience: Patience) -> Iterator[httpx.Response]:
+def _heard(source: Source, headers: dict[str, str], patience: SourceLimits) -> Iterator[httpx.Response]:
     try:
         with source.client.stream(
             "GET", source.url, headers=headers, timeout=patience.wait_s, follow_redirects=source.redirects
@@ -257,11 +257,11 @@ def _start(answer: httpx.Response, have: int, size: int) -> int:
 
 
 def _size(path: Path) -> int:
-    with files(path):
+    with translate_os_errors(path):
         return path.stat().st_size if path.exists() else 0
 
 
 def _drop(part: Path, tick: Callable[[int], None]) -> None:
     tick(-_size(part))
-    with files(part):
+    with translate_os_errors(part):
         os.truncate(part, 0)  # not deleted: the lock is on this very file

@@ -25,14 +25,14 @@ from antefix_client.errors import ServerRefused
 from antefix_client.model import PersonalModel
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.version_history import Version
-from antefix_client.remote.api_client import Remote, not_understood
-from antefix_client.remote.server_state import Keeping, Member
+from antefix_client.remote.api_client import ApiClient, unexpected_answer
+from antefix_client.remote.server_state import AutoGrant, ServerState
 
 REVOKED = "grants were taken back since this device last granted, so it grants no more by itself"
 _GRANTING = threading.Lock()  # a profile is open in one process
 
 
-class Shown(BaseModel):
+class GrantSummary(BaseModel):
     """A grant as the server shows it."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -56,11 +56,11 @@ class _Counted(BaseModel):
     revocations: int
 
 
-_MANY = TypeAdapter(list[Shown])
+_MANY = TypeAdapter(list[GrantSummary])
 
 
 @dataclass(frozen=True)
-class Renewed:
+class RenewalResult:
     """What became of the wish to grant anew.
 
     Attributes:
@@ -73,15 +73,15 @@ class Renewed:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
+def exclusive() -> Iterator[None]:
     """Grants of this process; revoking waits for nothing."""
     with _GRANTING:
         yield
 
 
-def given(
-    model: PersonalModel, remote: Remote, version: Version, seconds: int, known: int | None
-) -> Shown | None:
+def request_grant(
+    model: PersonalModel, remote: ApiClient, version: Version, seconds: int, known: int | None
+) -> GrantSummary | None:
     """Grant a version; None where something was revoked since.
 
     Args:
@@ -95,15 +95,15 @@ def given(
         GrantRefused: the server's key is not its own.
         ServerRefused, ServerUnreachable, DeviceRefused.
     """
-    with model.changing() as profile:
-        member = Member.read(profile.sealed)
+    with model.locked() as profile:
+        member = ServerState.read(profile.sealed)
     signed = _signed(model, version, _epoch(remote, member), seconds)
     params = {} if known is None else {"revocations": known}
     answer = remote.request("PUT", "/v1/grants", json=signed.model_dump(), params=params, also=(409,))
     return None if answer.status_code == 409 else _read(answer.content)
 
 
-def fetched(remote: Remote) -> list[Shown]:
+def list_grants(remote: ApiClient) -> list[GrantSummary]:
     """What holds, by the server's word."""
     answer = remote.request("GET", "/v1/grants", also=(404,))
     if answer.status_code == 404:
@@ -111,10 +111,10 @@ def fetched(remote: Remote) -> list[Shown]:
     try:
         return _MANY.validate_json(answer.content)
     except ValidationError:
-        raise not_understood() from None
+        raise unexpected_answer() from None
 
 
-def revocations(remote: Remote) -> int:
+def count_revocations(remote: ApiClient) -> int:
     """How often something of the user was revoked, by the server's word."""
     answer = remote.request("GET", "/v1/grants/revocations", also=(404,))
     if answer.status_code == 404:
@@ -122,64 +122,64 @@ def revocations(remote: Remote) -> int:
     try:
         return _Counted.model_validate_json(answer.content).revocations
     except ValidationError:
-        raise not_understood() from None
+        raise unexpected_answer() from None
 
 
-def all_revoked(remote: Remote) -> int:
+def revoke_all(remote: ApiClient) -> int:
     """Take all back; so many there were, by the server's word."""
     answer = remote.request("DELETE", "/v1/grants")
     try:
         return _Revoked.model_validate_json(answer.content).revoked
     except ValidationError:
-        raise not_understood() from None
+        raise unexpected_answer() from None
 
 
-def keep(model: PersonalModel, keeping: Keeping | None) -> None:
+def save_auto_grant(model: PersonalModel, keeping: AutoGrant | None) -> None:
     """Remember what the user wants; durable on return."""
-    with model.changing() as profile:
-        member = Member.read(profile.sealed)
+    with model.locked() as profile:
+        member = ServerState.read(profile.sealed)
         if member.keeping != keeping:
             member.model_copy(update={"keeping": keeping}).write(profile.sealed)
 
 
-def kept(version: Version, seconds: int, known: int) -> Keeping:
+def auto_grant_for(version: Version, seconds: int, known: int) -> AutoGrant:
     """What is remembered of a version that was granted."""
-    return Keeping(seconds=seconds, revocations=known, version=version.number, record=version.digest)
+    return AutoGrant(seconds=seconds, revocations=known, version=version.number, record=version.digest)
 
 
-def renewed(model: PersonalModel, remote: Remote) -> Renewed:
+def renew_if_due(model: PersonalModel, remote: ApiClient) -> RenewalResult:
     """Grant anew what the user wants granted, if it is due.
 
     Raises:
         DeviceRefused, ServerUnreachable, ProfileDamaged.
     """
-    with one_at_a_time():
-        with model.changing() as profile:
-            keeping, version = Member.read(profile.sealed).keeping, in_use(profile)
+    with exclusive():
+        with model.locked() as profile:
+            keeping, version = ServerState.read(profile.sealed).keeping, grantable_version(profile)
         if keeping is None or version is None:
-            return Renewed()
+            return RenewalResult()
         try:
             return _renewed(model, remote, keeping, version)
         except (GrantRefused, ServerRefused) as error:
-            return Renewed(problem=error.message)
+            return RenewalResult(problem=error.message)
 
 
-def _renewed(model: PersonalModel, remote: Remote, keeping: Keeping, version: Version) -> Renewed:
+def _renewed(model: PersonalModel, remote: ApiClient, keeping: AutoGrant, version: Version) -> RenewalResult:
     _require_not_older(keeping, version)
-    if any(_lasts(one, version) for one in fetched(remote)):
-        return Renewed()
-    if given(model, remote, version, keeping.seconds, keeping.revocations) is None:
-        keep(model, None)
-        return Renewed(problem=REVOKED)
-    with model.changing() as profile:
-        member = Member.read(profile.sealed)
+    if any(_lasts(one, version) for one in list_grants(remote)):
+        return RenewalResult()
+    if request_grant(model, remote, version, keeping.seconds, keeping.revocations) is None:
+        save_auto_grant(model, None)
+        return RenewalResult(problem=REVOKED)
+    with model.locked() as profile:
+        member = ServerState.read(profile.sealed)
         if member.keeping == keeping:  # else it was revoked meanwhile, and stays so
-            after = kept(version, keeping.seconds, keeping.revocations)
+            after = auto_grant_for(version, keeping.seconds, keeping.revocations)
             member.model_copy(update={"keeping": after}).write(profile.sealed)
-    return Renewed(version=version.number)
+    return RenewalResult(version=version.number)
 
 
-def _require_not_older(keeping: Keeping, version: Version) -> None:
+def _require_not_older(keeping: AutoGrant, version: Version) -> None:
     """A profile that was put back, or a folder in which somebody exchanged files, grants nothing old."""
     same = version.number == keeping.version and version.digest == keeping.record
     if version.number <= keeping.version and not same:
@@ -189,23 +189,23 @@ def _require_not_older(keeping: Keeping, version: Version) -> None:
         )
 
 
-def _lasts(one: Shown, version: Version) -> bool:
+def _lasts(one: GrantSummary, version: Version) -> bool:
     """Whether a grant, of whichever device of the user, is of the version in use and not half over."""
     return one.version == version.number and time.time() < (one.since + one.until) / 2
 
 
-def in_use(profile: Profile) -> Version | None:
+def grantable_version(profile: Profile) -> Version | None:
     """The version that may be granted; None while another device's waits for a choice."""
     return None if open_conflicts(profile.history) else profile.history.newest
 
 
 def _signed(model: PersonalModel, version: Version, epoch: Epoch, seconds: int) -> Signed:
-    with model.changing() as profile:
+    with model.locked() as profile:
         if profile.history.newest != version:
             raise GrantRefused("another version came into use meanwhile")
         record, keys = profile.history.record(version), profile.keys
         address = read_header(record).edition.address
-        if (address.user, address.prefix) != (bytes.fromhex(profile.card.user), keys.prefix):
+        if (address.user, address.prefix) != (bytes.fromhex(profile.manifest.user), keys.prefix):
             raise GrantRefused("the version in use is of another profile")
         return issue_grant(
             record,
@@ -218,7 +218,7 @@ def _signed(model: PersonalModel, version: Version, epoch: Epoch, seconds: int) 
         )
 
 
-def _epoch(remote: Remote, member: Member) -> Epoch:
+def _epoch(remote: ApiClient, member: ServerState) -> Epoch:
     """The server's key of the moment, by its signature."""
     answer = remote.request("GET", "/v1/epoch", also=(404,))
     if answer.status_code == 404:
@@ -233,8 +233,8 @@ def _hosts_nothing() -> ServerRefused:
     return ServerRefused("this server generates for nobody", "ask its operator for hosted inference")
 
 
-def _read(content: bytes) -> Shown:
+def _read(content: bytes) -> GrantSummary:
     try:
-        return Shown.model_validate_json(content)
+        return GrantSummary.model_validate_json(content)
     except ValidationError:
-        raise not_understood() from None
+        raise unexpected_answer() from None

@@ -20,8 +20,8 @@ from antefix.loading.catalog import CATALOGUE
 from antefix.wire import Release, ReleaseState
 from antefix.wire.release import MAX_BYTES, BaseFile, ReleaseOffer, SharedPrefix
 from antefix_client.errors import DeviceRefused, NoRelease, ProfileFull, ReleaseUnavailable
-from antefix_client.profile.os_errors import files
-from antefix_client.remote.download import Patience, Source, Wanted, download
+from antefix_client.profile.os_errors import translate_os_errors
+from antefix_client.remote.download import ExpectedFile, Source, SourceLimits, download
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are there, and of how many."""
@@ -29,7 +29,7 @@ _SPARE = 2**24
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedRelease:
     """A release whose files are here.
 
     Attributes:
@@ -43,12 +43,12 @@ class Fetched:
     shared: Path | None
 
 
-def ask(
+def request_release(
     http: httpx.Client,
     key: bytes,
     seen: ReleaseState,
     kept: Release | None = None,
-    patience: Patience | None = None,
+    patience: SourceLimits | None = None,
 ) -> tuple[ReleaseState, Release | None]:
     """Ask the server what to use.
 
@@ -71,7 +71,7 @@ def ask(
     headers = {"Accept-Encoding": "identity"}
     if kept is not None:
         headers["If-None-Match"] = f'"{seen.announcement}"'
-    wait = (patience or Patience()).wait_s
+    wait = (patience or SourceLimits()).wait_s
     content = bytearray()
     try:
         with http.stream(
@@ -93,19 +93,19 @@ def ask(
     return seen.accepting(ReleaseOffer.parse(bytes(content)), key)
 
 
-def fetch(
+def fetch_release(
     http: httpx.Client,
     release: Release,
     folder: Path,
     *,
     progress: bool | Progress = True,
-    patience: Patience | None = None,
-) -> Fetched:
+    patience: SourceLimits | None = None,
+) -> FetchedRelease:
     """Have the files of a verified release in a folder; what is there already is not fetched again.
 
     Args:
         http: with the server's address and this device's token.
-        release: from `ask`.
+        release: from `request_release`.
         folder: for the files of all releases; made if it is not there.
         progress: a bar on stderr, none, or a function.
         patience: with each source.
@@ -117,19 +117,19 @@ def fetch(
     """
     with ExitStack() as opened:
         others = opened.enter_context(httpx.Client(max_redirects=5))  # a mirror must not see the token
-        fetching = _Fetching(http, others, folder, patience or Patience())
+        fetching = _Fetching(http, others, folder, patience or SourceLimits())
         missing = fetching.missing(release)
         _require_space(folder, sum(one.wanted.size - one.kept for one in missing))
         tick = opened.enter_context(_ticking(release, missing, progress))
         for one in missing:
             download(one.wanted, one.sources, one.part, one.target, tick, fetching.patience)
     base = _checked_base(release, fetching.base_folder(release))
-    return Fetched(release, base, _checked_prefix(release, fetching))
+    return FetchedRelease(release, base, _checked_prefix(release, fetching))
 
 
 @dataclass(frozen=True)
 class _Missing:
-    wanted: Wanted
+    wanted: ExpectedFile
     sources: list[Source]
     part: Path
     target: Path
@@ -139,9 +139,11 @@ class _Missing:
 class _Fetching:
     """Where files are, and where they come from."""
 
-    def __init__(self, http: httpx.Client, mirrors: httpx.Client, folder: Path, patience: Patience) -> None:
+    def __init__(
+        self, http: httpx.Client, mirrors: httpx.Client, folder: Path, patience: SourceLimits
+    ) -> None:
         self._http, self._mirrors, self._folder, self.patience = http, mirrors, folder, patience
-        with files(folder):
+        with translate_os_errors(folder):
             for name in ("bases", "parts", "shared"):
                 (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -155,7 +157,7 @@ class _Fetching:
         """Files that are not there or not whole; what does not belong to the base is taken away."""
         base = self.base_folder(release)
         names = {one.name for one in release.files}
-        with files(base):
+        with translate_os_errors(base):
             if names:
                 base.mkdir(mode=0o700, exist_ok=True)
                 for odd in [path for path in base.iterdir() if path.name not in names]:
@@ -169,9 +171,9 @@ class _Fetching:
         sources = [Source(self._http, f"/v1/files/{file.sha256}", redirects=False)]
         sources += [Source(self._mirrors, url, redirects=True) for url in urls]
         part = self._folder / "parts" / f"{file.sha256}.part"
-        with files(part):
+        with translate_os_errors(part):
             kept = min(part.stat().st_size, file.size) if part.exists() else 0
-        return _Missing(Wanted(file.size, file.sha256), sources, part, target, kept)
+        return _Missing(ExpectedFile(file.size, file.sha256), sources, part, target, kept)
 
 
 def _checked_base(release: Release, folder: Path) -> str:
@@ -211,7 +213,7 @@ def _checked_prefix(release: Release, fetching: _Fetching) -> Path | None:
 
 
 def _require_space(folder: Path, needed: int) -> None:
-    with files(folder):
+    with translate_os_errors(folder):
         free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise ProfileFull(

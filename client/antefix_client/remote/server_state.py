@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from antefix.wire import ReleaseState
 from antefix_client.errors import NotJoined, ProfileDamaged
-from antefix_client.profile.encrypted_files import SealedFiles
+from antefix_client.profile.encrypted_files import EncryptedFiles
 
 NAME = "server"
 
 
-class Keeping(BaseModel):
+class AutoGrant(BaseModel):
     """That the user wants versions granted anew; kept because it was asked for, and gone when it was revoked.
 
     Attributes:
@@ -37,7 +37,7 @@ class Keeping(BaseModel):
     record: str
 
 
-class Member(BaseModel):
+class ServerState(BaseModel):
     """A profile's place on a server. Private.
 
     Attributes:
@@ -72,10 +72,10 @@ class Member(BaseModel):
     seen: ReleaseState | None = None
     release: str | None = None
     last_round: int = 0
-    keeping: Keeping | None = None
+    keeping: AutoGrant | None = None
 
     @classmethod
-    def read(cls, sealed: SealedFiles) -> Self:
+    def read(cls, sealed: EncryptedFiles) -> Self:
         """That of a profile.
 
         Raises:
@@ -93,7 +93,7 @@ class Member(BaseModel):
                     f"{sealed.folder / NAME} is damaged", "antefix leave, then join again"
                 ) from None
 
-    def write(self, sealed: SealedFiles) -> None:
+    def write(self, sealed: EncryptedFiles) -> None:
         """Keep it."""
         sealed.write(NAME, self.model_dump_json().encode())
 
@@ -104,7 +104,7 @@ class Member(BaseModel):
         Raises:
             ValueError: there is none.
         """
-        return node_key_of(self.node_key)
+        return load_node_key(self.node_key)
 
     def with_fresh_node(self) -> Self:
         """With a key that was never used: Flower takes none a second time."""
@@ -113,7 +113,7 @@ class Member(BaseModel):
         return self.model_copy(update={"node_key": pem})
 
 
-def node_key_of(pem: str) -> ec.EllipticCurvePrivateKey:
+def load_node_key(pem: str) -> ec.EllipticCurvePrivateKey:
     """Key of a node, as it is kept.
 
     Raises:

@@ -13,8 +13,8 @@ from antefix_client.devices.conflicts import open_conflicts
 from antefix_client.errors import ServerRefused
 from antefix_client.model import PersonalModel
 from antefix_client.profile.profile import Profile
-from antefix_client.profile.version_history import FARTHEST, Version, now
-from antefix_client.remote.api_client import Remote, not_understood
+from antefix_client.profile.version_history import MAX_AHEAD, Version, now
+from antefix_client.remote.api_client import ApiClient, unexpected_answer
 
 _TRIES = 3
 _MOST_CHANGES = 1000
@@ -22,7 +22,7 @@ _TAG = re.compile(r'"(\d{1,19})-(\d{1,10})-([0-9a-f]{64})"', re.ASCII)
 
 
 @dataclass(frozen=True)
-class Stored:
+class RemoteRecord:
     """What the server has, as it says itself.
 
     Attributes:
@@ -36,7 +36,7 @@ class Stored:
     digest: str = ""
 
     @classmethod
-    def of(cls, tag: str | None) -> Stored:
+    def of(cls, tag: str | None) -> RemoteRecord:
         """By its tag.
 
         Raises:
@@ -47,10 +47,10 @@ class Stored:
             return cls(int(found[1]), int(found[2]), found[3])
         if tag is None:
             return cls()
-        raise not_understood()
+        raise unexpected_answer()
 
 
-def devices_in_step(model: PersonalModel, remote: Remote) -> None:
+def sync_device_list(model: PersonalModel, remote: ApiClient) -> None:
     """Take over what other devices have changed in the list, and hand on what this one has.
 
     Raises:
@@ -67,28 +67,28 @@ def devices_in_step(model: PersonalModel, remote: Remote) -> None:
     raise ServerRefused("another device of yours changes the list of devices, too", "try again in a moment")
 
 
-def _one_taken(model: PersonalModel, remote: Remote) -> bool:
+def _one_taken(model: PersonalModel, remote: ApiClient) -> bool:
     """Whether there was a change after the list that is known here; it is taken over."""
-    with model.changing() as profile:
+    with model.locked() as profile:
         version = profile.keys.devices.version
     content = remote.change(version + 1)
     if content is None:
         return False
-    with model.changing() as profile:
+    with model.locked() as profile:
         if profile.keys.devices.version == version:
             try:
-                device_changes.follow(profile, content)
+                device_changes.apply(profile, content)
             except DeviceListRefused:
-                if version == 1 and not device_changes.made_here(profile):
+                if version == 1 and not device_changes.pending(profile):
                     return False  # not linked yet: it is of the devices that this one may join
                 raise
-            device_changes.keep(profile, [])  # who made that one knows ours
+            device_changes.save_pending(profile, [])  # who made that one knows ours
     return True
 
 
-def _handed_on(model: PersonalModel, remote: Remote) -> bool:
-    with model.changing() as profile:
-        waiting = device_changes.made_here(profile)
+def _handed_on(model: PersonalModel, remote: ApiClient) -> bool:
+    with model.locked() as profile:
+        waiting = device_changes.pending(profile)
     for content in waiting:
         version = DeviceChange.version_of(content)
         there = remote.change(version)
@@ -99,12 +99,14 @@ def _handed_on(model: PersonalModel, remote: Remote) -> bool:
                 f"another device of yours has made version {version} of it at the same time; "
                 "this device can only go on as a new profile, linked again"
             )
-        with model.changing() as profile:
-            device_changes.keep(profile, [one for one in device_changes.made_here(profile) if one != content])
+        with model.locked() as profile:
+            device_changes.save_pending(
+                profile, [one for one in device_changes.pending(profile) if one != content]
+            )
     return True
 
 
-def is_behind(profile: Profile, record: bytes) -> bool:
+def is_stale(profile: Profile, record: bytes) -> bool:
     """Whether a record is under a user key of before: of a device that has not heard of the new one.
 
     Or of the removed one: nobody here could tell, and its key is gone.
@@ -112,7 +114,7 @@ def is_behind(profile: Profile, record: bytes) -> bool:
     return read_header(record).epoch < profile.keys.user_key.epoch
 
 
-def to_send(profile: Profile, stored: Stored) -> tuple[bool, bytes | None]:
+def record_to_upload(profile: Profile, stored: RemoteRecord) -> tuple[bool, bytes | None]:
     """Whether a choice is waited for; and the version in use, where the server should have it.
 
     It should where it has none that is as new, and where what it has is under a user key of before. A version
@@ -133,7 +135,7 @@ def to_send(profile: Profile, stored: Stored) -> tuple[bool, bytes | None]:
 
 
 def _passing_over(profile: Profile, newest: Version, stored: int) -> Version:
-    if stored > profile.history.next_number + FARTHEST:
+    if stored > profile.history.next_number + MAX_AHEAD:
         raise ServerRefused(f"the server says that version {stored} is stored", "ask its operator")
     with profile.open_version(newest) as opened:
         again = newest.model_copy(update={"how": "rolled back", "of": newest.number, "made": now()})

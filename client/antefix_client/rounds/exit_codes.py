@@ -1,6 +1,6 @@
 """How the process of a node ends, for the service that started it."""
 
-REFUSED = 3
+DEVICE_REFUSED = 3
 """The server does not let this device in."""
-BURNT = 4
+KEY_REJECTED = 4
 """Flower does not take the node's key any more."""

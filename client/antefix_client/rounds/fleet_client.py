@@ -45,12 +45,12 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from antefix_client.errors import DeviceRefused, ServerRefused, ServerUnreachable
 
 Answer = TypeVar("Answer")
-BEAT_S = 30.0
+HEARTBEAT_S = 30.0
 _MOST_OBJECTS = 256
 _WAIT_S = 60.0
 
 
-class FleetLink:
+class FleetClient:
     """One node's connection. One thread receives and replies; another may send heartbeats."""
 
     def __init__(self, server: str, authority: str, token: str, key: ec.EllipticCurvePrivateKey) -> None:
@@ -84,13 +84,13 @@ class FleetLink:
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
         key = public_key_to_bytes(self._public)
-        asked = ActivateNodeRequest(public_key=key, heartbeat_interval=BEAT_S)
+        asked = ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S)
         self._node = Node(node_id=self._asked(self._client.ActivateNode, asked).node_id)
         return int(self._node.node_id)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Say that it is still there."""
-        asked = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=BEAT_S)
+        asked = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
         self._asked(self._client.SendNodeHeartbeat, asked)
 
     def receive(self) -> tuple[Message, ObjectTree] | None:
@@ -105,7 +105,7 @@ class FleetLink:
         asked = GetRunRequest(node=self._node, run_id=message.metadata.run_id)
         return run_from_proto(self._asked(self._client.GetRun, asked).run).fab_hash
 
-    def whole(self, message: Message, tree: ObjectTree) -> Message:
+    def pull_content(self, message: Message, tree: ObjectTree) -> Message:
         """A message with its content.
 
         Raises:

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from antefix_client.errors import ServerRefused
-from antefix_client.rounds.round_request import RoundAsked
+from antefix_client.rounds.round_request import RoundRequest
 
 app = ClientApp()
 _SOCKET = "ANTEFIX_SOCKET"
@@ -26,7 +26,7 @@ _WAIT_S = 3600.0
 def train(message: Message, context: Context) -> Message:
     """The sealed update, or an error that says why there is none."""
     try:
-        sealed = delivered(asked_in(message, context.node_id))
+        sealed = forward_to_service(parse_request(message, context.node_id))
     except ServerRefused as error:
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, error.message), reply_to=message)
     arrays = ArrayRecord({"sealed": Array(np.frombuffer(sealed, np.uint8))})
@@ -35,7 +35,7 @@ def train(message: Message, context: Context) -> Message:
     )
 
 
-def asked_in(message: Message, node: int) -> RoundAsked:
+def parse_request(message: Message, node: int) -> RoundRequest:
     """What a message asks for; nothing in it is believed yet.
 
     Raises:
@@ -50,12 +50,12 @@ def asked_in(message: Message, node: int) -> RoundAsked:
             raise TypeError
         if prefix.dtype != "uint8" or len(prefix.shape) != 1:
             raise TypeError
-        return RoundAsked(node, release, statement, prefix.numpy().tobytes())
+        return RoundRequest(node, release, statement, prefix.numpy().tobytes())
     except (KeyError, TypeError, AttributeError, ValueError):
         raise ServerRefused("the message is no round") from None
 
 
-def delivered(asked: RoundAsked) -> bytes:
+def forward_to_service(asked: RoundRequest) -> bytes:
     """What the service makes of it.
 
     Raises:

@@ -17,8 +17,8 @@ from antefix.keys import DeviceKeys
 from antefix.rounds import Round, Update
 from antefix.rounds.transforms import update_pipeline
 from antefix.wire import Release, ReleaseState, Signed
-from antefix_client.learning.hyperparameters import LEAST_TEXTS, MAX_PROMPT_TOKENS
-from antefix_client.rounds.round_request import RoundAsked
+from antefix_client.learning.hyperparameters import MAX_PROMPT_TOKENS, MIN_TEXTS
+from antefix_client.rounds.round_request import RoundRequest
 
 _LONGEST_S = 7 * 86_400
 _SKEW_S = 300
@@ -34,7 +34,7 @@ class Checked:
     prefix: bytes
 
 
-def checked(asked: RoundAsked, key: bytes, seen: ReleaseState, last: int) -> Checked:
+def verify_round(asked: RoundRequest, key: bytes, seen: ReleaseState, last: int) -> Checked:
     """Believe a round.
 
     Args:
@@ -66,7 +66,7 @@ def answer(
     """The sealed update.
 
     Args:
-        believed: what was `checked`.
+        believed: what was `verify_round`.
         node: Flower's number of this device's node.
         base: of the profile.
         examples: this user's texts. Private; what is made of them goes out sealed and clipped.
@@ -85,8 +85,8 @@ def update_of(believed: Checked, base: FrozenBase, examples: Sequence[Example]) 
         RoundRefused: too few texts, or nothing that could be learned from them.
         PrefixFileRefused, PrefixMismatch: the shared prefix is none of this base.
     """
-    if len(examples) < LEAST_TEXTS:
-        raise RoundRefused(f"{len(examples)} texts are here, {LEAST_TEXTS} are needed")
+    if len(examples) < MIN_TEXTS:
+        raise RoundRefused(f"{len(examples)} texts are here, {MIN_TEXTS} are needed")
     round = believed.round
     start = Prefix.from_bytes(believed.prefix)
     start.require_base(base.fingerprint, base.layout)

@@ -25,16 +25,16 @@ from flwr.proto.message_pb2 import ObjectTree
 from antefix.errors import AntefixError
 from antefix.rounds.fab_digest import DIGEST
 from antefix_client.errors import DeviceRefused, MembershipError, ServerRefused
-from antefix_client.remote.server_state import node_key_of
-from antefix_client.rounds.exit_codes import BURNT, REFUSED
-from antefix_client.rounds.fleet_client import BEAT_S, FleetLink
+from antefix_client.remote.server_state import load_node_key
+from antefix_client.rounds.exit_codes import DEVICE_REFUSED, KEY_REJECTED
+from antefix_client.rounds.fleet_client import HEARTBEAT_S, FleetClient
 
 _LOG = logging.getLogger("antefix.node")
 _POLL_S = 2.0
 _LONGEST_WAIT_S = 60.0
 
 
-class KeyBurnt(ServerRefused):
+class NodeKeyRejected(ServerRefused):
     """Flower does not take the node's key any more."""
 
 
@@ -42,7 +42,7 @@ App = Callable[[Message, Context], Message]
 
 
 @dataclass(frozen=True)
-class Passport:
+class NodeCredentials:
     """What a node needs; the service gives it over its socket. Private.
 
     Attributes:
@@ -58,22 +58,22 @@ class Passport:
     key: str = field(repr=False)
 
 
-def run(passport: Passport, app: App, stop: threading.Event, poll_s: float = _POLL_S) -> None:
+def run(passport: NodeCredentials, app: App, stop: threading.Event, poll_s: float = _POLL_S) -> None:
     """Take part until `stop`, or until the server knows this device no more.
 
     Raises:
-        DeviceRefused, KeyBurnt.
+        DeviceRefused, NodeKeyRejected.
     """
     wait = poll_s
     while not stop.is_set():
-        key = node_key_of(passport.key)
-        link = FleetLink(passport.server, passport.authority, passport.token, key)
+        key = load_node_key(passport.key)
+        link = FleetClient(passport.server, passport.authority, passport.token, key)
         try:
             number = _activated(link)
             _LOG.info("node %d is there", number)
             wait = poll_s
             _serve(link, app, stop, poll_s)
-        except (DeviceRefused, KeyBurnt):
+        except (DeviceRefused, NodeKeyRejected):
             raise
         except MembershipError as error:
             _LOG.warning("%s; tried again in %.0f s", error.message, wait)
@@ -83,14 +83,14 @@ def run(passport: Passport, app: App, stop: threading.Event, poll_s: float = _PO
             link.close()
 
 
-def answer(link: FleetLink, app: App, message: Message, tree: ObjectTree) -> Message:
+def answer(link: FleetClient, app: App, message: Message, tree: ObjectTree) -> Message:
     """The reply to a message; an error where it is of another bundle, or cannot be answered."""
     bundle = link.bundle_of(message)
     if bundle != DIGEST:
         _LOG.warning("a run with bundle %.12s… is refused, this version knows %.12s…", bundle, DIGEST)
         reason = f"this device takes part in runs of bundle {DIGEST} alone"
         return Message(Error(ErrorCode.INVALID_FAB, reason), reply_to=message)
-    whole = link.whole(message, tree)
+    whole = link.pull_content(message, tree)
     context = Context(
         run_id=whole.metadata.run_id,
         node_id=whole.metadata.dst_node_id,
@@ -106,14 +106,14 @@ def answer(link: FleetLink, app: App, message: Message, tree: ObjectTree) -> Mes
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=whole)
 
 
-def _activated(link: FleetLink) -> int:
+def _activated(link: FleetClient) -> int:
     try:
         return link.activate()
     except ServerRefused as error:
-        raise KeyBurnt(error.message, error.hint, error.status) from None
+        raise NodeKeyRejected(error.message, error.hint, error.status) from None
 
 
-def _serve(link: FleetLink, app: App, stop: threading.Event, poll_s: float) -> None:
+def _serve(link: FleetClient, app: App, stop: threading.Event, poll_s: float) -> None:
     gone = threading.Event()
     beating = threading.Thread(target=_beat, args=(link, gone), daemon=True)
     beating.start()
@@ -131,21 +131,21 @@ def _serve(link: FleetLink, app: App, stop: threading.Event, poll_s: float) -> N
         beating.join()
 
 
-def _beat(link: FleetLink, gone: threading.Event) -> None:
+def _beat(link: FleetClient, gone: threading.Event) -> None:
     """Training takes minutes; meanwhile Flower must not take the node for lost."""
-    while not gone.wait(BEAT_S / 3):
+    while not gone.wait(HEARTBEAT_S / 3):
         try:
-            link.beat()
+            link.heartbeat()
         except MembershipError as error:
             _LOG.warning("no heartbeat: %s", error.message)
 
 
-def _passport(socket: str) -> Passport:
+def _passport(socket: str) -> NodeCredentials:
     with httpx.Client(
         transport=httpx.HTTPTransport(uds=socket, verify=False), base_url="http://antefix"
     ) as service:
         answer = service.get("/antefix/v1/passport").raise_for_status()
-    return Passport(**json.loads(answer.content))
+    return NodeCredentials(**json.loads(answer.content))
 
 
 def main() -> None:
@@ -162,10 +162,10 @@ def main() -> None:
         run(_passport(socket), app, stop)
     except DeviceRefused as error:
         _LOG.warning("%s", error.message)
-        sys.exit(REFUSED)
-    except KeyBurnt as error:
+        sys.exit(DEVICE_REFUSED)
+    except NodeKeyRejected as error:
         _LOG.warning("%s", error.message)
-        sys.exit(BURNT)
+        sys.exit(KEY_REJECTED)
     except (AntefixError, httpx.HTTPError) as error:
         _LOG.warning("%s", error)
         sys.exit(1)

@@ -9,11 +9,11 @@ from typing import Self
 from antefix.errors import RoundRefused
 
 _HEAD = struct.Struct(">QIII")
-MOST_BYTES = 2**28
+MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class RoundAsked:
+class RoundRequest:
     """From a server, or who poses as it.
 
     Attributes:

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 from antefix.errors import AntefixError
 from antefix.http.openai import ChatCompletionRequest, CompletionRequest, ResponseBuilder
 from antefix_client.model import PersonalModel
-from antefix_client.service.http import BodyRefused, Guard, answer_of, body_of, refused
-from antefix_client.service.model_routes import Operations
+from antefix_client.service.http import BodyRefused, Guard, error_response, handle_error, read_body
+from antefix_client.service.model_routes import ModelRoutes
 
 
 class Service:
@@ -38,10 +38,10 @@ class Service:
             Route("/v1/models", self.models),
             Route("/v1/completions", self.completions, methods=["POST"]),
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            *Operations(self._model).routes,
+            *ModelRoutes(self._model).routes,
             *self._more,
         ]
-        handlers = {AntefixError: refused, BodyRefused: refused}
+        handlers = {AntefixError: handle_error, BodyRefused: handle_error}
         return Guard(Starlette(routes=routes, exception_handlers=handlers), token)
 
     async def health(self, request: Request) -> Response:
@@ -55,11 +55,11 @@ class Service:
 
     async def completions(self, request: Request) -> Response:
         """What follows a prompt."""
-        return await self._answer(await body_of(request, CompletionRequest))
+        return await self._answer(await read_body(request, CompletionRequest))
 
     async def chat(self, request: Request) -> Response:
         """The next turn of a conversation."""
-        return await self._answer(await body_of(request, ChatCompletionRequest))
+        return await self._answer(await read_body(request, ChatCompletionRequest))
 
     async def _answer(self, asked: CompletionRequest | ChatCompletionRequest) -> Response:
         prompt_tokens, pieces = await run_in_threadpool(self._model.pieces, asked.prompt, asked.settings)
@@ -74,7 +74,7 @@ class Service:
             return StreamingResponse(iterate_in_threadpool(events), media_type="text/event-stream")
         done = (await run_in_threadpool(list, pieces))[-1].result
         if done is None:  # a running batch ends with a result
-            return answer_of(500, "the text broke off", "ask again")
+            return error_response(500, "the text broke off", "ask again")
         return JSONResponse(answer.whole(done))
 
     def _word(self, asked: CompletionRequest | ChatCompletionRequest) -> Callable[[int], str] | None:

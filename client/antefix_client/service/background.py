@@ -17,8 +17,8 @@ from antefix.errors import AntefixError
 from antefix.wire import NodeKey
 from antefix_client.errors import DeviceRefused, NotJoined, ServerRefused
 from antefix_client.membership import Membership
-from antefix_client.remote.server_state import Member
-from antefix_client.rounds.exit_codes import BURNT
+from antefix_client.remote.server_state import ServerState
+from antefix_client.rounds.exit_codes import KEY_REJECTED
 
 _LOG = logging.getLogger("antefix.service")
 SYNC_S, _LONGEST_S = 30.0, 600.0
@@ -27,7 +27,7 @@ _MOST_BURNT = 3
 
 
 @dataclass
-class State:
+class SyncState:
     """How it stands; nothing in it is private.
 
     Attributes:
@@ -47,7 +47,7 @@ class State:
     release: int | None = None
 
 
-class Resident:
+class BackgroundSync:
     """One thread beside the service, and the node's process.
 
     Attributes:
@@ -63,7 +63,7 @@ class Resident:
             every_s: seconds between two syncs.
         """
         self.membership, self._socket, self._every_s = membership, socket, every_s
-        self._state, self._stopping, self._now = State(), threading.Event(), threading.Event()
+        self._state, self._stopping, self._now = SyncState(), threading.Event(), threading.Event()
         self._node: subprocess.Popen[bytes] | None = None
         self._burnt = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -84,7 +84,7 @@ class Resident:
         self._thread.join(_STOP_S)
         self._end_node()
 
-    def hurry(self) -> None:
+    def trigger(self) -> None:
         """Sync now."""
         self._now.set()
 
@@ -115,23 +115,23 @@ class Resident:
                 version = self.membership.follow(progress=False)
                 if done.problem and done.problem != self._state.problem:
                     _LOG.warning("granted nothing: %s", done.problem)
-                self._state = State(time.time(), done.problem, done.conflict, release=version)
+                self._state = SyncState(time.time(), done.problem, done.conflict, release=version)
                 self._tend()
                 wait = self._every_s
             except NotJoined:
-                self._state, wait = State(), self._every_s
+                self._state, wait = SyncState(), self._every_s
                 self._end_node()
             except AntefixError as error:
                 if error.message != self._state.problem:
                     _LOG.warning("%s", error.message)
                 refused = isinstance(error, DeviceRefused)
-                self._state = State(self._state.synced, error.message, self._state.conflict, refused)
+                self._state = SyncState(self._state.synced, error.message, self._state.conflict, refused)
                 if refused:
                     self._end_node()
                 wait = min(_LONGEST_S, 2 * wait)
             except Exception as error:  # the thread must not end in silence, whatever a server sends
                 _LOG.exception("the sync failed")
-                self._state = State(self._state.synced, f"{type(error).__name__}", self._state.conflict)
+                self._state = SyncState(self._state.synced, f"{type(error).__name__}", self._state.conflict)
                 wait = min(_LONGEST_S, 2 * wait)
             # Not all devices at once: after an outage they would all come back together.
             self._now.wait(wait * random.uniform(0.8, 1.2))
@@ -146,14 +146,14 @@ class Resident:
         code = None if self._node is None else self._node.poll()
         if self._node is not None and code is None:
             return
-        self._burnt = self._burnt + 1 if code == BURNT else 0
+        self._burnt = self._burnt + 1 if code == KEY_REJECTED else 0
         if self._burnt > _MOST_BURNT:  # each key stays in Flower's database for good
             raise ServerRefused("Flower takes no key of this device", "start the service again")
-        self._register(member, fresh=code == BURNT)
+        self._register(member, fresh=code == KEY_REJECTED)
         command = [sys.executable, "-m", "antefix_client.rounds.node", str(self._socket)]
         self._node = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
-    def _register(self, member: Member, fresh: bool) -> None:
+    def _register(self, member: ServerState, fresh: bool) -> None:
         """Tell the server by which key the node comes; a key that is burnt gives way to a new one."""
         device = self.membership.device
         for again in (False, True):

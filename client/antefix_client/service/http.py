@@ -55,14 +55,14 @@ class Guard:
         if scope["type"] == "http":
             headers = {name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]}
             if self._token is not None and not self._knows(headers.get("authorization", "")):
-                await answer_of(401, "no or another token", "send Authorization: Bearer TOKEN")(
+                await error_response(401, "no or another token", "send Authorization: Bearer TOKEN")(
                     scope, receive, send
                 )
                 return
             # A page in a browser could reach loopback through a name of its own (DNS rebinding).
             host = headers.get("host", "localhost").rsplit(":", 1)[0]
             if host not in _LOCAL or "origin" in headers:
-                await answer_of(403, "for programs on this machine alone", "")(scope, receive, send)
+                await error_response(403, "for programs on this machine alone", "")(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
 
@@ -71,22 +71,24 @@ class Guard:
         return hmac.compare_digest(given.encode(), wanted.encode())
 
 
-async def refused(request: Request, error: Exception) -> Response:
+async def handle_error(request: Request, error: Exception) -> Response:
     """An error of ours in OpenAI's form."""
     if isinstance(error, BodyRefused):
-        return answer_of(error.status, error.message)
+        return error_response(error.status, error.message)
     status = next(code for kind, code in _STATUS if isinstance(error, kind))
     message, hint = getattr(error, "message", ""), getattr(error, "hint", "")
-    return answer_of(status, message, hint, type(error).__name__)
+    return error_response(status, message, hint, type(error).__name__)
 
 
-def answer_of(status: int, message: str, hint: str = "", kind: str = "refused") -> Response:
+def error_response(status: int, message: str, hint: str = "", kind: str = "handle_error") -> Response:
     """An error in OpenAI's form."""
     text = f"{message}; {hint}" if hint else message
     return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)
 
 
-async def content_of(request: Request, most: int = LARGEST_BODY, hint: str = "send less at a time") -> bytes:
+async def read_content(
+    request: Request, most: int = LARGEST_BODY, hint: str = "send less at a time"
+) -> bytes:
     """A body of no more than so many bytes.
 
     Raises:
@@ -100,13 +102,13 @@ async def content_of(request: Request, most: int = LARGEST_BODY, hint: str = "se
     return bytes(content)
 
 
-async def body_of(request: Request, kind: type[Asked]) -> Asked:
+async def read_body(request: Request, kind: type[Asked]) -> Asked:
     """The checked body; what is wrong with one is said without its content.
 
     Raises:
         BodyRefused: too large, no JSON object, or not what is expected in it.
     """
-    content = await content_of(request)
+    content = await read_content(request)
     try:
         given = json.loads(content or b"{}")
         json.dumps(given, ensure_ascii=False).encode()

@@ -13,7 +13,7 @@ _MOST = 200
 _SPARED = 64  # files that the profile, the base and the system need
 
 
-def settled(application: ASGIApp) -> uvicorn.Config:
+def listener_config(application: ASGIApp) -> uvicorn.Config:
     """Few connections at a time, none of which waits long for a request's head."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST if files == resource.RLIM_INFINITY else max(8, min(_MOST, files - _SPARED))

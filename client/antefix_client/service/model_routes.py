@@ -18,7 +18,7 @@ from antefix.records.header import RECORD_LIMIT
 from antefix_client.learning.budget import Budget
 from antefix_client.model import PersonalModel
 from antefix_client.profile.version_history import Version
-from antefix_client.service.http import body_of, content_of
+from antefix_client.service.http import read_body, read_content
 
 API = "/antefix/v1"
 
@@ -44,7 +44,7 @@ class _Number(_Body):
     number: int | str | None = None
 
 
-class Operations:
+class ModelRoutes:
     """What `PersonalModel` does, as routes. Whatever takes time runs in threads."""
 
     def __init__(self, model: PersonalModel) -> None:
@@ -98,17 +98,17 @@ class Operations:
 
     async def remember(self, request: Request) -> Response:
         """Keep texts."""
-        asked = await body_of(request, _Texts)
+        asked = await read_body(request, _Texts)
         return JSONResponse({"new": await run_in_threadpool(self._model.remember, _examples(asked))})
 
     async def remove_texts(self, request: Request) -> Response:
         """Forget some texts."""
-        asked = await body_of(request, _Numbers)
+        asked = await read_body(request, _Numbers)
         return JSONResponse({"removed": await run_in_threadpool(self._model.remove_texts, asked.numbers)})
 
     async def learn(self, request: Request) -> Response:
         """Train a new version; answers when it is done."""
-        asked = await body_of(request, Budget)
+        asked = await read_body(request, Budget)
         report = await to_thread.run_sync(
             lambda: self._model.learn(budget=asked, progress=False), limiter=self._learning
         )
@@ -116,23 +116,23 @@ class Operations:
 
     async def score(self, request: Request) -> Response:
         """How well texts are predicted."""
-        asked = await body_of(request, _Texts)
+        asked = await read_body(request, _Texts)
         found = await run_in_threadpool(self._model.score, _examples(asked))
         return JSONResponse({"nats_per_token": found})
 
     async def roll_back(self, request: Request) -> Response:
         """Use an older version again."""
-        asked = await body_of(request, _Number)
+        asked = await read_body(request, _Number)
         return JSONResponse(_facts(await run_in_threadpool(self._model.roll_back, asked.number)))
 
     async def receive(self, request: Request) -> Response:
         """Keep a version of another device; the body is its sealed record."""
-        record = await content_of(request, RECORD_LIMIT, "no record is as large")
+        record = await read_content(request, RECORD_LIMIT, "no record is as large")
         return JSONResponse(_facts(await run_in_threadpool(self._model.receive, record)))
 
     async def forget(self, request: Request) -> Response:
         """Destroy the profile; from then on there is nothing to answer with."""
-        await body_of(request, _Body)
+        await read_body(request, _Body)
         await run_in_threadpool(self._model.forget)
         return JSONResponse({"forgotten": True})
 

@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from antefix_client.granting import Granting
-from antefix_client.rounds.round_request import MOST_BYTES, RoundAsked
-from antefix_client.service.background import Resident
-from antefix_client.service.http import body_of, content_of
+from antefix_client.rounds.round_request import MAX_BYTES, RoundRequest
+from antefix_client.service.background import BackgroundSync
+from antefix_client.service.http import read_body, read_content
 from antefix_client.service.model_routes import API
 
 
@@ -37,7 +37,7 @@ class _Revoke(_Asked):
 class ServerRoutes:
     """What concerns the server, for programs on this device."""
 
-    def __init__(self, resident: Resident) -> None:
+    def __init__(self, resident: BackgroundSync) -> None:
         """Take what syncs; the passport is given over our own socket alone, which nobody else can open."""
         self._membership, self._resident = resident.membership, resident
         self._granting = Granting(resident.membership.model)
@@ -69,16 +69,16 @@ class ServerRoutes:
 
     async def sync(self, request: Request) -> Response:
         """Sync now."""
-        await body_of(request, _Asked)
+        await read_body(request, _Asked)
         done = await run_in_threadpool(self._membership.sync)
-        self._resident.hurry()
+        self._resident.trigger()
         return JSONResponse(asdict(done))
 
     async def rounds(self, request: Request) -> Response:
         """Take part in rounds from now on, or not."""
-        asked = await body_of(request, _TakePart)
+        asked = await read_body(request, _TakePart)
         place = await run_in_threadpool(self._membership.take_part, asked.take_part)
-        self._resident.hurry()
+        self._resident.trigger()
         return JSONResponse(asdict(place))
 
     async def grants(self, request: Request) -> Response:
@@ -89,18 +89,18 @@ class ServerRoutes:
 
     async def grant(self, request: Request) -> Response:
         """Let the server use the version in use."""
-        asked = await body_of(request, _Grant)
+        asked = await read_body(request, _Grant)
         found = await run_in_threadpool(lambda: self._granting.grant(hours=asked.hours, keep=asked.keep))
         return JSONResponse(asdict(found))
 
     async def revoke(self, request: Request) -> Response:
         """Take a grant back, or all of them."""
-        asked = await body_of(request, _Revoke)
+        asked = await read_body(request, _Revoke)
         return JSONResponse({"revoked": await run_in_threadpool(self._granting.revoke, asked.id)})
 
     async def round(self, request: Request) -> Response:
         """The sealed update of a round, for the node."""
-        asked = RoundAsked.from_bytes(await content_of(request, MOST_BYTES))
+        asked = RoundRequest.from_bytes(await read_content(request, MAX_BYTES))
         sealed = await run_in_threadpool(self._membership.round, asked)
         return Response(sealed, media_type="application/octet-stream")
 

@@ -49,16 +49,16 @@ def test_no_flipped_bit_and_no_cut_of_a_change_passes(three: list[PersonalModel]
 def test_parts_of_honest_changes_put_together_are_refused(three: list[PersonalModel]) -> None:
     """Above all: the right list, and a user key that somebody else knows."""
     phone, laptop, tablet = three
-    keys = tablet._held.profile.keys
+    keys = tablet.session.profile.keys
     honest = DeviceChange.following(removed(phone, laptop), keys.devices)
     of = {"tenant": honest.devices.tenant, "user": honest.devices.user}
     known = UserKey.generate().rotated()
     sealed = tuple(known.seal_for(one, **of) for one in honest.devices.devices)
     left = honest.left or b""
-    signers = (ROGUE, laptop._held.profile.keys.device)
+    signers = (ROGUE, laptop.session.profile.keys.device)
     for signer in signers:
         not_followed(tablet, DeviceChange._signed(honest.devices, left, sealed, signer).content)
-    phone_keys = phone._held.profile.keys.device
+    phone_keys = phone.session.profile.keys.device
     forged = {
         "nobody left": DeviceChange._signed(honest.devices, bytes(16), (), phone_keys),
         "another left": DeviceChange._signed(honest.devices, ROGUE.id, honest.sealed, phone_keys),
@@ -72,14 +72,14 @@ def test_parts_of_honest_changes_put_together_are_refused(three: list[PersonalMo
 
 def test_a_stranger_and_the_removed_one_change_nothing(three: list[PersonalModel]) -> None:
     phone, laptop, tablet = three
-    stolen = laptop._held.profile.keys
+    stolen = laptop.session.profile.keys
     follow(tablet, removed(phone, laptop))
-    after = tablet._held.profile.keys.devices
+    after = tablet.session.profile.keys.devices
     key = stolen.user_key.rotated().rotated()
-    phone_id = phone._held.profile.keys.device.id
+    phone_id = phone.session.profile.keys.device.id
     for signer in (stolen.device, ROGUE):
         listed = replace(after, version=after.version + 1, epoch=3, previous=after.digest)
-        listed = replace(listed, devices=(signer.public, tablet._held.profile.keys.device.public))
+        listed = replace(listed, devices=(signer.public, tablet.session.profile.keys.device.public))
         listed = listed._signed(signer)
         of = {"tenant": after.tenant, "user": after.user}
         sealed = tuple(key.seal_for(one, **of) for one in listed.devices)
@@ -89,19 +89,19 @@ def test_a_stranger_and_the_removed_one_change_nothing(three: list[PersonalModel
 def test_the_removed_one_opens_nothing_that_is_sealed_afterwards(three: list[PersonalModel]) -> None:
     """It has the old user key, its own keys and the change; to say another epoch costs nothing."""
     phone, laptop, _ = three
-    stolen = laptop._held.profile.keys
+    stolen = laptop.session.profile.keys
     content = removed(phone, laptop)
     learned(phone, 2.0)
     sealed = record(phone)
     cover = read_header(sealed)
-    change = DeviceChange.trust_initial(content, by=phone._held.profile.keys.device.id)
+    change = DeviceChange.trust_initial(content, by=phone.session.profile.keys.device.id)
     with pytest.raises(KeyRefused):
         change.key_for(stolen.device)
     of = change.devices
     for one in change.sealed:
         with pytest.raises(KeyRefused):
             stolen.device.open_user_key(one, tenant=of.tenant, user=of.user, epoch=of.epoch)
-    writers = phone._held.profile.keys.devices.writers
+    writers = phone.session.profile.keys.devices.writers
     pretended = UserKey(stolen.user_key.secret, cover.epoch)
     with pytest.raises(RecordRefused):
         open_record(sealed, cover.edition.address, key=pretended, writers=writers)
@@ -110,8 +110,8 @@ def test_the_removed_one_opens_nothing_that_is_sealed_afterwards(three: list[Per
 def test_what_the_removed_one_writes_is_refused_even_under_the_new_key(three: list[PersonalModel]) -> None:
     phone, laptop, tablet = three
     follow(tablet, removed(phone, laptop))
-    thief = laptop._held.profile
-    thief._keys = replace(thief.keys, user_key=phone._held.profile.keys.user_key)
+    thief = laptop.session.profile
+    thief._keys = replace(thief.keys, user_key=phone.session.profile.keys.user_key)
     learned(laptop, 9.0)
     for model in (phone, tablet):
         model.load_base()

@@ -83,7 +83,7 @@ def cut(content: bytes) -> list[bytes]:
 
 def test_a_request_with_other_keys_is_refused(phone: PersonalModel, laptop: PersonalModel) -> None:
     """The whole request, one of its two keys, or the fingerprint that was compared."""
-    honest = laptop._held.profile.keys.device.public
+    honest = laptop.session.profile.keys.device.public
     for forged in (
         ROGUE.public,
         DevicePublic(ROGUE.public.kem_bytes, honest.signing_bytes),
@@ -125,7 +125,7 @@ def test_a_welcome_by_another_device_than_the_compared_one_is_refused(
         his = welcome_of(mallory, laptop)
         not_joined(laptop, his, phone.device, "from device .*, you compared")
         not_joined(laptop, welcome_of(phone, laptop), mallory.device, "from device .*, you compared")
-        sender = phone._held.profile.keys.device.id
+        sender = phone.session.profile.keys.device.id
         not_joined(laptop, his[:8] + sender + his[24:], phone.device, "changed on its way")
 
 
@@ -153,9 +153,9 @@ def test_what_the_compared_device_would_not_write_is_refused(
     phone: PersonalModel, laptop: PersonalModel
 ) -> None:
     """Parts of honest messages, put together anew and signed by a stolen key of the compared device."""
-    keys = phone._held.profile.keys
+    keys = phone.session.profile.keys
     honest = Welcome.from_bytes(welcome_of(phone, laptop), sender=keys.device.id)
-    keys, other = phone._held.profile.keys, UserKey.generate()
+    keys, other = phone.session.profile.keys, UserKey.generate()
     place = {"tenant": honest.devices.tenant, "user": honest.devices.user}
     forged = {
         "list without this device": replace(
@@ -170,7 +170,7 @@ def test_what_the_compared_device_would_not_write_is_refused(
         "list signed by another": replace(honest, devices=honest.devices._signed(ROGUE)),
         "key for another device": replace(honest, sealed_key=other.seal_for(ROGUE.public, **place)),
         "key of another epoch": replace(
-            honest, sealed_key=other.rotated().seal_for(laptop._held.profile.keys.device.public, **place)
+            honest, sealed_key=other.rotated().seal_for(laptop.session.profile.keys.device.public, **place)
         ),
     }
     for welcome in forged.values():
@@ -228,7 +228,7 @@ def test_what_is_no_prefix_never_comes_into_use(phone: PersonalModel, laptop: Pe
     """Sealed and signed by a listed device, which somebody has got into."""
     link(phone, laptop)
     laptop.receive(record(phone))
-    profile = phone._held.profile
+    profile = phone.session.profile
     (version,) = profile.history.versions
     with profile.open_version(version) as opened:
         edition = RecordVersion(opened.edition.address, 2, opened.digest)

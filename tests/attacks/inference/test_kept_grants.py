@@ -19,8 +19,8 @@ from antefix_client import PersonalModel
 from antefix_client.granting import Granting
 from antefix_client.membership import Membership, Synced
 from antefix_client.remote import grants as grants_module
-from antefix_client.remote.api_client import Remote
-from antefix_client.remote.server_state import Member
+from antefix_client.remote.api_client import ApiClient
+from antefix_client.remote.server_state import ServerState
 from antefix_server.errors import GrantsRevoked
 from tests.client.people import opened
 from tests.client.test_granting import joined
@@ -53,13 +53,13 @@ def model(tmp_path: Path) -> Iterator[PersonalModel]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What devices ask of their server."""
     found: list[str] = []
-    request = Remote.request
+    request = ApiClient.request
 
-    def seen(remote: Remote, method: str, path: str, **given: Any) -> httpx.Response:
+    def seen(remote: ApiClient, method: str, path: str, **given: Any) -> httpx.Response:
         found.append(f"{method} {path}")
         return request(remote, method, path, **given)
 
-    monkeypatch.setattr(Remote, "request", seen)
+    monkeypatch.setattr(ApiClient, "request", seen)
     return found
 
 
@@ -93,7 +93,7 @@ def test_a_folder_that_was_put_back_grants_nothing_old(
         membership = joined(model, there, "ann")
         learned(model, 0.3)
         membership.sync()
-        with membership.remote() as remote, model.changing() as profile:
+        with membership.remote() as remote, model.locked() as profile:
             tag = remote.record(profile.keys.prefix, None)[1]
     shutil.copytree(folder, before)
     with opened(folder) as model:
@@ -106,7 +106,7 @@ def test_a_folder_that_was_put_back_grants_nothing_old(
     (folder / "server").write_bytes(kept)
     end_epochs(there)
     asked.clear()
-    monkeypatch.setattr(Remote, "record", lambda *_: (None, tag))  # and the server hides what is newer
+    monkeypatch.setattr(ApiClient, "record", lambda *_: (None, tag))  # and the server hides what is newer
     with opened(folder) as model:
         done = Membership(model).sync()
         assert (done.granted, versions(Granting(model))) == (None, [])
@@ -122,8 +122,8 @@ def test_another_version_of_the_same_number_is_not_granted_either(
     membership = joined(model, there, "bob")
     learned(model, 0.3)
     Granting(model).grant(keep=True)
-    with model.changing() as profile:
-        member = Member.read(profile.sealed)
+    with model.locked() as profile:
+        member = ServerState.read(profile.sealed)
         assert member.keeping is not None
         other = member.keeping.model_copy(update={"record": some_bytes("another", 32).hex()})
         member.model_copy(update={"keeping": other}).write(profile.sealed)

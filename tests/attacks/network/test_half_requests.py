@@ -31,7 +31,7 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         socket.socket() as listening,
     ):
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(listener.settled(Service(model).application(TOKEN)))
+        server = uvicorn.Server(listener.listener_config(Service(model).application(TOKEN)))
         server.config.log_level = "critical"
         server.config.configure_logging()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -62,4 +62,4 @@ def test_half_requests_are_let_go(port: int) -> None:
 def test_few_files_allow_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((256, 192), (10**6, 200), (64, 8)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
-        assert listener.settled(lambda *_: None).limit_concurrency == most  # type: ignore[arg-type]
+        assert listener.listener_config(lambda *_: None).limit_concurrency == most  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from antefix.wire import Invitation, NodeKey
 from antefix_client.errors import ServerNotTrusted, ServerRefused, ServerUnreachable
 from antefix_client.remote import grants
-from antefix_client.remote.api_client import Remote, _require_clock, keys_of
+from antefix_client.remote.api_client import ApiClient, _require_clock, fetch_server_keys
 from tests.client.release_server import PHONE
 
 CODE = Invitation(bytes(16), bytes(16))
@@ -24,8 +24,8 @@ ODD = [
 ]
 
 
-def answering(content: bytes, status: int = 200) -> Remote:
-    remote = Remote("https://example.org", "")
+def answering(content: bytes, status: int = 200) -> ApiClient:
+    remote = ApiClient("https://example.org", "")
     transport = httpx.MockTransport(lambda _: httpx.Response(status, stream=httpx.ByteStream(content)))
     remote.http = httpx.Client(base_url="https://example.org", transport=transport)
     return remote
@@ -37,7 +37,7 @@ def test_a_proxy_that_answers_for_the_server(content: bytes) -> None:
         with pytest.raises(ServerRefused, match="not understood"):
             remote.node(NodeKey.proved(NODE, PHONE.id))
         with pytest.raises(ServerRefused, match="not understood"):
-            grants.all_revoked(remote)
+            grants.revoke_all(remote)
     with answering(content, 500) as remote, pytest.raises(ServerRefused, match="status 500"):
         remote.request("GET", "/health")
 
@@ -57,13 +57,13 @@ def test_a_proxy_that_answers_for_the_server(content: bytes) -> None:
 )
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ServerUnreachable):
-        keys_of(url, CODE)
+        fetch_server_keys(url, CODE)
 
 
 def test_a_certificate_that_is_none() -> None:
     for authority in ("\u00fc", "none", "\0"):
         with pytest.raises(ServerNotTrusted, match="is no certificate"):
-            Remote("https://example.org", authority)
+            ApiClient("https://example.org", authority)
 
 
 def test_a_date_of_no_zone_is_universal_time_and_one_that_is_none_says_nothing() -> None:

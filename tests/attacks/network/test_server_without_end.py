@@ -9,11 +9,11 @@ import pytest
 
 from antefix_client.errors import ServerRefused, ServerUnreachable
 from antefix_client.remote import api_client
-from antefix_client.remote.api_client import Remote
+from antefix_client.remote.api_client import ApiClient
 
 
-def remote(answer: Callable[[], httpx.Response]) -> Remote:
-    made = Remote("https://example.org", "")
+def remote(answer: Callable[[], httpx.Response]) -> ApiClient:
+    made = ApiClient("https://example.org", "")
     made.http.close()
     made.http = httpx.Client(
         base_url="https://example.org", transport=httpx.MockTransport(lambda request: answer())

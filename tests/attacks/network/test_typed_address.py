@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from antefix.wire import Invitation, ServerKeys, server_id
 from antefix_client.errors import ServerNotTrusted
-from antefix_client.remote.api_client import keys_of
+from antefix_client.remote.api_client import fetch_server_keys
 from antefix_server.gateway import application
 from antefix_server.http import tls
 from antefix_server.registry import Registry
@@ -27,9 +27,9 @@ def test_the_code_goes_to_no_host_that_the_server_is_not_called(tmp_path: Path) 
             serving(passed_on, certificate=certificate) as url,
             pytest.raises(ServerNotTrusted, match=r"is not called '127\.0\.0\.1', but antefix\.example\.org"),
         ):
-            keys_of(url, Invitation.parse(code.text()))
+            fetch_server_keys(url, Invitation.parse(code.text()))
         with serving(application(vault, names=tls.names_of(certificate)), certificate=certificate) as url:
-            assert keys_of(url, Invitation.parse(code.text())).names == ("localhost", "127.0.0.1")
+            assert fetch_server_keys(url, Invitation.parse(code.text())).names == ("localhost", "127.0.0.1")
 
 
 def test_names_are_signed_and_a_star_is_one_label() -> None:

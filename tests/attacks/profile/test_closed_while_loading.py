@@ -12,7 +12,7 @@ from antefix import FrozenBase
 from antefix_client import PersonalModel
 from antefix_client.errors import ProfileAbsent, ProfileClosed, ProfileFull, ProfileUnwritable, UnlockRefused
 from antefix_client.profile import profile as profile_module
-from antefix_client.profile.safe_files import shred
+from antefix_client.profile.safe_files import secure_delete
 from tests.client.people import KEY, NOTES, opened
 from tests.support import tiny_models
 from tests.support.full_disk import full_disk
@@ -100,7 +100,7 @@ def test_a_closed_profile_is_not_written_to(
 
 
 def test_every_writer_of_a_closed_profile_says_so(model: PersonalModel) -> None:
-    profile = model._held.profile
+    profile = model.session.profile
     keys = profile.keys
     model.close()
     for call in (
@@ -123,8 +123,8 @@ def test_nothing_of_a_model_that_was_dropped_is_in_memory(
 ) -> None:
     with loading(model, calls(model)[0], monkeypatch):
         model.close()
-    assert model._wielder._ready is None
-    assert model._wielder._in_use is None
+    assert model.runtime._ready is None
+    assert model.runtime._in_use is None
 
 
 def test_a_base_that_was_changed_while_the_old_one_loaded(
@@ -153,14 +153,14 @@ def test_a_change_that_was_refused_does_not_come_later(model: PersonalModel, tmp
     changes: list[Callable[[], object]] = [
         lambda: model.change_unlock(OTHER),
         lambda: model.change_base("another"),
-        lambda: model._held.profile.pin_base("00" * 32),
+        lambda: model.session.profile.pin_base("00" * 32),
     ]
     with full_disk(16):
         for call in changes:
             with pytest.raises(ProfileFull):
                 call()
     assert (model.status().base, model.status().fingerprint) == ("some name", None)
-    model._held.profile.pin_base("11" * 32)
+    model.session.profile.pin_base("11" * 32)
     model.close()
     opened(tmp_path / "profile").close()
 
@@ -184,9 +184,9 @@ def test_what_could_not_be_destroyed_whole_does_not_come_back(
     def failing(path: Path) -> None:
         if path.name == "texts":
             raise ProfileUnwritable("an error of the disk")
-        shred(path)
+        secure_delete(path)
 
-    monkeypatch.setattr(profile_module, "shred", failing)
+    monkeypatch.setattr(profile_module, "secure_delete", failing)
     with pytest.raises(ProfileUnwritable):
         model.forget()
     for call in (model.status, lambda: model.change_base("another"), lambda: model.remember(["more"])):

@@ -11,7 +11,7 @@ from antefix import Prefix, train
 from antefix_client import PersonalModel
 from antefix_client.errors import TooFewTexts, VersionRefused
 from antefix_client.learning import learn as learn_module
-from antefix_client.learning.hyperparameters import rule_for
+from antefix_client.learning.hyperparameters import default_plan
 from tests.client.people import KEY, NOTES, reopened
 from tests.client.test_model import useless_rule
 from tests.client.two_devices import device, learned, link, record, value
@@ -30,7 +30,7 @@ def remember_learn_and_remove(model: PersonalModel) -> Prefix:
     """A version that may know the texts that are removed then."""
     model.remember(NOTES)
     assert model.learn(progress=False).kept
-    tainted = model._wielder.prefix
+    tainted = model.runtime.prefix
     assert tainted is not None
     model.remove_texts([1, 2, 3])
     assert model.status().learn_due
@@ -49,12 +49,12 @@ def test_the_next_learn_knows_nothing_of_them(model: PersonalModel, tmp_path: Pa
         assert [one.number for one in again.versions()] == [2]
         assert [path.name for path in (tmp_path / "profile/versions").iterdir()] == ["00000002.record"]
         assert not again.status().learn_due
-        prefix, split = again._wielder.prefix, learn_module.split_texts(again._held.profile)
+        prefix, split = again.runtime.prefix, learn_module.split_texts(again.session.profile)
         texts = {text.completion for text in (*split.training, *split.judging)}
         assert texts == set(NOTES[3:])
         assert not again.learn(progress=False).fresh
     base = tiny_models.base("llama")
-    spec, cold = rule_for(len(split.training), warm=False)
+    spec, cold = default_plan(len(split.training), warm=False)
     wanted = train(
         base, {"me": split.training}, spec, cold, validation={"me": split.judging}, progress=False
     )["me"].prefix
@@ -64,13 +64,13 @@ def test_the_next_learn_knows_nothing_of_them(model: PersonalModel, tmp_path: Pa
 def test_no_gain_takes_them_away_too(model: PersonalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Judged against what knows nothing of them: the tainted version would win, and stay for ever."""
     remember_learn_and_remove(model)
-    monkeypatch.setattr(learn_module, "rule_for", useless_rule)
+    monkeypatch.setattr(learn_module, "default_plan", useless_rule)
     monkeypatch.setattr(learn_module, "_score", lambda *_: -math.inf)
     report = model.learn(progress=False)
     assert (report.kept, report.fresh, report.version) == (False, True, None)
     assert "no version is in use" in str(report)
     assert model.versions() == []
-    assert model._wielder.prefix is None
+    assert model.runtime.prefix is None
     assert not any((model.status().folder / "versions").iterdir())
     assert not model.status().learn_due
     monkeypatch.undo()
@@ -84,8 +84,8 @@ def test_the_shared_prefix_is_what_remains(model: PersonalModel, tmp_path: Path)
     shared = Prefix(torch.randn(base.layout.size(5)) * 0.1, base.layout, base.fingerprint)
     tainted = remember_learn_and_remove(model)
     model.use_shared(shared.save(tmp_path / "shared"))
-    assert model._wielder.prefix == tainted  # until the next learn
-    task = learn_module._task(model._wielder)
+    assert model.runtime.prefix == tainted  # until the next learn
+    task = learn_module._task(model.runtime)
     assert (task.start, task.rival) == (shared, shared)
 
 
@@ -95,7 +95,7 @@ def test_fewer_than_four_left(model: PersonalModel) -> None:
     with pytest.raises(TooFewTexts, match="versions that may have learned from removed texts were dropped"):
         model.learn(progress=False)
     assert model.versions() == []
-    assert model._wielder.prefix is None
+    assert model.runtime.prefix is None
     with pytest.raises(TooFewTexts, match=r"^3 texts are remembered, 4 are needed to learn from"):
         model.learn(progress=False)
 
@@ -156,7 +156,7 @@ def test_a_version_that_is_far_ahead_uses_no_numbers_up(tmp_path: Path) -> None:
         link(phone, laptop)
         learned(phone, 1.0)
         laptop.receive(record(phone))
-        profile, place = phone._held.profile, read_header(record(phone)).edition.address
+        profile, place = phone.session.profile, read_header(record(phone)).edition.address
         with profile.open_version(phone.versions()[0]) as opened:
             payload = bytes(opened.payload)
         for number in (2**64 - 1, 2**20 + 3):

@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_read_is_not_written_over(folder: Path) -> None:
     with opened(folder) as model:
         assert texts(model) == []
         assert model.status().damaged
-        for call in (lambda: model.remember(["new"]), lambda: model._held.profile._rewrite({})):
+        for call in (lambda: model.remember(["new"]), lambda: model.session.profile._rewrite({})):
             with pytest.raises(ProfileDamaged, match="nothing is written to it"):
                 call()
     assert (folder / "texts").read_bytes() == content
@@ -88,8 +88,8 @@ def test_a_profile_of_before_learns_its_identity(folder: Path) -> None:
 
 def test_remembering_above_the_limit_is_all_or_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(folder) as model:
-        profile = model._held.profile
-        profile.card = profile.card.model_copy(update={"max_texts": 4})
+        profile = model.session.profile
+        profile.manifest = profile.manifest.model_copy(update={"max_texts": 4})
         monkeypatch.setattr(text_log, "atomic_write", failing(errno.ENOSPC))
         with pytest.raises(ProfileFull):
             model.remember(["refused, so not kept"])
@@ -105,7 +105,7 @@ def test_after_an_error_of_the_disk_what_is_remembered_is_found(
 ) -> None:
     """The new file was there already, and the old one could not be overwritten."""
     with opened(folder) as model:
-        monkeypatch.setattr(text_log, "zero", failing(errno.EIO))
+        monkeypatch.setattr(text_log, "overwrite", failing(errno.EIO))
         with pytest.raises(ProfileUnwritable):
             model.remove_texts([1, 2])
         monkeypatch.undo()
@@ -124,7 +124,7 @@ def old_file(folder: Path) -> Iterator[int]:
     os.close(handle)
 
 
-@pytest.mark.parametrize("step", ["atomic_write", "zero"])
+@pytest.mark.parametrize("step", ["atomic_write", "overwrite"])
 def test_a_removal_that_was_killed_leaves_nothing_for_long(step: str, folder: Path, old_file: int) -> None:
     child = os.fork()
     if child == 0:

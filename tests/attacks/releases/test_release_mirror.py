@@ -11,8 +11,8 @@ import pytest
 from antefix import FrozenBase
 from antefix.wire import Release
 from antefix_client.errors import ReleaseDamaged, ReleaseUnavailable
-from antefix_client.remote.download import Wanted, download
-from antefix_client.remote.releases import fetch
+from antefix_client.remote.download import ExpectedFile, download
+from antefix_client.remote.releases import fetch_release
 from tests.client.release_server import LONG, SHORT, Home, at_home
 from tests.sdk.saved_models import save_base
 from tests.support.file_mirror import Mirror, mirroring
@@ -67,7 +67,7 @@ def test_a_bad_mirror_costs_time_alone(
     release = published(home, base, mirror, good)
     mirror.manner = manner
     patience = SHORT if manner in SLOW else LONG
-    found = fetch(home.http, release, home.folder, progress=False, patience=patience)
+    found = fetch_release(home.http, release, home.folder, progress=False, patience=patience)
     assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
     assert list((home.folder / "parts").iterdir()) == []
     assert len(mirror.asked) in (1, 2)
@@ -82,12 +82,12 @@ def test_where_there_is_no_other_nothing_is_believed(
     mirror.manner = manner
     patience = SHORT if manner in SLOW else LONG
     with pytest.raises(ReleaseUnavailable) as caught:
-        fetch(home.http, release, home.folder, progress=False, patience=patience)
+        fetch_release(home.http, release, home.folder, progress=False, patience=patience)
     assert mirror.address.split("/")[2] in str(caught.value)
     name = max(release.files, key=lambda one: one.size).name
     assert not (home.folder / "bases" / release.base.fingerprint / name).exists()
     mirror.manner = "honest"
-    fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
 
 
 @pytest.mark.parametrize("manner", OF_RANGES)
@@ -100,7 +100,7 @@ def test_a_mirror_that_lies_about_ranges_does_not_spoil_what_is_there(
     (home.folder / "parts").mkdir(parents=True)
     (home.folder / "parts" / f"{file.sha256}.part").write_bytes(half)
     mirror.manner = manner
-    found = fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    found = fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
     assert mirror.asked[0]["range"] == f"bytes={len(half)}-"
     if manner == "another range":  # then what was there is still good
@@ -114,7 +114,7 @@ def test_what_lies_there_is_not_believed_either(left: str, home: Home, base: Pat
     size = {"zeros": file.size // 2, "too much": file.size + 5, "all of it": file.size}[left]
     (home.folder / "parts").mkdir(parents=True)
     (home.folder / "parts" / f"{file.sha256}.part").write_bytes(bytes(size))
-    found = fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    found = fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
 
 
@@ -125,7 +125,7 @@ def test_a_server_and_a_mirror_that_both_damage_are_told_from_a_bad_line(
     mirror.manner = "damaged"
     home.stored(largest(release)).write_bytes(bytes(release.sizes[largest(release)]))
     with pytest.raises(ReleaseDamaged, match="nobody gives the file that was signed"):
-        fetch(home.http, release, home.folder, progress=False, patience=LONG)
+        fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
 
 
 def test_two_profiles_that_fetch_at_once_do_not_mix_their_bytes(
@@ -138,7 +138,7 @@ def test_two_profiles_that_fetch_at_once_do_not_mix_their_bytes(
 
     def first() -> None:
         with pytest.raises(ReleaseUnavailable, match="bytes are kept") as caught:
-            fetch(home.http, release, home.folder, progress=False, patience=LONG)
+            fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
         refused.append(caught.value)
 
     thread = threading.Thread(target=first)
@@ -149,20 +149,20 @@ def test_two_profiles_that_fetch_at_once_do_not_mix_their_bytes(
         time.sleep(0.01)
     asked = len(mirror.asked)
     with pytest.raises(ReleaseUnavailable, match="another program fetches the file") as caught:
-        fetch(home.http, release, home.folder, progress=False, patience=LONG)
+        fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     assert "try again" in caught.value.hint
     assert len(mirror.asked) == asked
     mirror.stopped.set()
     thread.join()
     assert len(refused) == 1
     mirror.manner = "honest"
-    found = fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    found = fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
 
 
 def test_what_another_profile_fetched_meanwhile_is_there(tmp_path: Path) -> None:
     content = b"a file"
-    wanted = Wanted(len(content), hashlib.sha256(content).hexdigest())
+    wanted = ExpectedFile(len(content), hashlib.sha256(content).hexdigest())
     part, target = tmp_path / "part", tmp_path / "target"
     target.write_bytes(content)
     download(wanted, [], part, target, lambda _: None, LONG)
@@ -172,7 +172,7 @@ def test_what_another_profile_fetched_meanwhile_is_there(tmp_path: Path) -> None
 def test_a_mirror_learns_nothing_of_the_user(home: Home, base: Path, mirror: Mirror) -> None:
     """Above all not the token, which opens the user's records at the server."""
     release = published(home, base, mirror)
-    fetch(home.http, release, home.folder, progress=False, patience=LONG)
+    fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     token = home.http.headers["Authorization"].removeprefix("Bearer ")
     assert mirror.asked
     for asked in mirror.asked:

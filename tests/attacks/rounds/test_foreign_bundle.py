@@ -14,7 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 import antefix_server
 from antefix.rounds.fab_digest import DIGEST
 from antefix_client.rounds import fleet_client, node
-from antefix_client.rounds.fleet_client import FleetLink
+from antefix_client.rounds.fleet_client import FleetClient
 from antefix_server.gateway.fleet_proxy import CALLS
 
 # Flower reads patterns in a form that its library calls old.
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationW
 BUNDLE = Path(antefix_server.__file__).parent / "bundle"
 
 
-class Recording(FleetLink):
+class Recording(FleetClient):
     """A link whose server names a bundle; asking for anything else ends the test."""
 
     def __init__(self, digest: str) -> None:
@@ -31,7 +31,7 @@ class Recording(FleetLink):
     def bundle_of(self, message: Message) -> str:
         return self.digest
 
-    def whole(self, message: Message, tree: ObjectTree) -> Message:
+    def pull_content(self, message: Message, tree: ObjectTree) -> Message:
         return message
 
 

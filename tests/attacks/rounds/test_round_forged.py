@@ -11,8 +11,8 @@ from antefix.errors import ReleaseRefused, RoundRefused
 from antefix.rounds import Round, RoundKey
 from antefix.wire import Release
 from antefix.wire.release import BaseReference, ReleaseState, Signed
-from antefix_client.rounds.local_update import checked
-from antefix_client.rounds.round_request import RoundAsked
+from antefix_client.rounds.local_update import verify_round
+from antefix_client.rounds.round_request import RoundRequest
 from tests.support.records import some_bytes
 from tests.support.server.rounds import KEY, PUBLIC, TENANT, MemoryCoordinator, base, fresh_prefix
 
@@ -41,17 +41,17 @@ def statement(host: MemoryCoordinator, **changed: Any) -> Round:
     return Round(**{**said, **changed})
 
 
-def asked(host: MemoryCoordinator, stated: Round | None = None, /, **changed: bytes) -> RoundAsked:
+def asked(host: MemoryCoordinator, stated: Round | None = None, /, **changed: bytes) -> RoundRequest:
     standing, stated = host.latest_release(), stated or statement(host)
     parts = {"release": standing.signed, "round": stated.signed(KEY).to_bytes(), "prefix": standing.prefix}
-    return RoundAsked(1, **{**parts, **changed})
+    return RoundRequest(1, **{**parts, **changed})
 
 
 def test_an_honest_round_is_believed(host: MemoryCoordinator) -> None:
-    assert checked(asked(host), PUBLIC, SEEN, 0).release.version == 1
+    assert verify_round(asked(host), PUBLIC, SEEN, 0).release.version == 1
 
 
-REFUSED: dict[str, Callable[[MemoryCoordinator], RoundAsked]] = {
+REFUSED: dict[str, Callable[[MemoryCoordinator], RoundRequest]] = {
     "unsigned round": lambda host: asked(host, **_unsigned(host)),
     "round of another key": lambda host: asked(host, round=statement(host).signed(MALLORY).to_bytes()),
     "a release in place of the round": lambda host: asked(host, round=host.latest_release().signed),
@@ -85,7 +85,7 @@ def _another_base(host: MemoryCoordinator) -> bytes:
 @pytest.mark.parametrize("what", REFUSED)
 def test_it_is_refused(what: str, host: MemoryCoordinator) -> None:
     with pytest.raises((RoundRefused, ReleaseRefused)):
-        checked(REFUSED[what](host), PUBLIC, SEEN, 0)
+        verify_round(REFUSED[what](host), PUBLIC, SEEN, 0)
 
 
 def test_a_swapped_round_key_is_refused(host: MemoryCoordinator) -> None:
@@ -94,23 +94,23 @@ def test_a_swapped_round_key_is_refused(host: MemoryCoordinator) -> None:
     body = signed.body.replace(Round.model_validate_json(signed.body).key, RoundKey().public.hex())
     swapped = Signed(body=body, signature=signed.signature).to_bytes()
     with pytest.raises(ReleaseRefused, match="not signed"):
-        checked(asked(host, round=swapped), PUBLIC, SEEN, 0)
+        verify_round(asked(host, round=swapped), PUBLIC, SEEN, 0)
 
 
 def test_an_older_release_is_refused(host: MemoryCoordinator) -> None:
     with pytest.raises(RoundRefused, match="release 1, the last one was about 2"):
-        checked(asked(host), PUBLIC, SEEN, 2)
+        verify_round(asked(host), PUBLIC, SEEN, 2)
 
 
 def test_two_releases_of_one_version_are_refused(host: MemoryCoordinator) -> None:
     seen = SEEN.model_copy(update={"versions": ((1, "0" * 64),)})
     with pytest.raises(ReleaseRefused, match="version 1 has digest"):
-        checked(asked(host), PUBLIC, seen, 0)
+        verify_round(asked(host), PUBLIC, seen, 0)
 
 
 def test_a_withdrawn_release_is_refused(host: MemoryCoordinator) -> None:
     with pytest.raises(ReleaseRefused, match="withdrawn"):
-        checked(asked(host), PUBLIC, SEEN.model_copy(update={"withdrawn": (1,)}), 0)
+        verify_round(asked(host), PUBLIC, SEEN.model_copy(update={"withdrawn": (1,)}), 0)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_a_round_out_of_bounds_cannot_be_signed_or_read(
 @pytest.mark.parametrize("cut", [0, 3, 19, 20, 100])
 def test_a_message_that_is_cut_off_is_refused(cut: int, host: MemoryCoordinator) -> None:
     content = asked(host).to_bytes()
-    assert RoundAsked.from_bytes(content) == asked(host, **parts_of(content))
+    assert RoundRequest.from_bytes(content) == asked(host, **parts_of(content))
     with pytest.raises(RoundRefused):
-        RoundAsked.from_bytes(content[:cut])
+        RoundRequest.from_bytes(content[:cut])
     with pytest.raises(RoundRefused):
-        RoundAsked.from_bytes(content + b"x")
+        RoundRequest.from_bytes(content + b"x")
 
 
 def parts_of(content: bytes) -> dict[str, bytes]:
-    found = RoundAsked.from_bytes(content)
+    found = RoundRequest.from_bytes(content)
     return {"release": found.release, "round": found.round, "prefix": found.prefix}

@@ -13,7 +13,7 @@ from antefix_client.devices import device_changes
 from antefix_client.errors import DeviceRefused, DeviceRemoved, LinkRefused
 from antefix_client.membership import Membership, Synced
 from antefix_client.profile.profile import Profile
-from antefix_client.profile.version_history import History
+from antefix_client.profile.version_history import VersionHistory
 from tests.client.people import opened, reopened
 from tests.client.test_membership import joined
 from tests.client.two_devices import device, follow, learned, link, made_by, record, removed, value
@@ -51,7 +51,7 @@ def three(tmp_path: Path) -> Iterator[list[PersonalModel]]:
 
 
 def all_open(model: PersonalModel) -> bool:
-    profile = model._held.profile
+    profile = model.session.profile
     for version in model.versions():
         profile.open_version(version).wipe()
         assert read_header(profile.history.record(version)).epoch == profile.keys.user_key.epoch
@@ -61,11 +61,11 @@ def all_open(model: PersonalModel) -> bool:
 def test_the_others_go_on_and_the_removed_one_does_not(three: list[PersonalModel]) -> None:
     phone, laptop, tablet = three
     before = phone.versions()
-    bodies = [phone._held.profile.history.record(one)[354:] for one in before]
+    bodies = [phone.session.profile.history.record(one)[354:] for one in before]
     change = removed(phone, laptop)
     assert phone.devices() == [phone.device, tablet.device]
     assert phone.versions() == before
-    assert [phone._held.profile.history.record(one)[354:] for one in before] == bodies
+    assert [phone.session.profile.history.record(one)[354:] for one in before] == bodies
     assert all_open(phone)
     follow(tablet, change)
     assert all_open(tablet)
@@ -114,7 +114,7 @@ def test_changes_are_taken_in_their_order_and_only_once(three: list[PersonalMode
     assert phone.devices() == [phone.device]
 
 
-@pytest.mark.parametrize("cut", ["keep", "_set_aside", "take_over", "first record", "_rewrap"])
+@pytest.mark.parametrize("cut", ["save_pending", "_set_aside", "take_over", "first record", "_rewrap"])
 def test_killed_at_any_moment_it_is_removed_or_not_and_every_version_opens(
     cut: str, three: list[PersonalModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,14 +125,14 @@ def test_killed_at_any_moment_it_is_removed_or_not_and_every_version_opens(
         if cut == "take_over":
             broken.setattr(Profile, cut, killed)
         elif cut == "first record":
-            broken.setattr(History, "replace_record", once(History.replace_record))
+            broken.setattr(VersionHistory, "replace_record", once(VersionHistory.replace_record))
         else:
             broken.setattr(device_changes, cut, killed)
         with pytest.raises(KeyboardInterrupt):
             phone.remove_device(gone)
     shutil.copytree(tmp_path / "phone", folder, ignore=shutil.ignore_patterns("lock"))
     with opened(folder) as again:
-        assert (gone in again.devices()) == (cut == "keep")
+        assert (gone in again.devices()) == (cut == "save_pending")
         assert value(again) == 3.0
         assert all_open(again)
         assert not (folder / device_changes.ROTATING).exists()
@@ -196,7 +196,7 @@ def test_the_server_carries_the_list(trio: list[PersonalModel], there: Server) -
     assert Membership(tablet).sync().sent == 2
     assert Membership(phone).sync().received is not None
     assert (value(phone), value(tablet)) == (2.0, 2.0)
-    profile = phone._held.profile
+    profile = phone.session.profile
     stored = there.vault.get(profile.keys.devices.user, profile.keys.prefix)
     with pytest.raises(RecordMismatch, match="epoch of the record is 2, expected 1"):
         laptop.receive(stored)

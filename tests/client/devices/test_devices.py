@@ -68,10 +68,10 @@ def test_what_one_device_learned_the_other_uses(phone: PersonalModel, tmp_path: 
 
 
 def test_a_linked_profile_opens_again(phone: PersonalModel, laptop: PersonalModel) -> None:
-    fingerprint, card = laptop.device, laptop._held.profile.card
-    ours = phone._held.profile.card
-    assert (card.tenant, card.user, card.prefix) == (ours.tenant, ours.user, ours.prefix)
-    assert card.fingerprint == ours.fingerprint
+    fingerprint, manifest = laptop.device, laptop.session.profile.manifest
+    ours = phone.session.profile.manifest
+    assert (manifest.tenant, manifest.user, manifest.prefix) == (ours.tenant, ours.user, ours.prefix)
+    assert manifest.fingerprint == ours.fingerprint
     with reopened(laptop) as again:
         assert again.device == fingerprint
         assert value(again) == 1.0
@@ -296,7 +296,7 @@ def test_cut_off_between_keys_and_card_the_profile_opens(
     with opened(tmp_path / "cut off") as again:
         assert value(again) == 2.0
         card = json.loads((tmp_path / "cut off" / "profile.json").read_text())
-        assert card["user"] == again._held.profile.keys.ids["user"] or "profile.json" not in new
+        assert card["user"] == again.session.profile.keys.ids["user"] or "profile.json" not in new
 
 
 def value_of(model: PersonalModel, content: bytes) -> float:
@@ -312,16 +312,16 @@ def test_a_profile_of_before_is_a_users_first_device(tmp_path: Path) -> None:
     with PersonalModel.open(folder, unlock=unlock) as old, device(tmp_path / "new") as new:
         link(old, new)
         assert new.receive(record(old)).number == 1
-        assert isinstance(new._wielder.prefix, Prefix)
+        assert isinstance(new.runtime.prefix, Prefix)
     with PersonalModel.open(folder, unlock=unlock) as old:
-        assert len(old._held.profile.keys.devices.devices) == 2
+        assert len(old.session.profile.keys.devices.devices) == 2
 
 
 def test_on_a_full_disk_nothing_is_linked_or_received(phone: PersonalModel, tmp_path: Path) -> None:
     with device(tmp_path / "laptop") as laptop:
         with full_disk(16), pytest.raises(ProfileFull):
             phone.admit(laptop.link_request(), device=laptop.device)
-        assert len(phone._held.profile.keys.devices.devices) == 1
+        assert len(phone.session.profile.keys.devices.devices) == 1
         welcome = phone.admit(laptop.link_request(), device=laptop.device)
         with full_disk(1000), pytest.raises(ProfileFull):
             laptop.join(welcome, device=phone.device)

@@ -114,10 +114,10 @@ def test_a_version_that_came_meanwhile_must_be_beaten_too(
     with learning(model) as run:
         answers(lambda: model.roll_back(1) if len(model.versions()) > 1 else model.versions())
         made = model.versions()[0]
-        prefix = model._wielder.prefix
+        prefix = model.runtime.prefix
         assert prefix is not None
-        with model.changing() as profile:
-            model._wielder.keep(profile, prefix, made.model_copy(update={"how": "received"}))
+        with model.locked() as profile:
+            model.runtime.keep(profile, prefix, made.model_copy(update={"how": "received"}))
     assert run.report is not None
     assert [one.number for one in model.versions()] == ([1, 2, 3] if run.report.kept else [1, 2])
 

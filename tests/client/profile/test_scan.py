@@ -21,7 +21,7 @@ TEXTS = [f"{note} Its number is {some_bytes(note, 3).hex()}." for note in NOTES]
 
 def needles(model: PersonalModel) -> Needles:
     """More than a thousand windows: of the texts, their tokens, the prefix in three types, and the keys."""
-    profile, base = model._held.profile, tiny_models.base("llama")
+    profile, base = model.session.profile, tiny_models.base("llama")
     secrets = [bytes(profile._root.data), bytes(profile._keys.user_key.secret.data)]
     secrets += [bytes(profile._keys._seed.data[at : at + 32]) for at in (0, 32)]
     secrets.append(PASSPHRASE.encode())
@@ -38,7 +38,7 @@ def needles(model: PersonalModel) -> Needles:
 
 
 def of_prefix(model: PersonalModel) -> Iterator[bytes]:
-    prefix = model._wielder.prefix
+    prefix = model.runtime.prefix
     assert prefix is not None
     for dtype in ("fp32", "fp16", "bf16"):
         content = prefix.to_bytes(dtype=dtype)[-prefix.values.numel() * 2 :]
@@ -84,7 +84,7 @@ def test_only_ciphertext_is_on_the_disk(model: PersonalModel, tmp_path: Path) ->
 
 def test_a_removed_text_is_under_no_key(model: PersonalModel) -> None:
     """Not even who has every key finds it."""
-    profile = model._held.profile
+    profile = model.session.profile
     kept = {text.completion for text in profile._log.read().texts.values()}
     assert kept == {TEXTS[at] for at in range(2, 24)}
 

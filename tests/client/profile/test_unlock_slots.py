@@ -10,8 +10,8 @@ from antefix.keys import Cost
 from antefix_client import Keyring, PersonalModel
 from antefix_client.errors import ProfileFull, UnlockRefused
 from antefix_client.profile import unlock_slots
-from antefix_client.profile.manifest import Card
-from antefix_client.profile.unlock_slots import dismiss, new_slot, root_of
+from antefix_client.profile.manifest import ProfileManifest
+from antefix_client.profile.unlock_slots import new_slot, open_root_key, revoke
 from tests.client.people import KEY
 from tests.support import tiny_models
 from tests.support.full_disk import full_disk
@@ -53,40 +53,40 @@ def root() -> SecretBytes:
 def test_what_it_was_made_with_opens_it(unlock: unlock_slots.Unlock) -> None:
     slot = new_slot(root(), PROFILE, unlock, CHEAP)
     assert ROOT.hex() not in slot.sealed
-    assert bytes(root_of([slot], PROFILE, unlock).data) == ROOT
+    assert bytes(open_root_key([slot], PROFILE, unlock).data) == ROOT
     for other in ("Words", some_bytes("other", 32)):
         with pytest.raises(UnlockRefused):
-            root_of([slot], PROFILE, other)
+            open_root_key([slot], PROFILE, other)
     with pytest.raises(UnlockRefused):
-        root_of([slot], some_bytes("another profile", 16), unlock)
+        open_root_key([slot], some_bytes("another profile", 16), unlock)
 
 
 def test_the_keyring_holds_a_key_and_not_the_root(drawer: Drawer) -> None:
     slot = new_slot(root(), PROFILE, Keyring("my app"))
     assert list(drawer.kept) == [("my app", f"{PROFILE.hex()}-{slot.entry}")]
     assert ROOT.hex() not in str(drawer.kept)
-    assert bytes(root_of([slot], PROFILE, Keyring("my app")).data) == ROOT
+    assert bytes(open_root_key([slot], PROFILE, Keyring("my app")).data) == ROOT
     with pytest.raises(UnlockRefused):
-        root_of([slot], PROFILE, Keyring("another"))
-    dismiss(slot, PROFILE)
+        open_root_key([slot], PROFILE, Keyring("another"))
+    revoke(slot, PROFILE)
     assert drawer.kept == {}
     with pytest.raises(UnlockRefused):
-        root_of([slot], PROFILE, Keyring("my app"))
+        open_root_key([slot], PROFILE, Keyring("my app"))
 
 
 def test_a_damaged_slot_or_entry_opens_nothing(drawer: Drawer) -> None:
     slot = new_slot(root(), PROFILE, Keyring())
     for sealed in ("", "zz", slot.sealed[:-2], "00" + slot.sealed[2:]):
         with pytest.raises(UnlockRefused):
-            root_of([slot.model_copy(update={"sealed": sealed})], PROFILE, Keyring())
+            open_root_key([slot.model_copy(update={"sealed": sealed})], PROFILE, Keyring())
     drawer.kept["antefix", f"{PROFILE.hex()}-{slot.entry}"] = "not base64!"
     with pytest.raises(UnlockRefused):
-        root_of([slot], PROFILE, Keyring())
+        open_root_key([slot], PROFILE, Keyring())
 
 
 @pytest.mark.parametrize("unlock", ["", b"short", bytes(33), None, 7, lambda: None])
 def test_what_could_never_unlock_is_said_so(unlock: object) -> None:
-    for call in (lambda: new_slot(root(), PROFILE, unlock), lambda: root_of([], PROFILE, unlock)):  # type: ignore[arg-type]
+    for call in (lambda: new_slot(root(), PROFILE, unlock), lambda: open_root_key([], PROFILE, unlock)):  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument):
             call()
 
@@ -119,8 +119,8 @@ def test_another_key_in_the_keyring_replaces_none_in_use(
             model.change_unlock(Keyring())
         assert len(drawer.kept) == 1
         kept = dict(drawer.kept)
-        monkeypatch.setattr(Card, "write", killed)
-        monkeypatch.setattr(unlock_slots, "dismiss", killed)
+        monkeypatch.setattr(ProfileManifest, "write", killed)
+        monkeypatch.setattr(unlock_slots, "revoke", killed)
         with pytest.raises(KeyboardInterrupt):
             model.change_unlock(Keyring())
         monkeypatch.undo()
@@ -143,6 +143,6 @@ def test_a_slot_without_a_name_of_its_own_still_opens(drawer: Drawer) -> None:
     slot = new_slot(root(), PROFILE, Keyring())
     drawer.kept["antefix", PROFILE.hex()] = drawer.kept.pop(("antefix", f"{PROFILE.hex()}-{slot.entry}"))
     old = slot.model_copy(update={"entry": None})
-    assert bytes(root_of([old], PROFILE, Keyring()).data) == ROOT
-    dismiss(old, PROFILE)
+    assert bytes(open_root_key([old], PROFILE, Keyring()).data) == ROOT
+    revoke(old, PROFILE)
     assert drawer.kept == {}

@@ -21,7 +21,7 @@ from antefix_client.errors import (
     ProfileUnwritable,
     ReleaseUnavailable,
 )
-from antefix_client.remote.releases import ask, fetch
+from antefix_client.remote.releases import fetch_release, request_release
 from antefix_server.registry import Registry
 from tests.client.release_server import LONG, PHONE, Home, at_home
 from tests.sdk.saved_models import save_base
@@ -51,37 +51,39 @@ def released(home: Home, base: Path) -> Release:
 
 def test_a_device_has_the_base_and_the_shared_prefix(home: Home, base: Path) -> None:
     made = released(home, base)
-    seen, release = ask(home.http, home.key, home.seen)
+    seen, release = request_release(home.http, home.key, home.seen)
     assert release == made
     came: list[tuple[int, int]] = []
-    found = fetch(home.http, release, home.folder, progress=lambda done, total: came.append((done, total)))
+    found = fetch_release(
+        home.http, release, home.folder, progress=lambda done, total: came.append((done, total))
+    )
     loaded = FrozenBase.load(found.base, progress=False)
     assert loaded.fingerprint == made.base.fingerprint
     assert found.shared is not None
     Prefix.load(found.shared).require_base(loaded.fingerprint, loaded.layout)
     assert came[-1] == (sum(made.sizes.values()),) * 2
     came.clear()
-    assert fetch(home.http, release, home.folder, progress=lambda *now: came.append(now)) == found
+    assert fetch_release(home.http, release, home.folder, progress=lambda *now: came.append(now)) == found
     assert came == []
     assert list((home.folder / "parts").iterdir()) == []
-    assert ask(home.http, home.key, seen) == (seen, made)
-    assert ask(home.http, home.key, seen, kept=made) == (seen, made)  # 304
+    assert request_release(home.http, home.key, seen) == (seen, made)
+    assert request_release(home.http, home.key, seen, kept=made) == (seen, made)  # 304
 
 
 def test_what_is_withdrawn_is_not_used(home: Home, base: Path) -> None:
     first = released(home, base)
     second = home.releases.publish(note="another")
     home.releases.promote(2)
-    seen, release = ask(home.http, home.key, home.seen)
+    seen, release = request_release(home.http, home.key, home.seen)
     assert release == second
     home.releases.withdraw(2)
-    seen, release = ask(home.http, home.key, seen, kept=second)
+    seen, release = request_release(home.http, home.key, seen, kept=second)
     assert release == first
     home.releases.withdraw(1)
-    seen, release = ask(home.http, home.key, seen)
+    seen, release = request_release(home.http, home.key, seen)
     assert release is None
     with pytest.raises(ReleaseUnavailable, match="answers 404"):
-        fetch(home.http, first, home.folder, progress=False)
+        fetch_release(home.http, first, home.folder, progress=False)
 
 
 def test_what_came_before_a_failure_is_not_fetched_again(
@@ -102,9 +104,9 @@ def test_what_came_before_a_failure_is_not_fetched_again(
     with monkeypatch.context() as patched:
         patched.setattr(httpx.Response, "iter_raw", stingy)
         with pytest.raises(ReleaseUnavailable, match=r"cannot be reached \(ReadError\); .* bytes are kept"):
-            fetch(home.http, release, home.folder, progress=False)
+            fetch_release(home.http, release, home.folder, progress=False)
     came: list[tuple[int, int]] = []
-    fetch(home.http, release, home.folder, progress=lambda *now: came.append(now))
+    fetch_release(home.http, release, home.folder, progress=lambda *now: came.append(now))
     total = came[-1][1]
     assert came[-1][0] == total
     whole = sum(one.size for one in release.files) + (release.shared.size if release.shared else 0)
@@ -113,12 +115,12 @@ def test_what_came_before_a_failure_is_not_fetched_again(
 
 def test_a_file_that_was_changed_here_is_fetched_again(home: Home, base: Path) -> None:
     release = released(home, base)
-    found = fetch(home.http, release, home.folder, progress=False)
+    found = fetch_release(home.http, release, home.folder, progress=False)
     folder = Path(found.base)
     (folder / "config.json").write_text("{}")
     (folder / "adapter_config.json").write_text("{}")
     (folder / "odd").mkdir()
-    again = fetch(home.http, release, home.folder, progress=False)
+    again = fetch_release(home.http, release, home.folder, progress=False)
     assert FrozenBase.load(again.base, progress=False).fingerprint == release.base.fingerprint
     assert {path.name for path in folder.iterdir()} == {one.name for one in release.files}
 
@@ -128,36 +130,36 @@ def test_no_bar_where_nothing_is_to_do_and_one_where_there_is(
 ) -> None:
     release = released(home, base)
     capsys.readouterr()
-    fetch(home.http, release, home.folder)
+    fetch_release(home.http, release, home.folder)
     said = capsys.readouterr()
     assert "base tiny: 100%" in said.err
     assert said.out == ""
-    fetch(home.http, release, home.folder)
+    fetch_release(home.http, release, home.folder)
     assert capsys.readouterr().err == ""
 
 
 def test_a_base_of_the_catalogue_is_named_not_fetched(home: Home) -> None:
     release = home.releases.publish("smollm2-135m-q4")
-    assert fetch(home.http, release, home.folder, progress=False).base == "smollm2-135m-q4"
+    assert fetch_release(home.http, release, home.folder, progress=False).base == "smollm2-135m-q4"
     for name in ("/etc", "gpt2", "smollm2-135m-q4"):
         odd = release.model_copy(
             update={"base": BaseReference.model_construct(name=name, fingerprint="00" * 32)}
         )
         with pytest.raises(ReleaseRefused, match="not in the catalogue"):
-            fetch(home.http, odd, home.folder, progress=False)
+            fetch_release(home.http, odd, home.folder, progress=False)
 
 
 def test_without_a_server_or_a_release_it_is_said(home: Home) -> None:
     with pytest.raises(NoRelease, match="announced no release"):
-        ask(home.http, home.key, home.seen)
+        request_release(home.http, home.key, home.seen)
     with httpx.Client(base_url="http://127.0.0.1:9") as nobody:
         with pytest.raises(ReleaseUnavailable, match="does not answer"):
-            ask(nobody, home.key, home.seen)
+            request_release(nobody, home.key, home.seen)
         with pytest.raises(ReleaseUnavailable, match=r"127\.0\.0\.1:9 cannot be reached .* nothing came"):
-            fetch(nobody, a_release(files=(a_file(),)), home.folder, progress=False, patience=LONG)
+            fetch_release(nobody, a_release(files=(a_file(),)), home.folder, progress=False, patience=LONG)
     Registry(home.vault).revoke("ann", PHONE.id)
     with pytest.raises(DeviceRefused):
-        ask(home.http, home.key, home.seen)
+        request_release(home.http, home.key, home.seen)
 
 
 def test_files_that_are_signed_and_yet_no_base_are_refused(home: Home, base: Path) -> None:
@@ -166,14 +168,14 @@ def test_files_that_are_signed_and_yet_no_base_are_refused(home: Home, base: Pat
         update={"base": BaseReference(name="tiny", fingerprint="00" * 32), "shared": None}
     )
     with pytest.raises(ReleaseRefused, match="its files make base"):
-        fetch(home.http, other, home.folder, progress=False)
+        fetch_release(home.http, other, home.folder, progress=False)
     half = release.model_copy(update={"files": release.files[:1], "shared": None})
     with pytest.raises(ReleaseRefused, match="its files are no base"):
-        fetch(home.http, half, home.folder, progress=False)
+        fetch_release(home.http, half, home.folder, progress=False)
     assert release.shared is not None
     lying = release.shared.model_copy(update={"layout": "00" * 32})
     with pytest.raises(ReleaseRefused, match="other shapes"):
-        fetch(home.http, release.model_copy(update={"shared": lying}), home.folder, progress=False)
+        fetch_release(home.http, release.model_copy(update={"shared": lying}), home.folder, progress=False)
 
 
 def test_a_full_disk_is_said_before_and_during(
@@ -184,22 +186,22 @@ def test_a_full_disk_is_said_before_and_during(
         usage = shutil.disk_usage(base)._replace(free=1000)
         patched.setattr(shutil, "disk_usage", lambda _: usage)
         with pytest.raises(ProfileFull, match="1,000 are free"):
-            fetch(home.http, release, home.folder, progress=False)
+            fetch_release(home.http, release, home.folder, progress=False)
     large = max(one.size for one in release.files)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (large - 100, before[1]))
         with pytest.raises(ProfileFull, match="no space left"):
-            fetch(home.http, release, home.folder, progress=False)
+            fetch_release(home.http, release, home.folder, progress=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.stat().st_size > 0 for path in (home.folder / "parts").iterdir()] == [True]
-    fetch(home.http, release, home.folder, progress=False)
+    fetch_release(home.http, release, home.folder, progress=False)
 
 
 def test_a_folder_that_cannot_be_made_is_named(home: Home, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProfileUnwritable, match="file"):
-        fetch(home.http, a_release(files=(a_file(),)), tmp_path / "file", progress=False)
+        fetch_release(home.http, a_release(files=(a_file(),)), tmp_path / "file", progress=False)

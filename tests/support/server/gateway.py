@@ -8,7 +8,7 @@ from pathlib import Path
 from antefix import FrozenBase
 from antefix.keys import DeviceKeys
 from antefix.wire import Enrol, Enrolled, Invitation
-from antefix_client.remote.api_client import Remote, keys_of
+from antefix_client.remote.api_client import ApiClient, fetch_server_keys
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.gateway import application
@@ -83,6 +83,6 @@ def enrolled(url: str, code: Invitation, keys: DeviceKeys) -> Enrolled:
         return device.enrol(asked)
 
 
-def remote(url: str, code: Invitation, token: str | None) -> Remote:
+def remote(url: str, code: Invitation, token: str | None) -> ApiClient:
     """The server as a device sees it."""
-    return Remote(url, keys_of(url, code).authority, token)
+    return ApiClient(url, fetch_server_keys(url, code).authority, token)

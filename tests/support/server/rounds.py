@@ -20,8 +20,8 @@ from antefix.keys import DeviceKeys
 from antefix.rounds import Round
 from antefix.wire import Release
 from antefix.wire.release import BaseReference, Privacy, ReleaseState, SharedPrefix, Signed, parse_model
-from antefix_client.rounds.flower_app import asked_in
-from antefix_client.rounds.local_update import answer, checked
+from antefix_client.rounds.flower_app import parse_request
+from antefix_client.rounds.local_update import answer, verify_round
 from antefix_server.rounds.coordinator import LatestRelease, Participant
 from tests.support import tiny_models
 from tests.support.records import some_bytes
@@ -63,9 +63,9 @@ class Device:
     def reply(self, message: Message, node: int) -> Message:
         """What the real device's side makes of a message."""
         try:
-            asked = asked_in(message, node)
+            asked = parse_request(message, node)
             seen = ReleaseState(tenant=TENANT, base=base().fingerprint)
-            believed = checked(asked, PUBLIC, seen, self.last)
+            believed = verify_round(asked, PUBLIC, seen, self.last)
             sealed = answer(believed, node, base(), self.texts, self.keys)
             self.last = believed.release.version
         except AntefixError as error:
