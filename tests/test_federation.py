@@ -15,7 +15,8 @@ from antefix.receipts import LogKey, verify_receipt
 from antefix.records import open_record, read_header
 from antefix.rounds import Round, RoundKey
 from antefix.wire.release import Release, Signed
-from antefix_client.learning.learn import split_texts
+from antefix_client.inference.export import export_content
+from antefix_client.learning.text_split import TextSnapshot
 from antefix_client.membership import Membership
 from antefix_client.rounds.local_update import Checked, update_of
 from antefix_server.rounds.coordinator import CoordinatorClient
@@ -127,14 +128,14 @@ def everybody_opens_only_the_own(data: Path, people: list[Device]) -> None:
     with Vault.open(data) as vault:
         records = {}
         for device in people:
-            with device.opened() as model, model.locked() as profile:
+            with device.opened() as model, model.session.locked() as profile:
                 place = bytes.fromhex(profile.manifest.user), profile.keys.prefix
             records[device.folder.name] = vault.get(*place)
     for owner in people:
         record = records[owner.folder.name]
         address = read_header(record).edition.address
         for device in people:
-            with device.opened() as model, model.locked() as profile:
+            with device.opened() as model, model.session.locked() as profile:
                 keys = profile.keys
                 if device is owner:
                     open_record(record, address, key=keys.user_key, writers=keys.devices.writers).wipe()
@@ -150,9 +151,9 @@ def nothing_lies_about(data: Path, people: list[Device], signed: bytes, prefix: 
         with device.opened() as model:
             for text in model.texts().values():
                 secrets.add(text.completion.encode()[:32])
-            secrets |= set(windows(model.exported("prefix")[-4000:]))
-            with model.locked() as profile:
-                texts = split_texts(profile).training
+            secrets |= set(windows(export_content(model.runtime, "prefix")[-4000:]))
+            with model.session.locked() as profile:
+                texts = TextSnapshot.take(profile).split().training
             secrets |= set(windows(update(signed, prefix, device.base, texts)[-4000:]))
     # The first row is the base's own, in the shared prefix and in every private one.
     secrets = {one[:20] for one in secrets if len(set(one[:20])) > 8 and len(one) >= 20}

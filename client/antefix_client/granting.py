@@ -15,21 +15,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from antefix.common.deprecation import former_names
 from antefix.errors import GrantRefused, InvalidArgument
-from antefix_client.membership import Membership
 from antefix_client.model import PersonalModel
 from antefix_client.profile.version_history import Version
 from antefix_client.remote import grants
 from antefix_client.remote.grants import REVOKED, GrantSummary
+from antefix_client.remote.server_session import ServerSession
+from antefix_client.remote.sync import DeviceSync
 
-__all__ = ["Access", "Granted", "Granting"]
+__all__ = ["Access", "ActiveGrant", "Granting"]
+__getattr__ = former_names(__name__, {"Granted": "ActiveGrant"})
 
 _HOUR_S = 3600
-_MOST_HOURS = 24 * 365
+_MAX_HOURS = 24 * 365
 
 
 @dataclass(frozen=True)
-class Granted:
+class ActiveGrant:
     """What a server may use; nothing in it is private.
 
     Attributes:
@@ -45,9 +48,9 @@ class Granted:
     until: int
 
     @classmethod
-    def of(cls, shown: GrantSummary) -> Granted:
+    def of(cls, summary: GrantSummary) -> ActiveGrant:
         """As the server shows it."""
-        return cls(shown.id, shown.version, shown.device, shown.until)
+        return cls(summary.id, summary.version, summary.device, summary.until)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Granting:
 
     def __init__(self, model: PersonalModel) -> None:
         """Ask nobody yet."""
-        self._model, self._membership = model, Membership(model)
+        self._server = ServerSession(model)
 
     @property
     def keeping(self) -> bool:
@@ -79,7 +82,7 @@ class Granting:
         Raises:
             NotJoined.
         """
-        return self._membership.member().keeping is not None
+        return self._server.state().keeping is not None
 
     @property
     def access(self) -> Access:
@@ -88,10 +91,10 @@ class Granting:
         Raises:
             NotJoined.
         """
-        member = self._membership.member()
-        return Access(f"{member.url}/v1", member.token, member.authority)
+        state = self._server.state()
+        return Access(f"{state.url}/v1", state.token, state.authority)
 
-    def grant(self, *, hours: float = 12.0, keep: bool = False) -> Granted:
+    def grant(self, *, hours: float = 12.0, keep: bool = False) -> ActiveGrant:
         """Let the server use the version in use, in place of what was granted before.
 
         Args:
@@ -106,31 +109,32 @@ class Granting:
             GrantRefused: its key is not signed by it; or something was revoked just now.
             InvalidArgument: hours that are none, or nothing was learned yet.
         """
-        if not 0 < hours <= _MOST_HOURS:
-            raise InvalidArgument(f"{hours} hours", f"above 0, at most {_MOST_HOURS:,}")
+        if not 0 < hours <= _MAX_HOURS:
+            raise InvalidArgument(f"{hours} hours", f"above 0, at most {_MAX_HOURS:,}")
         seconds = max(1, int(hours * _HOUR_S))
         with grants.exclusive():
             if not keep:
-                grants.save_auto_grant(self._model, None)
-            self._membership.sync_records()  # the server must have what is granted
-            version = self._in_use()
-            with self._membership.remote() as remote:
-                known = grants.count_revocations(remote) if keep else None
-                found = grants.request_grant(self._model, remote, version, seconds, known)
-            if found is None:
+                grants.save_auto_grant(self._server, None)
+            DeviceSync(self._server).sync(renew_grants=False)  # the server must have what is granted
+            version = self._version_in_use()
+            with self._server.connect() as api:
+                revocations = grants.count_revocations(api) if keep else None
+                grant = grants.request_grant(self._server, api, version, seconds, revocations)
+            if grant is None:
                 raise GrantRefused(REVOKED)
-            if known is not None:
-                grants.save_auto_grant(self._model, grants.auto_grant_for(version, seconds, known))
-        return Granted.of(found)
+            if revocations is not None:
+                auto_grant = grants.auto_grant_for(version, seconds, revocations)
+                grants.save_auto_grant(self._server, auto_grant)
+        return ActiveGrant.of(grant)
 
-    def listed(self) -> list[Granted]:
+    def listed(self) -> list[ActiveGrant]:
         """What the server may use now, whichever of the user's devices granted it.
 
         Raises:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
         """
-        with self._membership.remote() as remote:
-            return [Granted.of(one) for one in grants.list_grants(remote)]
+        with self._server.connect() as api:
+            return [ActiveGrant.of(grant) for grant in grants.list_grants(api)]
 
     def revoke(self, id: str | None = None) -> int:
         """Take a grant back, or all of them; so many there were. What runs under it ends within a second.
@@ -142,18 +146,18 @@ class Granting:
             NotJoined, DeviceRefused, ServerUnreachable, ServerRefused.
             InvalidArgument: no such grant.
         """
-        grants.save_auto_grant(self._model, None)
-        with self._membership.remote() as remote:
-            found = [one.id for one in grants.list_grants(remote)]
+        grants.save_auto_grant(self._server, None)
+        with self._server.connect() as api:
+            active = {grant.id for grant in grants.list_grants(api)}
             if id is None:
-                return grants.revoke_all(remote)
-            if id not in found:
+                return grants.revoke_all(api)
+            if id not in active:
                 raise InvalidArgument(f"there is no grant {id!r:.40}", "antefix grants")
-            remote.request("DELETE", f"/v1/grants/{id}", also=(404,))
+            api.request("DELETE", f"/v1/grants/{id}", also=(404,))
         return 1
 
-    def _in_use(self) -> Version:
-        with self._model.locked() as profile:
+    def _version_in_use(self) -> Version:
+        with self._server.model.session.locked() as profile:
             newest = profile.history.newest
         if newest is None:
             raise InvalidArgument("nothing was learned yet, so there is nothing to grant", "antefix learn")

@@ -11,7 +11,6 @@ print(model.generate("Dear all, "))
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -34,7 +33,6 @@ from antefix_client.profile.version_history import Version
 
 if TYPE_CHECKING:
     from antefix import FrozenBase
-    from antefix.generation.interface import StepOutput
     from antefix.keys import Cost
 
 __all__ = ["Budget", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"]
@@ -78,6 +76,10 @@ class PersonalModel(DeviceLinking):
     Nothing leaves the device, and nothing private is on its disk but sealed. The base is loaded with the
     first call that needs it. Any thread may call anything: what changes something waits for its turn, the
     rest runs beside it. Close it, or use it in a `with` block.
+
+    Attributes:
+        session: the open profile, for the other parts of this package; it may change with any release.
+        runtime: computes with base and prefix; likewise.
     """
 
     def __init__(self, profile: Profile, base: FrozenBase | None, device: str, dtype: str) -> None:
@@ -162,13 +164,13 @@ class PersonalModel(DeviceLinking):
             ProfileFull, ProfileUnwritable: nothing was kept.
         """
         _require_list(texts)
-        with self.locked() as profile:
-            return profile.remember(map(_example, texts))
+        with self.session.locked() as profile:
+            return profile.texts.add(map(_example, texts))
 
     def texts(self) -> dict[int, Example]:
         """What is remembered, by number, oldest first. Private."""
-        with self.locked() as profile:
-            return dict(profile.texts)
+        with self.session.locked() as profile:
+            return dict(profile.texts.by_number)
 
     def remove_texts(self, numbers: Iterable[int]) -> int:
         """Forget some texts; how many there were.
@@ -183,8 +185,8 @@ class PersonalModel(DeviceLinking):
         chosen = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
         if not isinstance(given, Iterable) or len(chosen) < len(items):
             raise InvalidArgument("numbers is not a list of whole numbers", "texts() has them")
-        with self.locked() as profile:
-            return profile.remove_texts(chosen)
+        with self.session.locked() as profile:
+            return profile.texts.remove(chosen)
 
     def learn(self, *, budget: Budget | None = None, progress: Progress = True) -> LearnReport:
         """Train a new version, and keep it if it predicts texts better that it was not trained on.
@@ -205,7 +207,7 @@ class PersonalModel(DeviceLinking):
 
         budget = Budget() if budget is None else budget
         require(budget, Budget, "budget")
-        return learn(self.session, self.runtime, budget, progress)
+        return learn(self.runtime, budget, progress)
 
     def generate(self, prompt: str, **settings: Any) -> str:
         """What follows the prompt, in one's own way.
@@ -222,12 +224,8 @@ class PersonalModel(DeviceLinking):
 
     def stream(self, prompt: str, **settings: Any) -> Iterator[str]:
         """As `generate`, piece by piece as they come."""
-        _, pieces = self.pieces(prompt, settings)
-        return (piece.text for piece in pieces if piece.text)
-
-    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
-        """For a service: how many tokens were read, and the pieces, the last one with the whole result."""
-        return self.runtime.pieces(prompt, settings)
+        _, outputs = self.runtime.stream(prompt, settings)
+        return (output.text for output in outputs if output.text)
 
     def load_base(self) -> None:
         """Load the base now, not with the first text."""
@@ -245,7 +243,7 @@ class PersonalModel(DeviceLinking):
 
     def versions(self) -> list[Version]:
         """What was learned, oldest first; the last one that is not `beside` is in use."""
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             return list(profile.history.versions)
 
     def roll_back(self, which: VersionChoice = None) -> Version:
@@ -279,11 +277,11 @@ class PersonalModel(DeviceLinking):
         """
         from antefix_client.devices.receiving import receive
 
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             pinned = profile.manifest.fingerprint
         if pinned is None:
             self.load_base()
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             return receive(profile, record)
 
     def export(
@@ -299,11 +297,7 @@ class PersonalModel(DeviceLinking):
         Raises:
             InvalidArgument: it is there already, or nothing was learned yet.
         """
-        return export_module.export(self.session, self.runtime, path_of(path, "path"), what)
-
-    def exported(self, what: Literal["prefix", "record", "texts"]) -> bytes:
-        """For a service: what `export` would write."""
-        return export_module.export_content(self.session, self.runtime, what)
+        return export_module.export(self.runtime, path_of(path, "path"), what)
 
     def use_shared(self, path: str | Path | None) -> None:
         """Start from a shared prefix: what is used before the first `learn`, and what each one begins with.
@@ -325,15 +319,15 @@ class PersonalModel(DeviceLinking):
 
     def status(self) -> Status:
         """The profile at a glance."""
-        with self.locked() as profile:
-            texts, newest = len(profile.texts), profile.history.newest
+        with self.session.locked() as profile:
+            texts, newest = len(profile.texts.by_number), profile.history.newest
             return Status(
                 folder=profile.folder,
                 base=profile.manifest.base,
                 fingerprint=profile.manifest.fingerprint,
                 texts=texts,
                 version=None if newest is None else newest.number,
-                conflicts=tuple(one.name for one in open_conflicts(profile.history)),
+                conflicts=tuple(version.name for version in open_conflicts(profile.history)),
                 interrupted=profile.interrupted,
                 learn_due=profile.history.state.removed,
                 bytes=profile.bytes_on_disk,
@@ -343,22 +337,22 @@ class PersonalModel(DeviceLinking):
     def change_unlock(self, unlock: Unlock, *, cost: Cost | None = None) -> None:
         """Unlock with something else from now on."""
         _ = self.session.profile  # or says that it is closed
-        given = resolve(unlock)  # asks somebody, perhaps: nobody else waits for the answer
-        with self.locked() as profile:
-            profile.change_unlock(given, cost)
+        resolved = resolve(unlock)  # asks somebody, perhaps: nobody else waits for the answer
+        with self.session.locked() as profile:
+            profile.change_unlock(resolved, cost)
 
     def forget(self) -> None:
         """Destroy the profile: keys, texts, versions. There is no way back. The object is closed."""
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             try:
                 profile.forget()
             finally:
                 if not profile.lock.held:
-                    self.runtime.drop()
+                    self.runtime.unload()
 
     def close(self) -> None:
         """Wipe the keys and let the next one in."""
-        self.session.close(self.runtime.drop)
+        self.session.close(self.runtime.unload)
 
     def __enter__(self) -> Self:
         """The model itself."""
@@ -367,10 +361,6 @@ class PersonalModel(DeviceLinking):
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
-
-    def locked(self) -> AbstractContextManager[Profile]:
-        """For this package: the profile, which nobody else changes meanwhile."""
-        return self.session.locked()
 
 
 def _require_list(texts: object) -> None:

@@ -43,7 +43,7 @@ def joined(model: PersonalModel, there: Server, name: str) -> Membership:
 
 
 def written(membership: Membership, there: Server) -> str:
-    token = membership.member().token
+    token = membership.server.state().token
     with httpx.Client(verify=False) as http:
         client: Any = openai.OpenAI(
             base_url=f"{there.url}/v1", api_key=token, http_client=http, max_retries=0

@@ -13,7 +13,7 @@ import pytest
 from antefix_client import PersonalModel
 from antefix_client.errors import ServerUnreachable
 from antefix_client.granting import Granting
-from antefix_client.membership import Membership, Synced
+from antefix_client.membership import Membership, SyncResult
 from antefix_client.remote import grants
 from antefix_client.service.app import Service
 from antefix_client.service.background import BackgroundSync
@@ -43,17 +43,17 @@ def test_the_next_version_is_granted_with_the_next_sync(model: PersonalModel, th
     learned(model, 0.3)
     first = granting.grant(hours=3, keep=True)
     assert granting.keeping
-    assert membership.sync() == Synced()
+    assert membership.sync() == SyncResult()
     learned(model, -0.4)
-    assert membership.sync() == Synced(sent=2, granted=2)
+    assert membership.sync() == SyncResult(sent=2, granted=2)
     (second,) = granting.listed()
     assert second.version == 2
     assert second.id != first.id
     assert abs(second.until - time.time() - 3 * 3600) < 60
     assert written(membership, there) == alone(model)
-    assert membership.sync() == Synced()
+    assert membership.sync() == SyncResult()
     model.roll_back(1)
-    assert membership.sync() == Synced(sent=3, granted=3)
+    assert membership.sync() == SyncResult(sent=3, granted=3)
     assert [one.version for one in granting.listed()] == [3]
     assert written(membership, there) == alone(model)
 
@@ -75,7 +75,7 @@ def test_a_new_epoch_and_half_of_the_time_make_it_due(
     first = granting.grant(hours=4, keep=True)
     end_epochs(there)
     assert granting.listed() == []
-    assert membership.sync() == Synced(granted=1)
+    assert membership.sync() == SyncResult(granted=1)
     (second,) = granting.listed()
     for passed, due in ((1.9, None), (2.1, 1)):
         later = SimpleNamespace(time=lambda passed=passed: time.time() + passed * 3600)
@@ -118,9 +118,9 @@ def test_revoking_ends_it_here_and_on_other_devices(tmp_path: Path, there: Serve
         assert done.granted is None
         assert "taken back" in done.problem
         assert not Granting(laptop).keeping
-        assert two.sync() == Synced()
+        assert two.sync() == SyncResult()
         learned(laptop, 0.4)
-        assert two.sync() == Synced(sent=2)
+        assert two.sync() == SyncResult(sent=2)
         assert Granting(phone).listed() == []
 
 
@@ -135,7 +135,7 @@ def test_of_two_devices_each_grants_what_it_has_learned(tmp_path: Path, there: S
         two.sync()
         Granting(laptop).grant(keep=True)
         learned(laptop, 0.4)
-        assert two.sync() == Synced(sent=2, granted=2)
+        assert two.sync() == SyncResult(sent=2, granted=2)
         done = one.sync()
         assert done.received is not None
         assert done.granted is None
@@ -159,7 +159,7 @@ def test_a_version_that_waits_for_a_choice_grants_nothing(tmp_path: Path, there:
         assert done.conflict
         assert (done.granted, done.problem) == (None, "")
         laptop.roll_back(laptop.status().conflicts[0])
-        assert two.sync() == Synced(sent=3, granted=3)
+        assert two.sync() == SyncResult(sent=3, granted=3)
 
 
 def test_what_cannot_be_granted_is_said_and_the_sync_goes_on(
@@ -170,9 +170,9 @@ def test_what_cannot_be_granted_is_said_and_the_sync_goes_on(
     granting.grant(keep=True)
     learned(model, 0.4)
     with monkeypatch.context() as broken:
-        broken.setattr(grants, "fetched", lambda _: (_ for _ in ()).throw(grants._hosts_nothing()))
-        assert membership.sync() == Synced(sent=2, problem="this server generates for nobody")
-    assert membership.sync() == Synced(granted=2)
+        broken.setattr(grants, "list_grants", lambda _: (_ for _ in ()).throw(grants._no_inference()))
+        assert membership.sync() == SyncResult(sent=2, problem="this server generates for nobody")
+    assert membership.sync() == SyncResult(granted=2)
 
 
 def test_a_service_keeps_granting_and_is_told_to_stop(
@@ -199,8 +199,8 @@ def test_a_service_keeps_granting_and_is_told_to_stop(
             assert http.post("grant", json={"hours": -1}).status_code == 400
             assert http.post("revoke", json={"id": "0" * 32, "more": 1}).status_code == 400
             with caplog.at_level(logging.WARNING):
-                granted = granting._membership  # another device of the user revokes: by its token
-                with granted.remote() as remote:
+                # another device of the user revokes: by its token
+                with membership.server.connect() as remote:
                     remote.request("DELETE", "/v1/grants")
                 wait_for(lambda: not http.get("grants").json()["keeping"], 20)
             assert "taken back" in caplog.text
@@ -235,7 +235,7 @@ def test_revoking_counts_here_though_the_server_is_away(
         with pytest.raises(ServerUnreachable):
             granting.revoke()
     learned(model, 0.4)
-    assert membership.sync() == Synced(sent=2)
+    assert membership.sync() == SyncResult(sent=2)
 
 
 def test_the_commands(tmp_path: Path, there: Server, monkeypatch: pytest.MonkeyPatch) -> None:

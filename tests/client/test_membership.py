@@ -23,9 +23,11 @@ from antefix_client.errors import (
     ServerRefused,
     ServerUnreachable,
 )
-from antefix_client.learning.learn import training_texts
-from antefix_client.membership import Membership, Synced
+from antefix_client.learning.text_split import TextSnapshot
+from antefix_client.membership import Membership, SyncResult
+from antefix_client.profile.prefix_store import PrefixStore
 from antefix_client.profile.profile import Profile
+from antefix_client.profile.version_history import VersionHistory
 from antefix_client.remote.api_client import _require_clock
 from antefix_client.remote.sync import RemoteRecord
 from antefix_client.rounds.local_update import Checked
@@ -58,9 +60,9 @@ def test_what_was_learned_before_goes_along(model: PersonalModel, there: Server)
     assert [one.number for one in model.versions()] == [3]
     assert value(model) == 2.0
     assert len(model.texts()) == len(NOTES)
-    assert Membership(model).sync() == Synced(None, 3, False)
-    assert Membership(model).sync() == Synced()
-    with model.locked() as profile:
+    assert Membership(model).sync() == SyncResult(None, 3, False)
+    assert Membership(model).sync() == SyncResult()
+    with model.session.locked() as profile:
         stored = there.vault.get(bytes.fromhex(place.user), profile.keys.prefix)
         newest = profile.history.newest
         assert newest is not None
@@ -93,7 +95,7 @@ def test_two_that_learned_at_once_wait_for_a_choice(tmp_path: Path, there: Serve
         learned(phone, 1.0)
         learned(laptop, 2.0)
         assert one.sync().sent == 1
-        assert two.sync() == Synced(two._model.versions()[-1].name, None, True)
+        assert two.sync() == SyncResult(two.model.versions()[-1].name, None, True)
         laptop.roll_back(laptop.status().conflicts[0])
         assert two.sync().sent == 2
         assert one.sync().received is not None
@@ -104,7 +106,7 @@ def test_the_same_device_may_come_again(model: PersonalModel, there: Server) -> 
     code = there.invited("dora")
     Membership(model).join(code, there.url)
     Membership(model).join(code, there.url + "/")
-    assert Membership(model).sync() == Synced()
+    assert Membership(model).sync() == SyncResult()
 
 
 def test_a_user_who_was_removed_is_told(model: PersonalModel, there: Server) -> None:
@@ -182,17 +184,17 @@ def test_only_a_server_without_a_release_lets_a_device_go_on(
 ) -> None:
     """Whoever went on after a passing failure pinned the default base, and every release was refused."""
     mine = joined(model, there, f"max {status}")
-    remote = mine.remote()
+    remote = mine.server.connect()
     remote.http = httpx.Client(
         base_url=there.url, transport=httpx.MockTransport(lambda _: httpx.Response(status))
     )
-    monkeypatch.setattr(mine, "remote", lambda: remote)
+    monkeypatch.setattr(mine.server, "connect", lambda: remote)
     with nullcontext() if error is None else pytest.raises(error):
         assert mine.follow() is None
     assert model.status().fingerprint is None
 
 
-@pytest.mark.parametrize("cut", ["take_over", "add_version", "keep_only"])
+@pytest.mark.parametrize("cut", ["replace_keys", "add", "keep_only"])
 def test_a_crash_while_ids_change_loses_nothing(
     tmp_path: Path, there: Server, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
@@ -202,7 +204,7 @@ def test_a_crash_while_ids_change_loses_nothing(
         model.load_base()
         learned(model, 4.0)
         code = there.invited(f"ida {cut}")
-        owner = {"take_over": Profile, "add_version": Profile}.get(cut) or type(model.session.profile.history)
+        owner = {"replace_keys": Profile, "add": PrefixStore}.get(cut, VersionHistory)
         with monkeypatch.context() as broken:
             broken.setattr(owner, cut, _killed)
             with pytest.raises(KeyboardInterrupt):
@@ -222,7 +224,7 @@ def test_a_clock_that_is_wrong_is_told(model: PersonalModel, there: Server) -> N
         answer = httpx.Response(200, headers={"Date": format_datetime(datetime.now(UTC) - moved)})
         with pytest.raises(ServerRefused, match=said):
             _require_clock(answer)
-    with mine.remote() as remote:
+    with mine.server.connect() as remote:
         _require_clock(remote.request("GET", "/health"))
 
 
@@ -236,8 +238,8 @@ def test_a_record_of_somebody_else_is_not_taken(tmp_path: Path, there: Server) -
         phone.load_base()
         laptop.load_base()
         one, two = joined(phone, there, "joy"), joined(laptop, there, "joy")
-        with laptop.locked() as profile, phone.locked() as other:
-            profile.take_over(type(profile.keys)(**{**vars(profile.keys), "prefix": other.keys.prefix}))
+        with laptop.session.locked() as profile, phone.session.locked() as other:
+            profile.replace_keys(type(profile.keys)(**{**vars(profile.keys), "prefix": other.keys.prefix}))
         learned(phone, 1.0)
         one.sync()
         with pytest.raises(RecordError):
@@ -249,39 +251,41 @@ def test_a_no_that_comes_while_a_round_trains_is_heard(model: PersonalModel, the
     """And what was learned of releases meanwhile is not forgotten."""
     mine = joined(model, there, "lea")
     mine.take_part(True)
-    before = mine.member()
+    before = mine.server.state()
     release = Release(
         tenant=before.tenant, version=3, created=1, base=BaseReference(name="tiny", fingerprint="0" * 64)
     )
     believed = Checked.__new__(Checked)
     object.__setattr__(believed, "release", release)
-    mine._agree_again(before, believed)
-    assert mine.member().last_round == 3
-    seen = mine.member().seen
+    mine.rounds._agree_again(before, believed)
+    assert mine.server.state().last_round == 3
+    seen = mine.server.state().seen
     assert seen is not None
-    mine._learned(seen.model_copy(update={"serial": 7, "withdrawn": (3,)}), None)
+    mine.releases._store(seen.model_copy(update={"serial": 7, "withdrawn": (3,)}), None)
     with pytest.raises(ReleaseRefused, match="withdrawn"):
-        mine._agree_again(before, believed)
-    mine._learned(seen.model_copy(update={"serial": 6, "withdrawn": ()}), None)  # an older answer, late
-    after = mine.member().seen
+        mine.rounds._agree_again(before, believed)
+    mine.releases._store(
+        seen.model_copy(update={"serial": 6, "withdrawn": ()}), None
+    )  # an older answer, late
+    after = mine.server.state().seen
     assert after is not None
     assert (after.serial, after.withdrawn) == (7, (3,))
     mine.take_part(False)
     with pytest.raises(RoundRefused, match="does not take part"):
-        mine._agree_again(before, believed)
+        mine.rounds._agree_again(before, believed)
 
 
 @pytest.mark.parametrize("tag", ['W/"3-1-ab"', '"abc"', "", '"1-1-"', '"-1-1-' + "0" * 64 + '"'])
 def test_a_tag_that_the_gateway_does_not_make_is_refused(tag: str) -> None:
     with pytest.raises(ServerRefused, match="not understood"):
-        RemoteRecord.of(tag)
-    assert RemoteRecord.of(f'"12-1-{"0" * 64}"') == RemoteRecord(12, 1, "0" * 64)
-    assert RemoteRecord.of(None) == RemoteRecord()
+        RemoteRecord.from_tag(tag)
+    assert RemoteRecord.from_tag(f'"12-1-{"0" * 64}"') == RemoteRecord(12, 1, "0" * 64)
+    assert RemoteRecord.from_tag(None) == RemoteRecord()
 
 
 def test_a_text_that_the_base_cannot_take_trains_in_no_round(model: PersonalModel) -> None:
     model.remember([*NOTES, "word " * 15_000])
-    with model.locked() as profile:
-        found = training_texts(profile, model.base, 8)
+    with model.session.locked() as profile:
+        found = TextSnapshot.take(profile).training_texts(model.base, 8)
     assert 0 < len(found) < len(NOTES)
     assert all(text.completion in NOTES for text in found)

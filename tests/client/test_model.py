@@ -24,6 +24,7 @@ from antefix_client.errors import (
 )
 from antefix_client.learning import learn as learn_module
 from antefix_client.learning.hyperparameters import BATCH, PREFIX_LENGTH, default_plan
+from antefix_client.learning.text_split import TextSnapshot
 from tests.client.people import KEY, NOTES, opened, reopened
 from tests.support import tiny_models
 
@@ -80,8 +81,8 @@ def test_judging_texts_never_train(model: PersonalModel) -> None:
     trained: set[str] = set()
     for count in range(4, len(NOTES) + 1, 4):
         model.remember(NOTES[:count])
-        split = learn_module.split_texts(model.session.profile)
-        judging = {text.completion for text in split.judging}
+        split = TextSnapshot.take(model.session.profile).split()
+        judging = {text.completion for text in split.validation}
         training = {text.completion for text in split.training}
         assert judging
         assert training
@@ -109,12 +110,12 @@ def test_a_text_is_kept_once(model: PersonalModel) -> None:
 def test_no_text_that_trained_judges_after_a_removal(model: PersonalModel) -> None:
     """33 texts have fewer that judge than 32 would: the share is of all that were ever remembered."""
     model.remember([f"A text of number {number}." for number in range(33)])
-    before = learn_module.split_texts(model.session.profile)
+    before = TextSnapshot.take(model.session.profile).split()
     model.remove_texts(list(model.texts())[:1])
     with reopened(model) as again:
-        after = learn_module.split_texts(again.session.profile)
-    assert not {*after.judging} & {*before.training}
-    assert {*after.judging} == {*before.judging} - {Example(completion="A text of number 0.")}
+        after = TextSnapshot.take(again.session.profile).split()
+    assert not {*after.validation} & {*before.training}
+    assert {*after.validation} == {*before.validation} - {Example(completion="A text of number 0.")}
 
 
 def test_texts_can_be_removed(model: PersonalModel) -> None:
@@ -324,7 +325,7 @@ def test_an_interrupted_run_on_other_texts_starts_anew(model: PersonalModel) -> 
 
 def test_out_of_time_is_reported_and_resumed(model: PersonalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.remember(NOTES)
-    monkeypatch.setattr(learn_module, "within", lambda budget, base, plan, tokens: plan)
+    monkeypatch.setattr(learn_module, "fit_to_budget", lambda budget, base, plan, tokens: plan)
     report = model.learn(budget=Budget(seconds=0.01), progress=False)
     assert not report.finished
     assert math.isnan(report.loss_after)

@@ -7,7 +7,7 @@ import torch
 from antefix import Prefix
 from antefix_client import PersonalModel, Version
 from antefix_client.devices import device_changes
-from antefix_client.profile.version_history import now
+from antefix_client.profile.version_history import utc_now
 from tests.client.people import KEY
 from tests.support import tiny_models
 
@@ -26,8 +26,8 @@ def learned(model: PersonalModel, value: float) -> Version:
     """A next version, filled with a value."""
     base = model.runtime.base
     prefix = Prefix(torch.full((base.layout.size(2),), value), base.layout, base.fingerprint)
-    made = Version(number=0, made=now(), how="learned", base="", digest="")
-    return model.runtime.keep(model.session.profile, prefix, made)
+    made = Version(number=0, made=utc_now(), how="learned", base="", digest="")
+    return model.runtime.add_version(model.session.profile, prefix, made)
 
 
 def record(model: PersonalModel) -> bytes:

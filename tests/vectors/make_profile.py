@@ -8,7 +8,7 @@ import torch
 from antefix import Prefix
 from antefix.keys import Cost
 from antefix_client import PersonalModel
-from antefix_client.profile.version_history import Version, now
+from antefix_client.profile.version_history import Version, utc_now
 from tests.support import tiny_models
 
 FOLDER = Path(__file__).parent / "profile"
@@ -22,8 +22,10 @@ def main() -> None:
     with PersonalModel.create(FOLDER, unlock="the passphrase of the vector", base=base, cost=CHEAP) as model:
         model.remember(["one", "two", "three"])
         prefix = Prefix(torch.full((base.layout.size(2),), 0.5), base.layout, base.fingerprint)
-        model.runtime.keep(
-            model.session.profile, prefix, Version(number=0, made=now(), how="learned", base="", digest="")
+        model.runtime.add_version(
+            model.session.profile,
+            prefix,
+            Version(number=0, made=utc_now(), how="learned", base="", digest=""),
         )
 
 

@@ -172,7 +172,7 @@ def _membership(model: PersonalModel) -> Membership | None:
     from antefix_client.remote.server_state import ServerState
 
     try:
-        with model.locked() as profile:
+        with model.session.locked() as profile:
             ServerState.read(profile.sealed)
     except NotJoined:
         return None

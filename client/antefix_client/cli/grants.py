@@ -16,7 +16,7 @@ from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, open_mod
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
-    from antefix_client.granting import Granted, Granting
+    from antefix_client.granting import ActiveGrant, Granting
 
 
 _SHORTER_S = 300.0
@@ -125,6 +125,6 @@ def _granting(model: PersonalModel) -> Granting:
     return Granting(model)
 
 
-def _line(one: Granted) -> str:
-    until = datetime.fromtimestamp(one.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{one.id}  version {one.version}  until {until}"
+def _line(grant: ActiveGrant) -> str:
+    until = datetime.fromtimestamp(grant.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{grant.id}  version {grant.version}  until {until}"

@@ -207,13 +207,13 @@ def rescue(
     """Save the texts of a profile that does not open any more, in the clear, as JSON lines."""
     from antefix.common.files import ensure_absent
     from antefix_client import PersonalModel
-    from antefix_client.inference.export import as_lines
+    from antefix_client.inference.export import to_json_lines
     from antefix_client.profile.os_errors import write_new
 
     ensure_absent(path)
     folder = folder.expanduser()
     texts = PersonalModel.rescue(folder, unlock=find_unlock(folder, key_file))
-    write_new(path, as_lines(texts))
+    write_new(path, to_json_lines(texts))
     typer.echo(f"{len(texts):,} texts in {path}")
 
 

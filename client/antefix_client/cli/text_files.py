@@ -15,7 +15,7 @@ from antefix.common.files import readable
 from antefix.data.example import Example
 from antefix.errors import ExampleError, InvalidArgument
 from antefix_client.errors import TextRefused
-from antefix_client.profile.profile import require_usable
+from antefix_client.profile.text_store import require_usable
 
 Split = Literal["paragraphs", "lines", "json", "whole"]
 _Line: TypeAlias = "tuple[int, str]"

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
-
-from antefix_client.devices import device_changes as device_changes_module
-from antefix_client.devices import link_request as link_request_module
+from antefix_client.devices import device_changes as changes_module
+from antefix_client.devices import link_request as request_module
 from antefix_client.devices import linking
-from antefix_client.profile.profile import Profile
+from antefix_client.profile.session import ProfileSession
 
 
-class DeviceLinking(ABC):
-    """Linking devices, and removing them."""
+class DeviceLinking:
+    """Linking devices, and removing them.
 
-    @abstractmethod
-    def locked(self) -> AbstractContextManager[Profile]:
-        """The profile, which nobody else changes meanwhile."""
+    Attributes:
+        session: the open profile.
+    """
+
+    session: ProfileSession
 
     @property
     def device(self) -> str:
         """This device's fingerprint, which a person compares on two screens: eight groups of four digits."""
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             return profile.keys.device.public.fingerprint
 
     def link_request(self) -> bytes:
         """On a new device, with a profile of its own: its public keys, for `admit` on the old one."""
-        with self.locked() as profile:
-            return link_request_module.to_bytes(profile.keys.device.public)
+        with self.session.locked() as profile:
+            return request_module.to_bytes(profile.keys.device.public)
 
     def admit(self, request: bytes, *, device: str) -> bytes:
         """On a device of yours: let a new one in; the welcome, for `join` there.
@@ -43,7 +42,7 @@ class DeviceLinking(ABC):
             LinkRefused, InvalidArgument: nothing was changed.
             ProfileFull, ProfileUnwritable.
         """
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             return linking.admit(profile, request, device)
 
     def join(self, welcome: bytes, *, device: str) -> None:
@@ -58,12 +57,12 @@ class DeviceLinking(ABC):
             BaseChanged: the two devices have different bases.
             ProfileFull, ProfileUnwritable.
         """
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             linking.join(profile, welcome, device)
 
     def devices(self) -> list[str]:
         """Fingerprints of the user's devices, as far as this one has heard; this one is one of them."""
-        with self.locked() as profile:
+        with self.session.locked() as profile:
             return [device.fingerprint for device in profile.keys.devices.devices]
 
     def remove_device(self, device: str) -> None:
@@ -80,16 +79,16 @@ class DeviceLinking(ABC):
             LinkRefused, InvalidArgument: it is this one, or not on the list.
             ProfileFull, ProfileUnwritable: it is removed or not; the next opening finishes it.
         """
-        with self.locked() as profile:
-            device_changes_module.remove_device(profile, device)
+        with self.session.locked() as profile:
+            changes_module.remove_device(profile, device)
 
     def device_changes(self) -> bytes:
         """What this device has changed in the list of devices, for `follow_devices` on the others.
 
         Empty where there is nothing, or where the server has it all. Nothing in it is private but who left.
         """
-        with self.locked() as profile:
-            return device_changes_module.pack(device_changes_module.pending(profile))
+        with self.session.locked() as profile:
+            return changes_module.pack(changes_module.pending(profile))
 
     def follow_devices(self, changes: bytes) -> None:
         """Take over what another device has changed in the list, admitting one or removing one.
@@ -103,5 +102,5 @@ class DeviceLinking(ABC):
             DeviceRemoved: this device was removed.
             ProfileFull, ProfileUnwritable.
         """
-        with self.locked() as profile:
-            device_changes_module.apply_all(profile, changes)
+        with self.session.locked() as profile:
+            changes_module.apply_all(profile, changes)

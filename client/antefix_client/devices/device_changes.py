@@ -90,14 +90,14 @@ def apply(profile: Profile, content: bytes) -> None:
     if keys.device.id not in change.devices.writers:
         raise DeviceRemoved(format_fingerprint(change.devices.signer))
     if change.left is None:
-        profile.take_over(replace(keys, devices=change.devices))
+        profile.replace_keys(replace(keys, devices=change.devices))
         return
     try:
         fresh = change.key_for(keys.device)
     except KeyRefused:
         raise DeviceListRefused("the user key in it does not open here") from None
     _set_aside(profile)
-    profile.take_over(replace(keys, user_key=fresh, devices=change.devices))
+    profile.replace_keys(replace(keys, user_key=fresh, devices=change.devices))
     _rewrap(profile)
     keys.user_key.wipe()
 
@@ -165,7 +165,7 @@ def _rewrap_one(profile: Profile, version: Version, old: UserKey, before: Device
         cover = read_header(record)
         if cover.epoch == keys.user_key.epoch:
             return
-        address = profile.address(version.base, cover.edition.address.shape)
+        address = profile.prefixes.address(version.base, cover.edition.address.shape)
         new = rewrap(record, address, old=old, new=keys.user_key, device=keys.device, writers=before.writers)
     except (RecordError, ProfileDamaged):
         return  # it did not open before either, and is named when it is used

@@ -78,7 +78,7 @@ def _replace(profile: Profile, keys: KeyStore) -> None:
     old = profile.keys
     device_changes.save_pending(profile, [])  # of the user that this profile was
     try:
-        profile.take_over(keys)
+        profile.replace_keys(keys)
     finally:  # whichever of the two is not in use
         (old if profile.keys is keys else keys).user_key.wipe()
 

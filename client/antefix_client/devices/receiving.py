@@ -6,7 +6,7 @@ from antefix.common.validation import require
 from antefix.records import open_record, read_header
 from antefix_client.errors import BaseChanged, VersionRefused
 from antefix_client.profile.profile import Profile
-from antefix_client.profile.version_history import MAX_AHEAD, Version, VersionHistory, now
+from antefix_client.profile.version_history import MAX_AHEAD, Version, VersionHistory, utc_now
 
 
 def receive(profile: Profile, record: bytes) -> Version:
@@ -44,12 +44,12 @@ def _opened(profile: Profile, record: bytes, base: str) -> tuple[Version, str]:
             "use the same base on both devices",
         )
     keys = profile.keys
-    address = profile.address(base, place.shape)
+    address = profile.prefixes.address(base, place.shape)
     with open_record(record, address, key=keys.user_key, writers=keys.devices.writers) as opened:
         length = opened.prefix().length  # before it is kept: what is no prefix must never come into use
         number, previous = opened.edition.version, opened.edition.previous.hex()
         digest = opened.digest.hex()
-    found = Version(number=number, made=now(), how="received", length=length, base=base, digest=digest)
+    found = Version(number=number, made=utc_now(), how="received", length=length, base=base, digest=digest)
     return found, previous
 
 

@@ -7,7 +7,7 @@ from antefix_client.profile.profile import Profile
 
 
 def recover(profile: Profile) -> Profile:
-    """Finish what was cut off, then load the versions; the profile, or closed where that fails.
+    """Finish what was cut off, then read which versions there are; the profile, or closed where that fails.
 
     Raises:
         ProfileDamaged, ProfileFull, ProfileUnwritable.
@@ -15,7 +15,8 @@ def recover(profile: Profile) -> Profile:
     try:
         user_id_change.resume(profile)
         device_changes.resume(profile)
-        profile.load_versions()
+        # Last: until the keys are whole some records open under keys that are not in use any more.
+        profile.history.recover(profile.prefixes.can_open)
     except BaseException:
         profile.close()
         raise

@@ -51,7 +51,7 @@ def rebind_user(profile: Profile, tenant: bytes, user: bytes) -> None:
     devices = DeviceList.first(tenant=tenant, user=user, device=keys.device)
     device_changes.save_pending(profile, [])
     # A fresh key, too: the first list is of epoch 1, and the old one may be past it.
-    profile.take_over(replace(keys, user_key=UserKey.generate(), devices=devices))
+    profile.replace_keys(replace(keys, user_key=UserKey.generate(), devices=devices))
     keys.user_key.wipe()
     resume(profile)
 
@@ -67,13 +67,13 @@ def resume(profile: Profile) -> None:
         if (said["tenant"], said["user"]) == (profile.manifest.tenant, profile.manifest.user):
             version = Version.model_validate_json(said["version"])
             payload = bytes(aside.data[_SIZE.size + size :])
-            made = profile.add_version(payload, shape, version, version)
+            made = profile.prefixes.add(payload, shape, version, version)
             profile.history.keep_only(made)
     profile.sealed.delete(NAME)
 
 
 def _set_aside(profile: Profile, version: Version, tenant: bytes, user: bytes) -> None:
-    with profile.open_version(version) as opened:
+    with profile.prefixes.open(version) as opened:
         said = {"tenant": tenant.hex(), "user": user.hex(), "version": version.model_dump_json()}
         head = json.dumps(said).encode()
         shape = opened.edition.address.shape

@@ -11,7 +11,6 @@ from antefix.common.files import ensure_absent
 from antefix.data.example import Example
 from antefix.errors import InvalidArgument
 from antefix_client.profile.os_errors import translate_os_errors, write_new
-from antefix_client.profile.session import ProfileSession
 
 if TYPE_CHECKING:
     from antefix import Prefix
@@ -21,7 +20,7 @@ KINDS = ("prefix", "peft", "record", "texts")
 FILES = ("prefix", "record", "texts")
 
 
-def export(held: ProfileSession, wielder: ModelRuntime, path: Path, what: str) -> Path:
+def export(runtime: ModelRuntime, path: Path, what: str) -> Path:
     """Write one kind of thing to a new path.
 
     Raises:
@@ -32,30 +31,30 @@ def export(held: ProfileSession, wielder: ModelRuntime, path: Path, what: str) -
     if what == "peft":
         from antefix.peft import export_peft
 
-        prefix, base = _required(wielder), wielder.base
+        prefix, base = _prefix_in_use(runtime), runtime.base
         with translate_os_errors(path):
             path.mkdir(parents=True, mode=0o700)
             return export_peft(prefix, base, path)
-    write_new(path, export_content(held, wielder, what))
+    write_new(path, export_content(runtime, what))
     return path
 
 
-def export_content(held: ProfileSession, wielder: ModelRuntime, what: str) -> bytes:
+def export_content(runtime: ModelRuntime, what: str) -> bytes:
     """What a file of one kind has in it.
 
     Raises:
         InvalidArgument: another kind, or nothing learned yet.
     """
     _require_kind(what, FILES)
-    with held.locked() as profile:
+    with runtime.session.locked() as profile:
         if what == "texts":
-            return as_lines(profile.texts.values())
+            return to_json_lines(profile.texts.by_number.values())
         newest = profile.history.newest
         if newest is None:
-            raise _nothing()
+            raise _nothing_learned()
         if what == "record":
             return profile.history.record(newest)
-    return _required(wielder).to_bytes()
+    return _prefix_in_use(runtime).to_bytes()
 
 
 def _require_kind(what: str, kinds: tuple[str, ...]) -> None:
@@ -63,18 +62,18 @@ def _require_kind(what: str, kinds: tuple[str, ...]) -> None:
         raise InvalidArgument(f"what is {what!r:.40}", f"use one of {', '.join(kinds)}")
 
 
-def as_lines(texts: Iterable[Example]) -> bytes:
+def to_json_lines(texts: Iterable[Example]) -> bytes:
     """One JSON object a line."""
     rows = [{"prompt": text.prompt, "completion": text.completion} for text in texts]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _required(wielder: ModelRuntime) -> Prefix:
-    prefix = wielder.prefix
+def _prefix_in_use(runtime: ModelRuntime) -> Prefix:
+    prefix = runtime.prefix
     if prefix is None:
-        raise _nothing()
+        raise _nothing_learned()
     return prefix
 
 
-def _nothing() -> InvalidArgument:
+def _nothing_learned() -> InvalidArgument:
     return InvalidArgument("nothing was learned yet", "learn first, or export texts")

@@ -17,7 +17,7 @@ from antefix_client.profile.os_errors import translate_os_errors
 from antefix_client.profile.profile import SHARED, Profile
 from antefix_client.profile.safe_files import replace_file
 from antefix_client.profile.session import ProfileSession
-from antefix_client.profile.version_history import Version, now
+from antefix_client.profile.version_history import Version, utc_now
 
 if TYPE_CHECKING:
     from antefix import FrozenBase, Generated, GenerationRequest, Prefix
@@ -27,15 +27,19 @@ if TYPE_CHECKING:
 class ModelRuntime:
     """Computes for one profile; any number of threads at a time.
 
-    A prefix in memory is in the clear. It is let go with `drop`; Python cannot promise that it is wiped.
+    A prefix in memory is in the clear. It is let go with `unload`; Python cannot promise that it is wiped.
+
+    Attributes:
+        session: of the profile.
+        loaded_base: the base, once it is loaded.
     """
 
-    def __init__(self, held: ProfileSession, base: FrozenBase | None, device: str, dtype: str) -> None:
+    def __init__(self, session: ProfileSession, base: FrozenBase | None, device: str, dtype: str) -> None:
         """Load nothing yet."""
-        self.session, self._device, self._dtype = held, device, dtype
+        self.session, self._device, self._dtype = session, device, dtype
         self._loading = threading.Lock()
-        self._given, self._turn = base, 0
-        self._ready: FrozenBase | None = None
+        self._supplied_base, self._load_number = base, 0
+        self.loaded_base: FrozenBase | None = None
         self._in_use: tuple[Version, Prefix] | None = None
 
     @property
@@ -47,21 +51,18 @@ class ModelRuntime:
             ProfileClosed: also where it was closed while the base was loading.
             BaseNotFound, BaseUnavailable, BaseDamaged, BaseUnsuitable.
         """
-        while True:
-            with self.session.locked():
-                if self._ready is not None:
-                    return self._ready
-            self._load()
+        with self.active() as (_, base):
+            return base
 
     @contextmanager
     def active(self) -> Iterator[tuple[Profile, FrozenBase]]:
         """The profile, which nobody else changes meanwhile, with its base, which is loaded before."""
         while True:
-            base = self.base
             with self.session.locked() as profile:
-                if self._ready is base:
-                    yield profile, base
+                if self.loaded_base is not None:
+                    yield profile, self.loaded_base
                     return
+            self._load()
 
     @property
     def prefix(self) -> Prefix | None:
@@ -71,16 +72,16 @@ class ModelRuntime:
             ProfileDamaged: its record does not open.
             BaseChanged: it is of another base.
         """
-        return self._ready_to_write()[1]
+        return self._base_and_prefix()[1]
 
-    def prefix_or_none(self, profile: Profile, base: FrozenBase) -> Prefix | None:
+    def usable_prefix(self, profile: Profile, base: FrozenBase) -> Prefix | None:
         """As `prefix`; None where the newest version is of a base that the profile had before."""
         try:
             return self._prefix(profile, base)
         except BaseChanged:
-            return self.shared(profile, base)
+            return self.shared_prefix(profile, base)
 
-    def shared(self, profile: Profile, base: FrozenBase) -> Prefix | None:
+    def shared_prefix(self, profile: Profile, base: FrozenBase) -> Prefix | None:
         """The shared prefix of the release, if the profile has one for this base."""
         from antefix import Prefix
 
@@ -97,7 +98,7 @@ class ModelRuntime:
         base, request = self._request(prompt, settings)
         return generate(base, [request], max_rows=1)[0]
 
-    def pieces(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
+    def stream(self, prompt: str, settings: Mapping[str, Any]) -> tuple[int, Iterator[StepOutput]]:
         """Tokens read, and one text piece by piece; what is refused is refused now, not with the first."""
         from antefix import generate
         from antefix.generation.engines import open_engine
@@ -105,25 +106,25 @@ class ModelRuntime:
         from antefix.generation.request import tokenize
 
         base, request = self._request(prompt, settings)
-        prepared = tokenize(base, request, "the prompt")
-        read = len(prepared.inputs) + len(prepared.source)
+        tokenized = tokenize(base, request, "the prompt")
+        prompt_tokens = len(tokenized.inputs) + len(tokenized.source)
         if request.num_beams > 1:
-            found = generate(base, [request], max_rows=1)[0]
-            return read, iter([StepOutput(0, found.text, found)])
+            generated = generate(base, [request], max_rows=1)[0]
+            return prompt_tokens, iter([StepOutput(0, generated.text, generated)])
 
-        def running() -> Iterator[StepOutput]:
-            batch = open_engine(base, 1, prepared.size)
-            batch.add(prepared)
+        def decode() -> Iterator[StepOutput]:
+            batch = open_engine(base, 1, tokenized.size)
+            batch.add(tokenized)
             while batch.busy:
                 yield from batch.step()
 
-        return read, running()
+        return prompt_tokens, decode()
 
     def score(self, texts: Sequence[Example]) -> float:
         """Nats per token under the prefix in use."""
         from antefix import score
 
-        base, prefix = self._ready_to_write()
+        base, prefix = self._base_and_prefix()
         return score(base, texts, prefix)
 
     def roll_back(self, which: VersionChoice) -> Version:
@@ -131,20 +132,20 @@ class ModelRuntime:
         with self.active() as (profile, base):
             version = find_version(profile.history, which)
             prefix = self._prefix_of(profile, base, version)
-            made = version.model_copy(update={"how": "rolled back", "of": version.number, "beside": False})
-            return self.keep(profile, prefix, made, version_to_follow(profile.history, version))
+            again = version.model_copy(update={"how": "rolled back", "of": version.number, "beside": False})
+            return self.add_version(profile, prefix, again, version_to_follow(profile.history, version))
 
-    def keep(
+    def add_version(
         self, profile: Profile, prefix: Prefix, version: Version, follows: Version | None = None
     ) -> Version:
         """Seal a prefix as the next version, in use from then on; it follows the one in use, or another."""
         from antefix.records import shape_of
 
         shape = shape_of(prefix.layout.digest, prefix.length, "fp32")
-        made = version.model_copy(update={"made": now(), "base": prefix.base_fingerprint})
-        made = profile.add_version(prefix.to_bytes(), shape, made, follows)
-        self._in_use = made, prefix
-        return made
+        dated = version.model_copy(update={"made": utc_now(), "base": prefix.base_fingerprint})
+        sealed = profile.prefixes.add(prefix.to_bytes(), shape, dated, follows)
+        self._in_use = sealed, prefix
+        return sealed
 
     def use_shared(self, path: Path | None) -> None:
         """Copy a shared prefix into the profile, or have none."""
@@ -159,23 +160,23 @@ class ModelRuntime:
             replace_file(profile.folder / SHARED, shared.to_bytes())
 
     def change_base(self, base: str | FrozenBase) -> None:
-        """Go over to another base; one that is loading meanwhile comes to nothing."""
-        name, given = resolve_base(base)
+        """Go over to another base; one that is loading meanwhile is not kept."""
+        name, supplied = resolve_base(base)
         with self.session.locked() as profile:
-            profile.unpin_base(name)
-            self._forget(given)
+            profile.change_base(name)
+            self._replace_base(supplied)
 
-    def release(self) -> None:
-        """Let go of the prefix, by who dropped its version."""
+    def drop_prefix(self) -> None:
+        """Let go of the prefix; whoever drops its version calls this."""
         self._in_use = None
 
-    def drop(self) -> None:
-        """Let go of base and prefix, by who closes the profile; one that is loading comes to nothing."""
-        self._forget(None)
+    def unload(self) -> None:
+        """Let go of base and prefix; whoever closes the profile calls this. A base on its way is not kept."""
+        self._replace_base(None)
 
-    def _forget(self, given: FrozenBase | None) -> None:
-        self._given, self._ready, self._in_use = given, None, None
-        self._turn += 1
+    def _replace_base(self, base: FrozenBase | None) -> None:
+        self._supplied_base, self.loaded_base, self._in_use = base, None, None
+        self._load_number += 1
 
     def _load(self) -> None:
         """Load the base without the profile's lock, which may take minutes; believe it with the lock."""
@@ -183,29 +184,29 @@ class ModelRuntime:
 
         with self._loading:
             with self.session.locked() as profile:
-                if self._ready is not None:
+                if self.loaded_base is not None:
                     return
-                turn, name, base = self._turn, profile.manifest.base, self._given
+                number, name, base = self._load_number, profile.manifest.base, self._supplied_base
             if base is None:
                 base = FrozenBase.load(name, device=self._device, dtype=self._dtype)
             with self.session.locked() as profile:
-                if turn == self._turn:
-                    self._given = base
+                if number == self._load_number:
+                    self._supplied_base = base
                     _pin(profile, base)
-                    self._ready = base
+                    self.loaded_base = base
 
-    def _ready_to_write(self) -> tuple[FrozenBase, Prefix | None]:
+    def _base_and_prefix(self) -> tuple[FrozenBase, Prefix | None]:
         with self.active() as (profile, base):
             return base, self._prefix(profile, base)
 
     def _prefix(self, profile: Profile, base: FrozenBase) -> Prefix | None:
         newest = profile.history.newest
         if newest is None:
-            return self.shared(profile, base)
-        held = self._in_use
-        if held is None or held[0].digest != newest.digest:
-            held = self._in_use = newest, self._prefix_of(profile, base, newest)
-        return held[1]
+            return self.shared_prefix(profile, base)
+        cached = self._in_use
+        if cached is None or cached[0].digest != newest.digest:
+            cached = self._in_use = newest, self._prefix_of(profile, base, newest)
+        return cached[1]
 
     def _prefix_of(self, profile: Profile, base: FrozenBase, version: Version) -> Prefix:
         if version.base != base.fingerprint:
@@ -214,7 +215,7 @@ class ModelRuntime:
                 f"the base in use is {base.fingerprint[:16]}…",
                 "learn again",
             )
-        with profile.open_version(version) as opened:
+        with profile.prefixes.open(version) as opened:
             return opened.prefix()
 
     def _request(self, prompt: str, settings: Mapping[str, Any]) -> tuple[FrozenBase, GenerationRequest]:
@@ -222,7 +223,7 @@ class ModelRuntime:
 
         if "prefix" in settings:
             raise InvalidArgument("a personal model has its own prefix", "leave out prefix")
-        base, prefix = self._ready_to_write()
+        base, prefix = self._base_and_prefix()
         return base, GenerationRequest(prompt=prompt, prefix=prefix, **settings)
 
 

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antefix import PrefixSpec, TrainingPlan
 from antefix_client.errors import ProfileDamaged, ProfileFull
-from antefix_client.profile.profile import CHECKPOINT
+from antefix_client.profile.profile import Profile
 from antefix_client.profile.session import ProfileSession
+from antefix_client.profile.text_store import CHECKPOINT
 
 _SIZE = 4
 
@@ -34,25 +35,34 @@ class Plan(BaseModel):
 class SealedCheckpoint(MutableMapping[str, bytes]):
     """The file `learning`: a mapping of one name, as `antefix.train` writes it."""
 
-    def __init__(self, held: ProfileSession) -> None:
-        """Read what an earlier run left; a file that is damaged is as good as none."""
-        self.session = held
+    def __init__(self, session: ProfileSession, profile: Profile) -> None:
+        """Read what an earlier run left; a file that is damaged is as good as none.
+
+        Args:
+            session: for writing, later on.
+            profile: of that session, which nobody else changes now.
+        """
+        self._session = session
         self.plan: Plan | None = None
         self._content: bytes | None = None
         try:
-            with held.locked() as profile:
-                found = profile.sealed.read(CHECKPOINT)
+            stored = profile.sealed.read(CHECKPOINT)
         except ProfileDamaged:
             return
-        if found is None:
+        if stored is None:
             return
-        with found:
-            size = int.from_bytes(found.data[:_SIZE], "big")
+        with stored:
+            size = int.from_bytes(stored.data[:_SIZE], "big")
             try:
-                self.plan = Plan.model_validate_json(bytes(found.data[_SIZE : _SIZE + size]))
+                self.plan = Plan.model_validate_json(bytes(stored.data[_SIZE : _SIZE + size]))
             except ValidationError:
                 return
-            self._content = bytes(found.data[_SIZE + size :])
+            self._content = bytes(stored.data[_SIZE + size :])
+
+    @staticmethod
+    def delete(profile: Profile) -> None:
+        """Delete the file of a profile that nobody else changes now."""
+        profile.sealed.delete(CHECKPOINT)
 
     def resume_or_start(self, plan: Plan) -> Plan:
         """The plan of the run that was cut off, if it was for the same task; else `plan`, from the start."""
@@ -67,8 +77,8 @@ class SealedCheckpoint(MutableMapping[str, bytes]):
 
     def clear(self) -> None:
         """Delete the file."""
-        with self.session.locked() as profile:
-            profile.sealed.delete(CHECKPOINT)
+        with self._session.locked() as profile:
+            self.delete(profile)
         self.plan = self._content = None
 
     def __getitem__(self, name: str) -> bytes:
@@ -84,7 +94,7 @@ class SealedCheckpoint(MutableMapping[str, bytes]):
         head = self.plan.model_dump_json().encode()
         self._content = content
         try:
-            with self.session.locked() as profile:
+            with self._session.locked() as profile:
                 profile.sealed.write(CHECKPOINT, len(head).to_bytes(_SIZE, "big") + head + content)
         except ProfileFull as error:
             raise OSError(error.message) from error

@@ -1,4 +1,8 @@
-"""Learning: a new prefix from what is remembered, kept only where it is better."""
+"""Learning: a new prefix from what is remembered, kept only where it is better.
+
+Three phases use the profile, each under its lock once: the texts are read; what is in use is read; the result
+is accepted. Training between them takes the lock for a checkpoint alone.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +14,30 @@ from dataclasses import dataclass, field
 
 from antefix import Example, FrozenBase, Prefix, TrainedUser, score, train
 from antefix.common.progress import ProgressBar
-from antefix.data.tokenization import check_rows_fit, encode
-from antefix.errors import CheckpointMismatch, ExampleError
+from antefix.errors import CheckpointMismatch
 from antefix.training.shared_init import is_neutral
 from antefix_client.errors import BaseChanged, TooFewTexts
 from antefix_client.inference.runtime import ModelRuntime
 from antefix_client.learning.budget import Budget, fit_to_budget
 from antefix_client.learning.checkpoint import Plan, SealedCheckpoint
-from antefix_client.learning.hyperparameters import (
-    MAX_PROMPT_TOKENS,
-    MIN_TEXTS,
-    PREFIX_LENGTH,
-    default_plan,
-    validation_share,
-)
+from antefix_client.learning.hyperparameters import MAX_PROMPT_TOKENS, PREFIX_LENGTH, default_plan
 from antefix_client.learning.report import LearnReport
+from antefix_client.learning.text_split import Split, TextSnapshot
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.session import ProfileSession
-from antefix_client.profile.version_history import Version, now
+from antefix_client.profile.version_history import Version, utc_now
 
-_FEW = 8
 _USER = "me"
 Progress = bool | Callable[[int, int], None]
-_Tell = Callable[[int, int], None]
+_OnStep = Callable[[int, int], None]
 
 
 class _OutOfTime(Exception):
     """The budget's seconds are over."""
 
 
-class _Overtaken(Exception):
+class _TextsRemoved(Exception):
     """Texts were removed meanwhile: what was trained knows them."""
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Texts by what they are for; no text is in both, now or in any later run."""
-
-    training: list[Example]
-    judging: list[Example]
 
 
 @dataclass(frozen=True)
@@ -62,188 +51,182 @@ class _Task:
         tokens: in each of them.
         skipped: numbers of texts that the base cannot take.
         start: where training begins, if somebody has trained something.
-        rival: what the new prefix must predict better than.
-        fresh: what was learned so far may know removed texts: it is neither start nor rival.
+        baseline: what the new prefix must predict better than.
+        from_scratch: what was learned so far may know removed texts: it is neither start nor baseline.
         removals: count of the profile.
     """
 
     base: FrozenBase
-    split: _Split
+    split: Split
     digests: dict[Example, bytes] = field(repr=False)
     tokens: dict[Example, int] = field(repr=False)
     skipped: tuple[int, ...]
-    fresh: bool
+    from_scratch: bool
     start: Prefix | None
-    rival: Prefix | None
+    baseline: Prefix | None
     removals: int
 
 
-def learn(held: ProfileSession, wielder: ModelRuntime, budget: Budget, progress: Progress) -> LearnReport:
+@dataclass(frozen=True)
+class _Outcome:
+    """How a run ended.
+
+    Attributes:
+        loss_before: of what was in use.
+        version: number of the version in use now; None for none.
+        result: what was trained; None where the time was over.
+        kept: the result is in use.
+    """
+
+    loss_before: float
+    version: int | None
+    result: TrainedUser | None = None
+    kept: bool = False
+
+
+def learn(runtime: ModelRuntime, budget: Budget, progress: Progress) -> LearnReport:
     """Train, judge, and keep what is better; see `PersonalModel.learn`.
 
     The profile is not held while it trains: what is remembered meanwhile counts the next time, and what is
     removed meanwhile makes the run begin again without it.
     """
-    with held.learning:
+    session = runtime.session
+    with session.learning_lock:
         try:
-            with held.locked() as profile:
-                split_texts(profile)  # too few: before a base is loaded for nothing
-            _ = wielder.base
-            begun = time.monotonic()
+            texts = _read_texts(session)
+            texts.split()  # too few: before a base is loaded for nothing
+            _ = runtime.base
+            began = time.monotonic()
             while True:
                 try:
-                    return _learned(held, wielder, budget, progress, begun)
-                except _Overtaken:
-                    SealedCheckpoint(held).clear()
+                    return _learn_from(texts, runtime, budget, progress, began)
+                except _TextsRemoved:
+                    texts = _read_texts(session)
         except TooFewTexts as error:
-            if not _start_over(held, wielder):
-                raise
-            gone = f"{error.message}; versions that may have learned from removed texts were dropped"
-            raise TooFewTexts(gone, error.hint) from None
+            with session.locked() as profile:
+                if not _drop_tainted(profile, runtime):
+                    raise
+            dropped = f"{error.message}; versions that may have learned from removed texts were dropped"
+            raise TooFewTexts(dropped, error.hint) from None
 
 
-def _start_over(held: ProfileSession, wielder: ModelRuntime) -> bool:
+def _read_texts(session: ProfileSession) -> TextSnapshot:
+    with session.locked() as profile:
+        return TextSnapshot.take(profile)
+
+
+def _drop_tainted(profile: Profile, runtime: ModelRuntime) -> bool:
     """Drop what may have learned from removed texts, if anything; whether there was."""
-    with held.locked() as profile:
-        due = profile.history.state.removed
-        if due:
-            profile.history.reset(None)
-            wielder.release()
+    due = profile.history.state.removed
+    if due:
+        profile.history.reset(None)
+        runtime.drop_prefix()
     return due
 
 
-def _learned(
-    held: ProfileSession, wielder: ModelRuntime, budget: Budget, progress: Progress, begun: float
+def _learn_from(
+    texts: TextSnapshot, runtime: ModelRuntime, budget: Budget, progress: Progress, began: float
 ) -> LearnReport:
-    task = _task(wielder)
-    before = _score(task, task.rival)
-    checkpoint = SealedCheckpoint(held)
+    task, checkpoint = _prepare(texts, runtime)
+    loss_before = _score(task, task.baseline)
     plan = checkpoint.resume_or_start(_plan(task, budget))
     resumed = checkpoint.resumable
-    with _watched(held, task, progress, budget, begun) as tell:
-        try:
-            result = _trained(task, plan, checkpoint, tell)
-        except _OutOfTime:
-            return _report(held, task, plan, before, None, begun, resumed)
-    kept, before = _kept(held, wielder, task, plan, result, before)
-    checkpoint.clear()
-    return _report(held, task, plan, before, result, begun, resumed, kept)
-
-
-def _task(wielder: ModelRuntime) -> _Task:
-    with wielder.active() as (profile, base):
-        numbered, removals = dict(profile.texts), profile.removals
-        digests = {text: profile.digest(text) for text in numbered.values()}
-        given = profile.given
-        fresh = profile.history.state.removed
-        shared = wielder.shared(profile, base)
-        rival = shared if fresh else wielder.prefix_or_none(profile, base)
-    start = shared or rival
-    if start is not None and is_neutral(base, start):
-        start = None  # neutral words, which no round has trained: a user's own texts are a better start
-    length = max([PREFIX_LENGTH, *(prefix.length for prefix in (start, rival) if prefix is not None)])
-    tokens = {number: _tokens(base, text, length) for number, text in numbered.items()}
-    skipped = tuple(number for number, count in tokens.items() if count is None)
-    fitting = {text: tokens[number] or 0 for number, text in numbered.items() if number not in skipped}
-    return _Task(
-        base=base,
-        split=_split(list(fitting), digests, given, len(skipped)),
-        digests=digests,
-        tokens=fitting,
-        skipped=skipped,
-        fresh=fresh,
-        start=start,
-        rival=rival,
-        removals=removals,
-    )
-
-
-def _tokens(base: FrozenBase, text: Example, length: int) -> int | None:
-    """Tokens that are computed for a text; None where the base cannot take it beside a prefix."""
     try:
-        row = encode(base, text, MAX_PROMPT_TOKENS)
-        check_rows_fit(base, max(len(row.inputs), len(row.source)), length, "a text")
-    except ExampleError:
-        return None
-    return row.tokens
+        with _watched(runtime.session, task, progress, budget, began) as on_step:
+            result = _train(task, plan, checkpoint, on_step)
+        outcome = _accept_if_better(runtime, task, plan, result, loss_before)
+    except _OutOfTime:
+        with runtime.session.locked() as profile:
+            outcome = _Outcome(loss_before, _version_in_use(profile))
+    except _TextsRemoved:
+        checkpoint.clear()
+        raise
+    return _report(task, plan, outcome, time.monotonic() - began, resumed)
 
 
-def _kept(
-    held: ProfileSession, wielder: ModelRuntime, task: _Task, plan: Plan, result: TrainedUser, before: float
-) -> tuple[bool, float]:
-    """Keep the new prefix if it is better than what is in use now; and the loss of that.
-
-    In a fresh run everything before it goes, better or not.
+def _prepare(texts: TextSnapshot, runtime: ModelRuntime) -> tuple[_Task, SealedCheckpoint]:
+    """Read what is in use, and measure the texts.
 
     Raises:
+        _TextsRemoved: since they were read.
+        TooFewTexts: too few fit the base.
+    """
+    with runtime.active() as (profile, base):
+        if profile.texts.removals != texts.removals:
+            raise _TextsRemoved
+        checkpoint = SealedCheckpoint(runtime.session, profile)
+        from_scratch = profile.history.state.removed
+        shared = runtime.shared_prefix(profile, base)
+        baseline = shared if from_scratch else runtime.usable_prefix(profile, base)
+    start = shared or baseline
+    if start is not None and is_neutral(base, start):
+        start = None  # neutral words, which no round has trained: a user's own texts are a better start
+    length = max([PREFIX_LENGTH, *(prefix.length for prefix in (start, baseline) if prefix is not None)])
+    tokens = texts.count_tokens(base, length)
+    skipped = tuple(number for number, count in tokens.items() if count is None)
+    usable = {text: tokens[number] or 0 for number, text in texts.by_number.items() if number not in skipped}
+    task = _Task(
+        base=base,
+        split=texts.split(list(usable), len(skipped)),
+        digests=texts.digests,
+        tokens=usable,
+        skipped=skipped,
+        from_scratch=from_scratch,
+        start=start,
+        baseline=baseline,
+        removals=texts.removals,
+    )
+    return task, checkpoint
+
+
+def _accept_if_better(
+    runtime: ModelRuntime, task: _Task, plan: Plan, result: TrainedUser, loss_before: float
+) -> _Outcome:
+    """Keep the new prefix if it is better than what is in use now.
+
+    In a run from scratch everything before it goes, better or not.
+
+    Raises:
+        _TextsRemoved: while it was trained.
         BaseChanged: the profile went over to another base meanwhile.
     """
-    rival = task.rival
+    baseline = task.baseline
     while True:
-        better = not result.diverged and result.loss_after < before
-        if not better and not task.fresh:
-            return False, before
-        with wielder.active() as (profile, base):
-            _require_unchanged(profile, task)
-            if base is not task.base:
-                raise BaseChanged("the base was changed while learning", "learn again")
-            if not better:
-                _start_over(held, wielder)
-                return False, before
-            now_in_use = rival if task.fresh else wielder.prefix_or_none(profile, base)
-            if now_in_use is rival or now_in_use == rival:
-                made = wielder.keep(profile, result.prefix, _version(task, plan, result, before))
-                if task.fresh:
-                    profile.history.reset(made)
-                return True, before
-        rival = now_in_use  # chosen or received meanwhile
-        before = _score(task, rival)
+        better = not result.diverged and result.loss_after < loss_before
+        with runtime.session.locked() as profile:
+            if better or task.from_scratch:
+                _require_unchanged(profile, task)
+                if runtime.loaded_base is not task.base:
+                    raise BaseChanged("the base was changed while learning", "learn again")
+            in_use = baseline
+            if better and not task.from_scratch:
+                in_use = runtime.usable_prefix(profile, task.base)
+            if in_use is baseline or in_use == baseline:
+                if better:
+                    version = _version(task, plan, result, loss_before)
+                    sealed = runtime.add_version(profile, result.prefix, version)
+                    if task.from_scratch:
+                        profile.history.reset(sealed)
+                elif task.from_scratch:
+                    _drop_tainted(profile, runtime)
+                SealedCheckpoint.delete(profile)
+                return _Outcome(loss_before, _version_in_use(profile), result, kept=better)
+        baseline = in_use  # chosen or received meanwhile
+        loss_before = _score(task, baseline)
 
 
 def _require_unchanged(profile: Profile, task: _Task) -> None:
-    if profile.removals != task.removals:
-        raise _Overtaken
+    if profile.texts.removals != task.removals:
+        raise _TextsRemoved
+
+
+def _version_in_use(profile: Profile) -> int | None:
+    newest = profile.history.newest
+    return None if newest is None else newest.number
 
 
 def _score(task: _Task, prefix: Prefix | None) -> float:
-    return score(task.base, task.split.judging, prefix, max_prompt_tokens=MAX_PROMPT_TOKENS)
-
-
-def split_texts(profile: Profile) -> _Split:
-    """Which texts train and which judge: a keyed digest of each text says, so that it stays so.
-
-    Raises:
-        TooFewTexts: fewer than four.
-    """
-    texts = list(profile.texts.values())
-    return _split(texts, {text: profile.digest(text) for text in texts}, profile.given)
-
-
-def training_texts(profile: Profile, base: FrozenBase, length: int) -> list[Example]:
-    """Those that train, as in `learn`: without those that judge, and without those that the base cannot take.
-
-    Raises:
-        TooFewTexts: fewer than four are left.
-    """
-    texts = [text for text in profile.texts.values() if _tokens(base, text, length) is not None]
-    return _split(texts, {text: profile.digest(text) for text in texts}, profile.given).training
-
-
-def _split(texts: list[Example], digests: dict[Example, bytes], given: int, skipped: int = 0) -> _Split:
-    if len(texts) < MIN_TEXTS:
-        too_long = f" ({skipped} more are too long for the base)" if skipped else ""
-        raise TooFewTexts(
-            f"{len(texts)} texts are remembered{too_long}, {MIN_TEXTS} are needed to learn from",
-            "remember more",
-        )
-    share = validation_share(given)
-    place = {text: int.from_bytes(digests[text][:8], "big") / 2**64 for text in texts}
-    judging = [text for text in texts if place[text] < share] or [min(texts, key=place.__getitem__)]
-    # Few texts may fall all on one side. Of more, one that was sent over to train would judge later.
-    if len(judging) > len(texts) // 2 and (len(texts) <= _FEW or len(judging) == len(texts)):
-        judging = sorted(judging, key=place.__getitem__)[: len(texts) // 2]
-    chosen = set(judging)
-    return _Split([text for text in texts if text not in chosen], judging)
+    return score(task.base, task.split.validation, prefix, max_prompt_tokens=MAX_PROMPT_TOKENS)
 
 
 def _plan(task: _Task, budget: Budget) -> Plan:
@@ -253,7 +236,7 @@ def _plan(task: _Task, budget: Budget) -> Plan:
     if start is not None:
         spec = spec.model_copy(update={"length": start.length})
     digest = hashlib.sha256(base.fingerprint.encode())
-    for text in (*split.training, None, *split.judging):
+    for text in (*split.training, None, *split.validation):
         digest.update(bytes(16) if text is None else task.digests[text])
     if start is not None:
         digest.update(start.to_bytes())
@@ -262,56 +245,56 @@ def _plan(task: _Task, budget: Budget) -> Plan:
     return Plan(task=digest.hexdigest(), spec=spec, plan=fitted, shortened=shortened)
 
 
-def _trained(task: _Task, plan: Plan, checkpoint: SealedCheckpoint, tell: _Tell) -> TrainedUser:
-    def once() -> TrainedUser:
+def _train(task: _Task, plan: Plan, checkpoint: SealedCheckpoint, on_step: _OnStep) -> TrainedUser:
+    def run() -> TrainedUser:
         return train(
             task.base,
             {_USER: task.split.training},
             plan.spec,
             plan.plan,
             start=task.start,
-            validation={_USER: task.split.judging},
+            validation={_USER: task.split.validation},
             checkpoint=checkpoint,
-            progress=tell,
+            progress=on_step,
         )[_USER]
 
     try:
-        return once()
+        return run()
     except CheckpointMismatch:  # by another version of this package, say
         checkpoint.clear()
         checkpoint.resume_or_start(plan)
-        return once()
+        return run()
 
 
 @contextmanager
 def _watched(
-    held: ProfileSession, task: _Task, progress: Progress, budget: Budget, begun: float
-) -> Iterator[_Tell]:
+    session: ProfileSession, task: _Task, progress: Progress, budget: Budget, began: float
+) -> Iterator[_OnStep]:
     """Progress that ends the run when its time is over, or when nobody can want its result any more."""
     bar = ProgressBar(desc="training", unit="step", disable=progress is not True)
     with bar:
 
-        def tell(done: int, steps: int) -> None:
+        def on_step(done: int, steps: int) -> None:
             bar.total = steps
             bar.update(done - bar.n)
             if callable(progress):
                 progress(done, steps)
-            with held.locked() as profile:  # refused once it is closed, which ends the run
-                _require_unchanged(profile, task)
-            if budget.seconds is not None and time.monotonic() - begun > budget.seconds and done < steps:
+            # Without the lock: a count is read whole, and what is accepted is checked again under it.
+            _require_unchanged(session.profile, task)  # refused once it is closed, which ends the run
+            if budget.seconds is not None and time.monotonic() - began > budget.seconds and done < steps:
                 raise _OutOfTime
 
-        yield tell
+        yield on_step
 
 
-def _version(task: _Task, plan: Plan, result: TrainedUser, before: float) -> Version:
+def _version(task: _Task, plan: Plan, result: TrainedUser, loss_before: float) -> Version:
     """All but what sealing fills in."""
     return Version(
         number=0,
-        made=now(),
+        made=utc_now(),
         how="learned",
         texts=len(task.split.training),
-        loss_before=before,
+        loss_before=loss_before,
         loss_after=result.loss_after,
         length=plan.spec.length,
         steps=result.steps,
@@ -320,33 +303,22 @@ def _version(task: _Task, plan: Plan, result: TrainedUser, before: float) -> Ver
     )
 
 
-def _report(
-    held: ProfileSession,
-    task: _Task,
-    plan: Plan,
-    before: float,
-    result: TrainedUser | None,
-    begun: float,
-    resumed: bool,
-    kept: bool = False,
-) -> LearnReport:
-    with held.locked() as profile:
-        newest = profile.history.newest
-    split = task.split
+def _report(task: _Task, plan: Plan, outcome: _Outcome, seconds: float, resumed: bool) -> LearnReport:
+    split, result = task.split, outcome.result
     return LearnReport(
         finished=result is not None,
-        kept=kept,
-        version=None if newest is None else newest.number,
+        kept=outcome.kept,
+        version=outcome.version,
         texts=len(split.training),
-        judged_on=len(split.judging),
-        loss_before=before,
+        judged_on=len(split.validation),
+        loss_before=outcome.loss_before,
         loss_after=float("nan") if result is None else result.loss_after,
         length=plan.spec.length,
         steps=0 if result is None else result.steps,
         tokens=0 if result is None else result.tokens,
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
         resumed=resumed,
-        fresh=task.fresh,
+        fresh=task.from_scratch,
         skipped=task.skipped,
         shortened=plan.shortened,
     )

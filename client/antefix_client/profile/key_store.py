@@ -38,7 +38,7 @@ class KeyStore:
     _seed: SecretBytes
 
     @classmethod
-    def fresh(cls, tenant: bytes, user: bytes, prefix: bytes) -> KeyStore:
+    def generate(cls, tenant: bytes, user: bytes, prefix: bytes) -> KeyStore:
         """Keys of a new user on its first device."""
         seed = DeviceKeys.new_seed()
         device = DeviceKeys(seed.data)

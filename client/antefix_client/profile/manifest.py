@@ -46,7 +46,7 @@ class ProfileManifest(BaseModel):
     slots: list[Slot]
 
     @classmethod
-    def fresh(cls, base: str) -> Self:
+    def create(cls, base: str) -> Self:
         """Of a new profile; nothing unlocks it yet."""
         profile, user, prefix = (secrets.token_hex(16) for _ in range(3))
         return cls(profile=profile, user=user, prefix=prefix, base=base, slots=[])

@@ -1,4 +1,4 @@
-"""The texts of a profile that does not open any more: they need the card and the root key alone."""
+"""The texts of a profile that does not open any more: they need the manifest and the root key alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from antefix_client.profile import unlock_slots
 from antefix_client.profile.encrypted_files import EncryptedFiles
 from antefix_client.profile.lock import Lock
 from antefix_client.profile.manifest import ProfileManifest
-from antefix_client.profile.profile import LOCK, TEXTS
-from antefix_client.profile.text_log import TextLog
+from antefix_client.profile.profile import LOCK
+from antefix_client.profile.text_store import open_log
 from antefix_client.profile.unlock_slots import Unlock
 from antefix_client.profile.version_history import stored_log_ids
 
@@ -21,12 +21,12 @@ def rescue(folder: Path, unlock: Unlock) -> list[Example]:
     Raises:
         ProfileAbsent, ProfileInUse, UnlockRefused, ProfileDamaged.
     """
-    card = ProfileManifest.read(folder)
-    profile = bytes.fromhex(card.profile)
+    manifest = ProfileManifest.read(folder)
+    profile = bytes.fromhex(manifest.profile)
     lock = Lock(folder / LOCK)
     try:
-        with unlock_slots.open_root_key(card.slots, profile, unlock) as root:
+        with unlock_slots.open_root_key(manifest.slots, profile, unlock) as root:
             known = stored_log_ids(EncryptedFiles(folder, profile, root, lock))
-            return list(TextLog(folder / TEXTS, profile, root).read(known).texts.values())
+            return list(open_log(folder, profile, root).read(known).texts.values())
     finally:
         lock.release()

@@ -1,5 +1,6 @@
 """An open profile, and whose turn it is to use it.
 
+Everything in this package that needs the profile of an open model goes through its session.
 Locks are taken in this order and in no other: learning, loading the base, the profile's own. The last one is
 held for moments; who holds it never waits for another.
 """
@@ -18,18 +19,18 @@ class ProfileSession:
     """One profile, for any number of threads.
 
     Attributes:
-        learning: whoever learns holds it.
+        learning_lock: whoever learns holds it.
     """
 
     def __init__(self, profile: Profile) -> None:
         """Take an open profile."""
         self._profile = profile
-        self._own = threading.RLock()
-        self.learning = threading.Lock()
+        self._lock = threading.RLock()
+        self.learning_lock = threading.Lock()
 
     @property
     def profile(self) -> Profile:
-        """The profile, which others may be changing.
+        """The profile without the lock: others may be changing it.
 
         Raises:
             ProfileClosed, ProfileInUse.
@@ -45,15 +46,15 @@ class ProfileSession:
             ProfileClosed, ProfileInUse: also where it was closed while this waited.
         """
         self._profile.lock.require()  # in a fork the lock may be held by a thread that is not there
-        with self._own:
+        with self._lock:
             yield self.profile
 
-    def close(self, drop: Callable[[], None]) -> None:
+    def close(self, unload: Callable[[], None]) -> None:
         """Close it, and let go of what was made from it; nothing where that was done already."""
         if self._profile.lock.inherited:  # the threads whose turn it may be stayed with the parent
             self._profile.close()
-            drop()
+            unload()
             return
         with suppress(ProfileClosed), self.locked() as profile:
             profile.close()
-            drop()
+            unload()

@@ -4,8 +4,8 @@ A header of 64 bytes (magic, random id of the file), then entries that start at 
 size, number, check (32 bytes), the sealed text, zeros. A text is sealed under the root key for this profile,
 this file and this number. What a crash cut off at the end was never acknowledged; a damaged entry costs
 itself alone, since the next one is found by its check. A damaged identity would cost all of them: the profile
-keeps it in `state`, too, and hands it in. To remove texts the file is written anew without
-them, and the old one is overwritten before it is let go.
+keeps it in `state`, too, and hands it in. To remove texts the file is written anew without them, and the old
+one is overwritten before it is let go.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TextLogContents:
     end: int = _ALIGN
     identity: bytes | None = None
 
-    def said(self, name: str) -> str:
+    def describe_damage(self, name: str) -> str:
         """What is damaged, for a person: how many places, and where."""
         places = "1 place" if self.damaged == 1 else f"{self.damaged} places"
         header = ["at its start"] * (self.damaged - len(self.after))
@@ -60,7 +60,7 @@ class TextLogContents:
         where = ", ".join(header + entries)
         return f"{name}: {places} in it ({where})"
 
-    def lose(self) -> None:
+    def note_damage(self) -> None:
         """Note a stretch after the text that was read last."""
         self.damaged += 1
         self.after.append(next(reversed(self.texts), 0))
@@ -94,23 +94,23 @@ class TextLog:
         with translate_os_errors(self.path), os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
             content = memoryview(file.read())
         known = list(known)
-        said = bytes(content[8 : _HEAD.size]) if bytes(content[:8]) == _MAGIC else None
-        found = TextLogContents()
-        for identity in dict.fromkeys([said, *known]):
+        in_header = bytes(content[8 : _HEAD.size]) if bytes(content[:8]) == _MAGIC else None
+        contents = TextLogContents()
+        for identity in dict.fromkeys([in_header, *known]):
             if identity is not None and len(content) >= _ALIGN:
-                found = self._read(content, identity)
-                if found.texts:
+                contents = self._read(content, identity)
+                if contents.texts:
                     break
-        if not found.texts:
-            if said is None or len(content) < _ALIGN:
+        if not contents.texts:
+            if in_header is None or len(content) < _ALIGN:
                 raise ProfileDamaged(f"{self.path} is damaged at its start", "put it back from a backup")
-            found = self._read(content, said)
-            if said not in known and not self._vouched(content, said, known):
-                found.identity = None
-        elif found.identity != said:
-            found.damaged += 1
-        self._identity = found.identity
-        return found
+            contents = self._read(content, in_header)
+            if in_header not in known and not self._is_trusted(content, in_header, known):
+                contents.identity = None
+        elif contents.identity != in_header:
+            contents.damaged += 1
+        self._identity = contents.identity
+        return contents
 
     def append(self, texts: Iterable[tuple[int, Example]], end: int) -> int:
         """Add texts behind byte `end`, durable on return; the new end.
@@ -120,7 +120,7 @@ class TextLog:
             ProfileFull, ProfileUnwritable: nothing was added.
         """
         identity = self.require()
-        content = b"".join(self._sealed(number, text, identity) for number, text in texts)
+        content = b"".join(self._seal_entry(number, text, identity) for number, text in texts)
         with translate_os_errors(self.path):
             handle = open_regular(self.path, os.O_RDWR)
             try:
@@ -148,7 +148,7 @@ class TextLog:
         """
         self.require()
         content = _header(identity) + b"".join(
-            self._sealed(number, text, identity) for number, text in texts.items()
+            self._seal_entry(number, text, identity) for number, text in texts.items()
         )
         second = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         with translate_os_errors(self.path):
@@ -185,41 +185,41 @@ class TextLog:
         return identity
 
     def _read(self, content: memoryview, identity: bytes) -> TextLogContents:
-        found, at, lost = TextLogContents(identity=identity), _ALIGN, False
+        contents, at, lost = TextLogContents(identity=identity), _ALIGN, False
         while at < len(content):
-            entry = self._entry(content, at, identity)
+            entry = self._open_entry(content, at, identity)
             if entry is None:
                 lost, at = True, at + _ALIGN
                 continue
             number, text, size = entry
             if lost:
-                found.lose()
-            found.texts[number], lost = text, False
+                contents.note_damage()
+            contents.texts[number], lost = text, False
             at += size
-            found.end = at
-        if lost and not self._torn(content, found.end, identity):
-            found.lose()
-            found.end = _aligned(len(content))
-        return found
+            contents.end = at
+        if lost and not self._is_cut_off(content, contents.end, identity):
+            contents.note_damage()
+            contents.end = _aligned(len(content))
+        return contents
 
-    def _vouched(self, content: memoryview, identity: bytes, known: list[bytes]) -> bool:
+    def _is_trusted(self, content: memoryview, identity: bytes, known: list[bytes]) -> bool:
         """Whether a header may be believed though no entry opens under it.
 
         There is none, or one was cut off while it was written; or, where nothing is known of the file, one
         that is damaged was made under it.
         """
         places = [at for at in range(_ALIGN, len(content), _ALIGN) if content[at : at + 4] == _MARK]
-        if not places or (len(places) == 1 and self._torn(content, _ALIGN, identity)):
+        if not places or (len(places) == 1 and self._is_cut_off(content, _ALIGN, identity)):
             return True
         return not known and any(
-            len(content) - at >= _ENTRY.size and self._made_here(content, at, identity) for at in places
+            len(content) - at >= _ENTRY.size and self._has_check(content, at, identity) for at in places
         )
 
-    def _made_here(self, content: memoryview, at: int, identity: bytes) -> bool:
+    def _has_check(self, content: memoryview, at: int, identity: bytes) -> bool:
         mark, sealed_bytes, number, check = _ENTRY.unpack_from(content, at)
         return bool(check == _check(identity, mark, sealed_bytes, number))
 
-    def _entry(self, content: memoryview, at: int, identity: bytes) -> tuple[int, Example, int] | None:
+    def _open_entry(self, content: memoryview, at: int, identity: bytes) -> tuple[int, Example, int] | None:
         """Number, text and size of the entry at `at`; None where none can be read."""
         if content[at : at + 4] != _MARK or len(content) - at < _ENTRY.size:
             return None
@@ -231,15 +231,15 @@ class TextLog:
         if plain is None:
             return None
         with plain:
-            return number, _unpacked(plain.data), _aligned(_ENTRY.size + sealed_bytes)
+            return number, _unpack(plain.data), _aligned(_ENTRY.size + sealed_bytes)
 
-    def _sealed(self, number: int, text: Example, identity: bytes) -> bytes:
-        sealed = encrypt(self._root.data, self._context(identity, number), _packed(text))
+    def _seal_entry(self, number: int, text: Example, identity: bytes) -> bytes:
+        sealed = encrypt(self._root.data, self._context(identity, number), _pack(text))
         check = _check(identity, _MARK, len(sealed), number)
         entry = _ENTRY.pack(_MARK, len(sealed), number, check) + sealed
         return entry.ljust(_aligned(len(entry)), b"\0")
 
-    def _torn(self, content: memoryview, end: int, identity: bytes) -> bool:
+    def _is_cut_off(self, content: memoryview, end: int, identity: bytes) -> bool:
         """Whether what is left after `end` is one entry that was cut off while it was written."""
         rest = content[end:]
         if len(rest) < _ENTRY.size or not any(rest):
@@ -274,14 +274,14 @@ def _aligned(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
 
-def _packed(text: Example) -> bytearray:
+def _pack(text: Example) -> bytearray:
     """Sizes, texts, and zeros, so that a sealed size tells the length to 64 bytes only."""
     prompt, completion = text.prompt.encode(), text.completion.encode()
     content = bytearray(_SIZES.pack(len(prompt), len(completion)) + prompt + completion)
     return content.ljust(_aligned(len(content)), b"\0")
 
 
-def _unpacked(content: bytearray) -> Example:
+def _unpack(content: bytearray) -> Example:
     prompt_bytes, completion_bytes = _SIZES.unpack_from(content)
     at = _SIZES.size
     prompt = content[at : at + prompt_bytes].decode()

@@ -277,7 +277,7 @@ class VersionHistory:
                 self._folder.chmod(0o700)
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
 

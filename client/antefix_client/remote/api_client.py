@@ -100,8 +100,8 @@ class ApiClient:
         """
         return self.request("PUT", "/v1/devices", content=content, also=(409,)).status_code == 200
 
-    def node(self, key: NodeKey) -> int | None:
-        """Number of this device's node in rounds; None where the key is burnt.
+    def register_node(self, key: NodeKey) -> int | None:
+        """Number of this device's node in rounds; None where the key was used before.
 
         Raises:
             DeviceRefused, ServerUnreachable.

@@ -22,14 +22,14 @@ from antefix.records import read_header
 from antefix.wire import Signed
 from antefix_client.devices.conflicts import open_conflicts
 from antefix_client.errors import ServerRefused
-from antefix_client.model import PersonalModel
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.version_history import Version
 from antefix_client.remote.api_client import ApiClient, unexpected_answer
+from antefix_client.remote.server_session import ServerSession
 from antefix_client.remote.server_state import AutoGrant, ServerState
 
 REVOKED = "grants were taken back since this device last granted, so it grants no more by itself"
-_GRANTING = threading.Lock()  # a profile is open in one process
+_LOCK = threading.Lock()  # a profile is open in one process
 
 
 class GrantSummary(BaseModel):
@@ -44,19 +44,19 @@ class GrantSummary(BaseModel):
     until: int
 
 
-class _Revoked(BaseModel):
+class _RevokedCount(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     revoked: int
 
 
-class _Counted(BaseModel):
+class _RevocationCount(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     revocations: int
 
 
-_MANY = TypeAdapter(list[GrantSummary])
+_SUMMARIES = TypeAdapter(list[GrantSummary])
 
 
 @dataclass(frozen=True)
@@ -75,123 +75,120 @@ class RenewalResult:
 @contextmanager
 def exclusive() -> Iterator[None]:
     """Grants of this process; revoking waits for nothing."""
-    with _GRANTING:
+    with _LOCK:
         yield
 
 
 def request_grant(
-    model: PersonalModel, remote: ApiClient, version: Version, seconds: int, known: int | None
+    server: ServerSession, api: ApiClient, version: Version, seconds: int, revocations: int | None
 ) -> GrantSummary | None:
     """Grant a version; None where something was revoked since.
 
     Args:
-        model: its profile is joined.
-        remote: its server.
+        server: of a joined profile.
+        api: connection to it.
         version: the one in use.
         seconds: how long, at most.
-        known: number of revocations; None for whatever it is.
+        revocations: as often as something was revoked before; None for whatever it is.
 
     Raises:
         GrantRefused: the server's key is not its own.
         ServerRefused, ServerUnreachable, DeviceRefused.
     """
-    with model.locked() as profile:
-        member = ServerState.read(profile.sealed)
-    signed = _signed(model, version, _epoch(remote, member), seconds)
-    params = {} if known is None else {"revocations": known}
-    answer = remote.request("PUT", "/v1/grants", json=signed.model_dump(), params=params, also=(409,))
-    return None if answer.status_code == 409 else _read(answer.content)
+    epoch = _fetch_epoch(api, server.state())
+    signed = _issue(server, version, epoch, seconds)
+    params = {} if revocations is None else {"revocations": revocations}
+    answer = api.request("PUT", "/v1/grants", json=signed.model_dump(), params=params, also=(409,))
+    return None if answer.status_code == 409 else _parse_summary(answer.content)
 
 
-def list_grants(remote: ApiClient) -> list[GrantSummary]:
+def list_grants(api: ApiClient) -> list[GrantSummary]:
     """What holds, by the server's word."""
-    answer = remote.request("GET", "/v1/grants", also=(404,))
+    answer = api.request("GET", "/v1/grants", also=(404,))
     if answer.status_code == 404:
-        raise _hosts_nothing()
+        raise _no_inference()
     try:
-        return _MANY.validate_json(answer.content)
+        return _SUMMARIES.validate_json(answer.content)
     except ValidationError:
         raise unexpected_answer() from None
 
 
-def count_revocations(remote: ApiClient) -> int:
+def count_revocations(api: ApiClient) -> int:
     """How often something of the user was revoked, by the server's word."""
-    answer = remote.request("GET", "/v1/grants/revocations", also=(404,))
+    answer = api.request("GET", "/v1/grants/revocations", also=(404,))
     if answer.status_code == 404:
-        raise _hosts_nothing()
+        raise _no_inference()
     try:
-        return _Counted.model_validate_json(answer.content).revocations
+        return _RevocationCount.model_validate_json(answer.content).revocations
     except ValidationError:
         raise unexpected_answer() from None
 
 
-def revoke_all(remote: ApiClient) -> int:
+def revoke_all(api: ApiClient) -> int:
     """Take all back; so many there were, by the server's word."""
-    answer = remote.request("DELETE", "/v1/grants")
+    answer = api.request("DELETE", "/v1/grants")
     try:
-        return _Revoked.model_validate_json(answer.content).revoked
+        return _RevokedCount.model_validate_json(answer.content).revoked
     except ValidationError:
         raise unexpected_answer() from None
 
 
-def save_auto_grant(model: PersonalModel, keeping: AutoGrant | None) -> None:
+def save_auto_grant(server: ServerSession, auto_grant: AutoGrant | None) -> None:
     """Remember what the user wants; durable on return."""
-    with model.locked() as profile:
-        member = ServerState.read(profile.sealed)
-        if member.keeping != keeping:
-            member.model_copy(update={"keeping": keeping}).write(profile.sealed)
+    with server.locked() as (profile, state):
+        if state.keeping != auto_grant:
+            state.model_copy(update={"keeping": auto_grant}).write(profile.sealed)
 
 
-def auto_grant_for(version: Version, seconds: int, known: int) -> AutoGrant:
+def auto_grant_for(version: Version, seconds: int, revocations: int) -> AutoGrant:
     """What is remembered of a version that was granted."""
-    return AutoGrant(seconds=seconds, revocations=known, version=version.number, record=version.digest)
+    return AutoGrant(seconds=seconds, revocations=revocations, version=version.number, record=version.digest)
 
 
-def renew_if_due(model: PersonalModel, remote: ApiClient) -> RenewalResult:
+def renew_if_due(server: ServerSession, api: ApiClient) -> RenewalResult:
     """Grant anew what the user wants granted, if it is due.
 
     Raises:
         DeviceRefused, ServerUnreachable, ProfileDamaged.
     """
     with exclusive():
-        with model.locked() as profile:
-            keeping, version = ServerState.read(profile.sealed).keeping, grantable_version(profile)
-        if keeping is None or version is None:
+        with server.locked() as (profile, state):
+            auto_grant, version = state.keeping, grantable_version(profile)
+        if auto_grant is None or version is None:
             return RenewalResult()
         try:
-            return _renewed(model, remote, keeping, version)
+            return _renew(server, api, auto_grant, version)
         except (GrantRefused, ServerRefused) as error:
             return RenewalResult(problem=error.message)
 
 
-def _renewed(model: PersonalModel, remote: ApiClient, keeping: AutoGrant, version: Version) -> RenewalResult:
-    _require_not_older(keeping, version)
-    if any(_lasts(one, version) for one in list_grants(remote)):
+def _renew(server: ServerSession, api: ApiClient, auto_grant: AutoGrant, version: Version) -> RenewalResult:
+    _require_not_older(auto_grant, version)
+    if any(_covers(grant, version) for grant in list_grants(api)):
         return RenewalResult()
-    if request_grant(model, remote, version, keeping.seconds, keeping.revocations) is None:
-        save_auto_grant(model, None)
+    if request_grant(server, api, version, auto_grant.seconds, auto_grant.revocations) is None:
+        save_auto_grant(server, None)
         return RenewalResult(problem=REVOKED)
-    with model.locked() as profile:
-        member = ServerState.read(profile.sealed)
-        if member.keeping == keeping:  # else it was revoked meanwhile, and stays so
-            after = auto_grant_for(version, keeping.seconds, keeping.revocations)
-            member.model_copy(update={"keeping": after}).write(profile.sealed)
+    with server.locked() as (profile, state):
+        if state.keeping == auto_grant:  # else it was revoked meanwhile, and stays so
+            renewed = auto_grant_for(version, auto_grant.seconds, auto_grant.revocations)
+            state.model_copy(update={"keeping": renewed}).write(profile.sealed)
     return RenewalResult(version=version.number)
 
 
-def _require_not_older(keeping: AutoGrant, version: Version) -> None:
+def _require_not_older(auto_grant: AutoGrant, version: Version) -> None:
     """A profile that was put back, or a folder in which somebody exchanged files, grants nothing old."""
-    same = version.number == keeping.version and version.digest == keeping.record
-    if version.number <= keeping.version and not same:
+    same = version.number == auto_grant.version and version.digest == auto_grant.record
+    if version.number <= auto_grant.version and not same:
         raise GrantRefused(
-            f"version {version.name} is in use here, and {keeping.version}-{keeping.record[:8]} was granted "
-            "before: an older one is not granted anew"
+            f"version {version.name} is in use here, and {auto_grant.version}-{auto_grant.record[:8]} "
+            "was granted before: an older one is not granted anew"
         )
 
 
-def _lasts(one: GrantSummary, version: Version) -> bool:
+def _covers(grant: GrantSummary, version: Version) -> bool:
     """Whether a grant, of whichever device of the user, is of the version in use and not half over."""
-    return one.version == version.number and time.time() < (one.since + one.until) / 2
+    return grant.version == version.number and time.time() < (grant.since + grant.until) / 2
 
 
 def grantable_version(profile: Profile) -> Version | None:
@@ -199,8 +196,8 @@ def grantable_version(profile: Profile) -> Version | None:
     return None if open_conflicts(profile.history) else profile.history.newest
 
 
-def _signed(model: PersonalModel, version: Version, epoch: Epoch, seconds: int) -> Signed:
-    with model.locked() as profile:
+def _issue(server: ServerSession, version: Version, epoch: Epoch, seconds: int) -> Signed:
+    with server.model.session.locked() as profile:
         if profile.history.newest != version:
             raise GrantRefused("another version came into use meanwhile")
         record, keys = profile.history.record(version), profile.keys
@@ -218,22 +215,22 @@ def _signed(model: PersonalModel, version: Version, epoch: Epoch, seconds: int) 
         )
 
 
-def _epoch(remote: ApiClient, member: ServerState) -> Epoch:
+def _fetch_epoch(api: ApiClient, state: ServerState) -> Epoch:
     """The server's key of the moment, by its signature."""
-    answer = remote.request("GET", "/v1/epoch", also=(404,))
+    answer = api.request("GET", "/v1/epoch", also=(404,))
     if answer.status_code == 404:
-        raise _hosts_nothing()
+        raise _no_inference()
     try:
-        return Epoch.verified(Signed.parse(answer.content), bytes.fromhex(member.release_key))
+        return Epoch.verified(Signed.parse(answer.content), bytes.fromhex(state.release_key))
     except ReleaseRefused as error:
         raise GrantRefused(f"the server's key is not its own: {error.message}") from None
 
 
-def _hosts_nothing() -> ServerRefused:
+def _no_inference() -> ServerRefused:
     return ServerRefused("this server generates for nobody", "ask its operator for hosted inference")
 
 
-def _read(content: bytes) -> GrantSummary:
+def _parse_summary(content: bytes) -> GrantSummary:
     try:
         return GrantSummary.model_validate_json(content)
     except ValidationError:

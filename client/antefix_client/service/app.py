@@ -62,7 +62,8 @@ class Service:
         return await self._answer(await read_body(request, ChatCompletionRequest))
 
     async def _answer(self, asked: CompletionRequest | ChatCompletionRequest) -> Response:
-        prompt_tokens, pieces = await run_in_threadpool(self._model.pieces, asked.prompt, asked.settings)
+        stream = self._model.runtime.stream
+        prompt_tokens, pieces = await run_in_threadpool(stream, asked.prompt, asked.settings)
         answer = ResponseBuilder(
             isinstance(asked, ChatCompletionRequest),
             asked.model or "personal",

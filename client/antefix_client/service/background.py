@@ -23,7 +23,7 @@ from antefix_client.rounds.exit_codes import KEY_REJECTED
 _LOG = logging.getLogger("antefix.service")
 SYNC_S, _LONGEST_S = 30.0, 600.0
 _STOP_S = 10.0
-_MOST_BURNT = 3
+_MAX_REJECTED_KEYS = 3
 
 
 @dataclass
@@ -65,7 +65,7 @@ class BackgroundSync:
         self.membership, self._socket, self._every_s = membership, socket, every_s
         self._state, self._stopping, self._now = SyncState(), threading.Event(), threading.Event()
         self._node: subprocess.Popen[bytes] | None = None
-        self._burnt = 0
+        self._rejected_keys = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     @property
@@ -93,30 +93,30 @@ class BackgroundSync:
         self._state.node = self._node is not None and self._node.poll() is None
         return asdict(self._state)
 
-    def passport(self) -> dict[str, str]:
+    def node_credentials(self) -> dict[str, str]:
         """What the node's process needs, for our own socket alone. Private.
 
         Raises:
             NotJoined.
         """
-        member = self.membership.member()
+        state = self.membership.server.state()
         return {
-            "server": urlsplit(member.url).netloc,
-            "authority": member.authority,
-            "token": member.token,
-            "key": member.node_key,
+            "server": urlsplit(state.url).netloc,
+            "authority": state.authority,
+            "token": state.token,
+            "key": state.node_key,
         }
 
     def _run(self) -> None:
         wait = self._every_s
         while not self._stopping.is_set():
             try:
-                done = self.membership.sync()
+                result = self.membership.sync()
                 version = self.membership.follow(progress=False)
-                if done.problem and done.problem != self._state.problem:
-                    _LOG.warning("granted nothing: %s", done.problem)
-                self._state = SyncState(time.time(), done.problem, done.conflict, release=version)
-                self._tend()
+                if result.problem and result.problem != self._state.problem:
+                    _LOG.warning("granted nothing: %s", result.problem)
+                self._state = SyncState(time.time(), result.problem, result.conflict, release=version)
+                self._ensure_node()
                 wait = self._every_s
             except NotJoined:
                 self._state, wait = SyncState(), self._every_s
@@ -137,30 +137,31 @@ class BackgroundSync:
             self._now.wait(wait * random.uniform(0.8, 1.2))
             self._now.clear()
 
-    def _tend(self) -> None:
+    def _ensure_node(self) -> None:
         """Keep the node running where the user wants it, and not where not."""
-        member = self.membership.member()
-        if not member.rounds or self._socket is None:
+        state = self.membership.server.state()
+        if not state.rounds or self._socket is None:
             self._end_node()
             return
         code = None if self._node is None else self._node.poll()
         if self._node is not None and code is None:
             return
-        self._burnt = self._burnt + 1 if code == KEY_REJECTED else 0
-        if self._burnt > _MOST_BURNT:  # each key stays in Flower's database for good
+        self._rejected_keys = self._rejected_keys + 1 if code == KEY_REJECTED else 0
+        if self._rejected_keys > _MAX_REJECTED_KEYS:  # each key stays in Flower's database for good
             raise ServerRefused("Flower takes no key of this device", "start the service again")
-        self._register(member, fresh=code == KEY_REJECTED)
+        self._register(state, fresh=code == KEY_REJECTED)
         command = [sys.executable, "-m", "antefix_client.rounds.node", str(self._socket)]
         self._node = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
-    def _register(self, member: ServerState, fresh: bool) -> None:
-        """Tell the server by which key the node comes; a key that is burnt gives way to a new one."""
-        device = self.membership.device
+    def _register(self, state: ServerState, fresh: bool) -> None:
+        """Tell the server by which key the node comes; a key that is rejected gives way to a new one."""
+        with self.membership.model.session.locked() as profile:
+            device = profile.keys.device.id
         for again in (False, True):
-            if fresh or again or not member.node_key:
-                member = self.membership.renew_node()
-            with self.membership.remote() as remote:
-                if remote.node(NodeKey.proved(member.node, device)) is not None:
+            if fresh or again or not state.node_key:
+                state = self.membership.rounds.renew_node()
+            with self.membership.server.connect() as api:
+                if api.register_node(NodeKey.proved(state.node, device)) is not None:
                     return
         raise ServerRefused("the server takes no key for rounds", "ask its operator")
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from antefix.data.example import Example
 from antefix.records.header import RECORD_LIMIT
+from antefix_client.inference.export import export_content
 from antefix_client.learning.budget import Budget
 from antefix_client.model import PersonalModel
 from antefix_client.profile.version_history import Version
@@ -93,7 +94,7 @@ class ModelRoutes:
     async def export(self, request: Request) -> Response:
         """A prefix, the sealed record of the version in use, or the texts: `?what=`."""
         what = cast(Literal["prefix"], request.query_params.get("what", "prefix"))
-        content = await run_in_threadpool(self._model.exported, what)
+        content = await run_in_threadpool(export_content, self._model.runtime, what)
         return Response(content, media_type="application/octet-stream")
 
     async def remember(self, request: Request) -> Response:

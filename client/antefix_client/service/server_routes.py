@@ -1,4 +1,4 @@
-"""Routes of the service about the server: how it stands, sync now, rounds; and the node's passport."""
+"""Routes of the service about the server: how it stands, sync now, rounds; and the node's credentials."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from antefix_client.service.http import read_body, read_content
 from antefix_client.service.model_routes import API
 
 
-class _Asked(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class _TakePart(_Asked):
+class _TakePart(_Body):
     take_part: bool
 
 
-class _Grant(_Asked):
+class _Grant(_Body):
     hours: float = 12.0
     keep: bool = False
 
 
-class _Revoke(_Asked):
+class _Revoke(_Body):
     id: str | None = None
 
 
 class ServerRoutes:
     """What concerns the server, for programs on this device."""
 
-    def __init__(self, resident: BackgroundSync) -> None:
-        """Take what syncs; the passport is given over our own socket alone, which nobody else can open."""
-        self._membership, self._resident = resident.membership, resident
-        self._granting = Granting(resident.membership.model)
+    def __init__(self, background: BackgroundSync) -> None:
+        """Take what syncs; credentials are given over our own socket alone, which nobody else can open."""
+        self._membership, self._background = background.membership, background
+        self._granting = Granting(background.membership.model)
 
     @property
     def routes(self) -> list[Route]:
@@ -53,10 +53,10 @@ class ServerRoutes:
             Route(f"{API}/grant", self.grant, methods=["POST"]),
             Route(f"{API}/revoke", self.revoke, methods=["POST"]),
         ]
-        if not self._resident.own_socket:
+        if not self._background.own_socket:
             return found
         own = [
-            Route(f"{API}/passport", self.passport),
+            Route(f"{API}/passport", self.node_credentials),
             Route(f"{API}/round", self.round, methods=["POST"]),
         ]
         return [*found, *own]
@@ -65,20 +65,20 @@ class ServerRoutes:
         """Where the profile is, and how the last sync went."""
         place = await run_in_threadpool(lambda: self._membership.place)
         known = None if place is None else asdict(place)
-        return JSONResponse({"place": known, **self._resident.state()})
+        return JSONResponse({"place": known, **self._background.state()})
 
     async def sync(self, request: Request) -> Response:
         """Sync now."""
-        await read_body(request, _Asked)
+        await read_body(request, _Body)
         done = await run_in_threadpool(self._membership.sync)
-        self._resident.trigger()
+        self._background.trigger()
         return JSONResponse(asdict(done))
 
     async def rounds(self, request: Request) -> Response:
         """Take part in rounds from now on, or not."""
         asked = await read_body(request, _TakePart)
         place = await run_in_threadpool(self._membership.take_part, asked.take_part)
-        self._resident.trigger()
+        self._background.trigger()
         return JSONResponse(asdict(place))
 
     async def grants(self, request: Request) -> Response:
@@ -101,9 +101,9 @@ class ServerRoutes:
     async def round(self, request: Request) -> Response:
         """The sealed update of a round, for the node."""
         asked = RoundRequest.from_bytes(await read_content(request, MAX_BYTES))
-        sealed = await run_in_threadpool(self._membership.round, asked)
+        sealed = await run_in_threadpool(self._membership.rounds.make_update, asked)
         return Response(sealed, media_type="application/octet-stream")
 
-    async def passport(self, request: Request) -> Response:
+    async def node_credentials(self, request: Request) -> Response:
         """What the node's process needs."""
-        return JSONResponse(await run_in_threadpool(self._resident.passport))
+        return JSONResponse(await run_in_threadpool(self._background.node_credentials))

@@ -111,7 +111,7 @@ def test_what_the_removed_one_writes_is_refused_even_under_the_new_key(three: li
     phone, laptop, tablet = three
     follow(tablet, removed(phone, laptop))
     thief = laptop.session.profile
-    thief._keys = replace(thief.keys, user_key=phone.session.profile.keys.user_key)
+    thief.keys = replace(thief.keys, user_key=phone.session.profile.keys.user_key)
     learned(laptop, 9.0)
     for model in (phone, tablet):
         model.load_base()

@@ -230,7 +230,7 @@ def test_what_is_no_prefix_never_comes_into_use(phone: PersonalModel, laptop: Pe
     laptop.receive(record(phone))
     profile = phone.session.profile
     (version,) = profile.history.versions
-    with profile.open_version(version) as opened:
+    with profile.prefixes.open(version) as opened:
         edition = RecordVersion(opened.edition.address, 2, opened.digest)
     keys = profile.keys
     forged = seal(b"not a prefix", edition, key=keys.user_key, device=keys.device)

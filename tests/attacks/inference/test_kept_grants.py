@@ -17,7 +17,7 @@ from antefix.grants import EpochKey
 from antefix.wire import Signed
 from antefix_client import PersonalModel
 from antefix_client.granting import Granting
-from antefix_client.membership import Membership, Synced
+from antefix_client.membership import Membership, SyncResult
 from antefix_client.remote import grants as grants_module
 from antefix_client.remote.api_client import ApiClient
 from antefix_client.remote.server_state import ServerState
@@ -93,7 +93,7 @@ def test_a_folder_that_was_put_back_grants_nothing_old(
         membership = joined(model, there, "ann")
         learned(model, 0.3)
         membership.sync()
-        with membership.remote() as remote, model.locked() as profile:
+        with membership.server.connect() as remote, model.session.locked() as profile:
             tag = remote.record(profile.keys.prefix, None)[1]
     shutil.copytree(folder, before)
     with opened(folder) as model:
@@ -122,7 +122,7 @@ def test_another_version_of_the_same_number_is_not_granted_either(
     membership = joined(model, there, "bob")
     learned(model, 0.3)
     Granting(model).grant(keep=True)
-    with model.locked() as profile:
+    with model.session.locked() as profile:
         member = ServerState.read(profile.sealed)
         assert member.keeping is not None
         other = member.keeping.model_copy(update={"record": some_bytes("another", 32).hex()})
@@ -141,7 +141,9 @@ def test_a_revocation_while_a_sync_grants_anew_wins(
     learned(model, 0.3)
     granting.grant(keep=True)
     learned(model, 0.4)
-    name = {"before the key is fetched": "_epoch", "before it is sent": "_signed"}.get(when, "_read")
+    name = {"before the key is fetched": "_fetch_epoch", "before it is sent": "_issue"}.get(
+        when, "_parse_summary"
+    )
     real, revoked = getattr(grants_module, name), list[int]()
 
     def revoking(*given: Any) -> Any:
@@ -155,7 +157,7 @@ def test_a_revocation_while_a_sync_grants_anew_wins(
     assert len(revoked) == 1
     assert not granting.keeping
     assert granting.listed() == []
-    assert membership.sync() == Synced()
+    assert membership.sync() == SyncResult()
     assert granting.listed() == []
 
 
@@ -165,8 +167,8 @@ def test_a_revocation_that_finds_nothing_ends_it_too(model: PersonalModel, there
     learned(model, 0.3)
     granting.grant(keep=True)
     learned(model, 0.4)
-    membership.sync_records()
-    with membership.remote() as other:
+    membership.devices.sync(renew_grants=False)
+    with membership.server.connect() as other:
         assert other.request("DELETE", "/v1/grants").json() == {"revoked": 1}
     learned(model, 0.5)
     done = membership.sync()
@@ -183,7 +185,7 @@ def test_an_operators_revocation_is_heard(model: PersonalModel, there: Server) -
     user = there.registry.find("dora").id
     assert there.hosting.grants.revoke(user, bytes.fromhex(given.id))
     assert "taken back" in membership.sync().problem
-    assert membership.sync() == Synced()
+    assert membership.sync() == SyncResult()
     assert not granting.keeping
 
 

@@ -35,7 +35,7 @@ def answering(content: bytes, status: int = 200) -> ApiClient:
 def test_a_proxy_that_answers_for_the_server(content: bytes) -> None:
     with answering(content) as remote:
         with pytest.raises(ServerRefused, match="not understood"):
-            remote.node(NodeKey.proved(NODE, PHONE.id))
+            remote.register_node(NodeKey.proved(NODE, PHONE.id))
         with pytest.raises(ServerRefused, match="not understood"):
             grants.revoke_all(remote)
     with answering(content, 500) as remote, pytest.raises(ServerRefused, match="status 500"):

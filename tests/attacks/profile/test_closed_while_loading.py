@@ -105,10 +105,10 @@ def test_every_writer_of_a_closed_profile_says_so(model: PersonalModel) -> None:
     model.close()
     for call in (
         lambda: profile.pin_base("00" * 32),
-        lambda: profile.unpin_base("name"),
-        lambda: profile.remember([]),
-        lambda: profile.remove_texts([1]),
-        lambda: profile.take_over(keys),
+        lambda: profile.change_base("name"),
+        lambda: profile.texts.add([]),
+        lambda: profile.texts.remove([1]),
+        lambda: profile.replace_keys(keys),
         lambda: profile.change_unlock(OTHER),
         lambda: profile.sealed.write("state", b""),
         lambda: profile.sealed.delete("state"),
@@ -123,7 +123,7 @@ def test_nothing_of_a_model_that_was_dropped_is_in_memory(
 ) -> None:
     with loading(model, calls(model)[0], monkeypatch):
         model.close()
-    assert model.runtime._ready is None
+    assert model.runtime.loaded_base is None
     assert model.runtime._in_use is None
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from antefix_client import PersonalModel
 from antefix_client.errors import VersionRefused
+from antefix_client.inference.export import export_content
 from tests.attacks.profile.test_removed_texts_learned import remember_learn_and_remove
 from tests.client.people import KEY, opened
 from tests.client.two_devices import learned, value
@@ -74,7 +75,7 @@ def test_the_first_version_of_a_profile_that_was_cut_off_is_found(folder: Path) 
 def test_what_was_dropped_does_not_come_back_from_its_file(tmp_path: Path) -> None:
     with PersonalModel.create(tmp_path / "profile", unlock=KEY, base=tiny_models.base("llama")) as model:
         remember_learn_and_remove(model)
-        old = model.exported("record")
+        old = export_content(model.runtime, "record")
         model.learn(progress=False)
         model.remove_texts(list(model.texts())[1:])
         with pytest.raises(Exception, match="were dropped"):

@@ -12,6 +12,7 @@ from antefix_client import PersonalModel
 from antefix_client.errors import TooFewTexts, VersionRefused
 from antefix_client.learning import learn as learn_module
 from antefix_client.learning.hyperparameters import default_plan
+from antefix_client.learning.text_split import TextSnapshot
 from tests.client.people import KEY, NOTES, reopened
 from tests.client.test_model import useless_rule
 from tests.client.two_devices import device, learned, link, record, value
@@ -49,14 +50,14 @@ def test_the_next_learn_knows_nothing_of_them(model: PersonalModel, tmp_path: Pa
         assert [one.number for one in again.versions()] == [2]
         assert [path.name for path in (tmp_path / "profile/versions").iterdir()] == ["00000002.record"]
         assert not again.status().learn_due
-        prefix, split = again.runtime.prefix, learn_module.split_texts(again.session.profile)
-        texts = {text.completion for text in (*split.training, *split.judging)}
+        prefix, split = again.runtime.prefix, TextSnapshot.take(again.session.profile).split()
+        texts = {text.completion for text in (*split.training, *split.validation)}
         assert texts == set(NOTES[3:])
         assert not again.learn(progress=False).fresh
     base = tiny_models.base("llama")
     spec, cold = default_plan(len(split.training), warm=False)
     wanted = train(
-        base, {"me": split.training}, spec, cold, validation={"me": split.judging}, progress=False
+        base, {"me": split.training}, spec, cold, validation={"me": split.validation}, progress=False
     )["me"].prefix
     assert prefix == wanted
 
@@ -85,8 +86,9 @@ def test_the_shared_prefix_is_what_remains(model: PersonalModel, tmp_path: Path)
     tainted = remember_learn_and_remove(model)
     model.use_shared(shared.save(tmp_path / "shared"))
     assert model.runtime.prefix == tainted  # until the next learn
-    task = learn_module._task(model.runtime)
-    assert (task.start, task.rival) == (shared, shared)
+    texts = TextSnapshot.take(model.session.profile)
+    task, _ = learn_module._prepare(texts, model.runtime)
+    assert (task.start, task.baseline) == (shared, shared)
 
 
 def test_fewer_than_four_left(model: PersonalModel) -> None:
@@ -157,7 +159,7 @@ def test_a_version_that_is_far_ahead_uses_no_numbers_up(tmp_path: Path) -> None:
         learned(phone, 1.0)
         laptop.receive(record(phone))
         profile, place = phone.session.profile, read_header(record(phone)).edition.address
-        with profile.open_version(phone.versions()[0]) as opened:
+        with profile.prefixes.open(phone.versions()[0]) as opened:
             payload = bytes(opened.payload)
         for number in (2**64 - 1, 2**20 + 3):
             edition = RecordVersion(place, number, b"\1" * 32)

@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_read_is_not_written_over(folder: Path) -> None:
     with opened(folder) as model:
         assert texts(model) == []
         assert model.status().damaged
-        for call in (lambda: model.remember(["new"]), lambda: model.session.profile._rewrite({})):
+        for call in (lambda: model.remember(["new"]), lambda: model.session.profile.texts._rewrite({})):
             with pytest.raises(ProfileDamaged, match="nothing is written to it"):
                 call()
     assert (folder / "texts").read_bytes() == content
@@ -88,8 +88,7 @@ def test_a_profile_of_before_learns_its_identity(folder: Path) -> None:
 
 def test_remembering_above_the_limit_is_all_or_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(folder) as model:
-        profile = model.session.profile
-        profile.manifest = profile.manifest.model_copy(update={"max_texts": 4})
+        model.session.profile.texts.max_texts = 4
         monkeypatch.setattr(text_log, "atomic_write", failing(errno.ENOSPC))
         with pytest.raises(ProfileFull):
             model.remember(["refused, so not kept"])

@@ -11,7 +11,7 @@ from antefix.records import read_header
 from antefix_client import PersonalModel
 from antefix_client.devices import device_changes
 from antefix_client.errors import DeviceRefused, DeviceRemoved, LinkRefused
-from antefix_client.membership import Membership, Synced
+from antefix_client.membership import Membership, SyncResult
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.version_history import VersionHistory
 from tests.client.people import opened, reopened
@@ -53,7 +53,7 @@ def three(tmp_path: Path) -> Iterator[list[PersonalModel]]:
 def all_open(model: PersonalModel) -> bool:
     profile = model.session.profile
     for version in model.versions():
-        profile.open_version(version).wipe()
+        profile.prefixes.open(version).wipe()
         assert read_header(profile.history.record(version)).epoch == profile.keys.user_key.epoch
     return bool(model.versions())
 
@@ -114,7 +114,7 @@ def test_changes_are_taken_in_their_order_and_only_once(three: list[PersonalMode
     assert phone.devices() == [phone.device]
 
 
-@pytest.mark.parametrize("cut", ["save_pending", "_set_aside", "take_over", "first record", "_rewrap"])
+@pytest.mark.parametrize("cut", ["save_pending", "_set_aside", "replace_keys", "first record", "_rewrap"])
 def test_killed_at_any_moment_it_is_removed_or_not_and_every_version_opens(
     cut: str, three: list[PersonalModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +122,7 @@ def test_killed_at_any_moment_it_is_removed_or_not_and_every_version_opens(
     phone, laptop, _ = three
     gone, folder = laptop.device, tmp_path / "copy"
     with monkeypatch.context() as broken:
-        if cut == "take_over":
+        if cut == "replace_keys":
             broken.setattr(Profile, cut, killed)
         elif cut == "first record":
             broken.setattr(VersionHistory, "replace_record", once(VersionHistory.replace_record))
@@ -190,7 +190,7 @@ def test_the_server_carries_the_list(trio: list[PersonalModel], there: Server) -
     Membership(phone).remove_device(laptop.device)
     with pytest.raises(DeviceRefused):
         Membership(laptop).sync()  # the server lets it in no more
-    assert Membership(tablet).sync() == Synced()
+    assert Membership(tablet).sync() == SyncResult()
     assert tablet.devices() == [phone.device, tablet.device]
     learned(tablet, 2.0)
     assert Membership(tablet).sync().sent == 2
@@ -214,7 +214,7 @@ def test_what_the_removed_one_left_on_the_server_is_passed_over(trio: list[Perso
     assert value(phone) == 1.0
     assert Membership(tablet).sync().received is not None
     assert value(tablet) == 1.0
-    assert Membership(phone).sync() == Synced()
+    assert Membership(phone).sync() == SyncResult()
 
 
 def test_what_another_one_sent_meanwhile_is_not_lost(trio: list[PersonalModel]) -> None:

@@ -116,8 +116,8 @@ def test_a_version_that_came_meanwhile_must_be_beaten_too(
         made = model.versions()[0]
         prefix = model.runtime.prefix
         assert prefix is not None
-        with model.locked() as profile:
-            model.runtime.keep(profile, prefix, made.model_copy(update={"how": "received"}))
+        with model.session.locked() as profile:
+            model.runtime.add_version(profile, prefix, made.model_copy(update={"how": "received"}))
     assert run.report is not None
     assert [one.number for one in model.versions()] == ([1, 2, 3] if run.report.kept else [1, 2])
 

@@ -22,8 +22,8 @@ TEXTS = [f"{note} Its number is {some_bytes(note, 3).hex()}." for note in NOTES]
 def needles(model: PersonalModel) -> Needles:
     """More than a thousand windows: of the texts, their tokens, the prefix in three types, and the keys."""
     profile, base = model.session.profile, tiny_models.base("llama")
-    secrets = [bytes(profile._root.data), bytes(profile._keys.user_key.secret.data)]
-    secrets += [bytes(profile._keys._seed.data[at : at + 32]) for at in (0, 32)]
+    secrets = [bytes(profile._root.data), bytes(profile.keys.user_key.secret.data)]
+    secrets += [bytes(profile.keys._seed.data[at : at + 32]) for at in (0, 32)]
     secrets.append(PASSPHRASE.encode())
     for text in TEXTS:
         content = text.encode()
@@ -85,7 +85,7 @@ def test_only_ciphertext_is_on_the_disk(model: PersonalModel, tmp_path: Path) ->
 def test_a_removed_text_is_under_no_key(model: PersonalModel) -> None:
     """Not even who has every key finds it."""
     profile = model.session.profile
-    kept = {text.completion for text in profile._log.read().texts.values()}
+    kept = {text.completion for text in profile.texts._log.read().texts.values()}
     assert kept == {TEXTS[at] for at in range(2, 24)}
 
 
