@@ -10,6 +10,7 @@ from antefix import FrozenBase, Prefix
 from antefix.records import digest_of
 from antefix_client import PersonalModel
 from antefix_client.errors import UnlockRefused
+from antefix_client.inference.export import export_content
 from tests.support import tiny_models
 
 SOURCE = Path(__file__).parents[2] / "vectors" / "profile"
@@ -33,8 +34,8 @@ def test_texts_versions_and_the_record_are_as_they_were(folder: Path) -> None:
         (version,) = model.versions()
         assert (version.number, version.how) == (1, "learned")
         assert version.digest == digest_of(RECORD).hex()
-        assert model.exported("record") == RECORD
-        lines = model.exported("texts").splitlines()
+        assert export_content(model.runtime, "record") == RECORD
+        lines = export_content(model.runtime, "texts").splitlines()
         assert [json.loads(line)["completion"] for line in lines] == TEXTS
         assert model.status().damaged == ()
 
@@ -42,7 +43,7 @@ def test_texts_versions_and_the_record_are_as_they_were(folder: Path) -> None:
 def test_the_prefix_in_the_record_is_the_one_that_was_kept(folder: Path) -> None:
     base = tiny_models.base("llama")
     with open_profile(folder, base) as model:
-        prefix = Prefix.from_bytes(model.exported("prefix"))
+        prefix = Prefix.from_bytes(export_content(model.runtime, "prefix"))
     assert (prefix.length, prefix.base_fingerprint) == (2, base.fingerprint)
     assert prefix.values.unique().tolist() == [0.5]
 
