@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
+from antefix.common.file_lock import unlock
 from antefix_client.errors import ProfileClosed, ProfileInUse
 from antefix_client.profile.os_errors import translate_os_errors
-from antefix_client.profile.safe_files import has_name, open_regular
+from antefix_client.profile.safe_files import open_locked, open_regular
 
 
 class Lock:
@@ -26,13 +26,14 @@ class Lock:
         """
         self._owner = os.getpid()
         self._path = path
-        while True:
-            with translate_os_errors(path):
-                self._file = open_regular(path, os.O_RDWR | os.O_CREAT)
-            self._take()
-            if has_name(self._file, path):
-                break
-            os.close(self._file)  # whoever held it deleted it with the profile
+        with translate_os_errors(path):
+            handle = open_locked(path)
+        if handle is None:
+            raise ProfileInUse(
+                f"the profile {path.parent} is in use by process {_holder(path)}",
+                "close it there, or talk to its service (antefix serve)",
+            )
+        self._file = handle
         if os.fstat(self._file).st_nlink == 1:  # else it is somebody's file under a second name
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"{self._owner}\n".encode(), 0)
@@ -72,17 +73,19 @@ class Lock:
         if not self.held:
             return
         if not self.inherited:  # said aloud: a fork may have the file open still
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            unlock(self._file)
         os.close(self._file)
         self._file = -1
 
-    def _take(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            said = os.pread(self._file, 20, 0).decode("ascii", "replace").strip()
-            os.close(self._file)
-            raise ProfileInUse(
-                f"the profile {self._path.parent} is in use by process {said if said.isdigit() else '?'}",
-                "close it there, or talk to its service (antefix serve)",
-            ) from None
+
+def _holder(path: Path) -> str:
+    """Number of the process that has the lock, as it wrote it; `?` where that cannot be read."""
+    try:
+        handle = open_regular(path, os.O_RDONLY)
+    except OSError:
+        return "?"
+    try:
+        content = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+    finally:
+        os.close(handle)
+    return content if content.isdigit() else "?"

@@ -12,6 +12,7 @@ import re
 import stat
 from pathlib import Path
 
+from antefix.common.file_lock import try_lock
 from antefix.common.files import atomic_write, sync_folder
 from antefix_client.profile.os_errors import translate_os_errors
 
@@ -34,6 +35,27 @@ def open_regular(path: Path, flags: int) -> int:
         os.close(handle)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return handle
+
+
+def open_locked(path: Path) -> int | None:
+    """Open a file, new ones for their owner alone, and take its lock; None where another opening has it.
+
+    Raises:
+        OSError: it is a link, a pipe, a folder; or its file system has no locks.
+    """
+    while True:
+        handle = open_regular(path, os.O_RDWR | os.O_CREAT)
+        try:
+            locked = try_lock(handle)
+            if locked and has_name(handle, path):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        if not locked:
+            return None
+        # Whoever held it has moved or deleted the file meanwhile: the lock is on what has no name any more.
 
 
 def has_name(handle: int, path: Path) -> bool:

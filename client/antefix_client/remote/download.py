@@ -7,7 +7,6 @@ end of it is asked for all of it, before the next one is.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -24,7 +23,7 @@ from antefix.common.files import sync_folder
 from antefix.loading.stored_tensors import file_digest
 from antefix_client.errors import ReleaseDamaged, ReleaseUnavailable
 from antefix_client.profile.os_errors import translate_os_errors
-from antefix_client.profile.safe_files import has_name, open_regular
+from antefix_client.profile.safe_files import has_name, open_locked
 
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
@@ -137,7 +136,12 @@ def _alone(part: Path, wanted: ExpectedFile) -> Iterator[None]:
     Raises:
         ReleaseUnavailable: another program fetches it.
     """
-    handle = _locked(part, wanted)
+    with translate_os_errors(part):
+        handle = open_locked(part)
+    if handle is None:
+        raise ReleaseUnavailable(
+            f"another program fetches the file {wanted.sha256[:16]}… now", "try again when it is done"
+        )
     try:
         yield
     finally:
@@ -147,25 +151,6 @@ def _alone(part: Path, wanted: ExpectedFile) -> Iterator[None]:
                     part.unlink()
         finally:
             os.close(handle)
-
-
-def _locked(part: Path, wanted: ExpectedFile) -> int:
-    while True:
-        with translate_os_errors(part):
-            handle = open_regular(part, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            if isinstance(error, BlockingIOError):
-                raise ReleaseUnavailable(
-                    f"another program fetches the file {wanted.sha256[:16]}… now", "try again when it is done"
-                ) from None
-            with translate_os_errors(part):
-                raise
-        if has_name(handle, part):
-            return handle
-        os.close(handle)  # whoever held it has finished, and moved it to its place
 
 
 def _complete(

@@ -9,12 +9,10 @@ so that no round counts twice, and none that was spent is forgotten. Round keys 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from antefix.common.file_lock import hold_lock
 from antefix.common.files import atomic_write
 from antefix_server.errors import VaultBusy, VaultDamaged
 from antefix_server.rounds.plan import RoundPlan
@@ -50,18 +49,12 @@ class RoundState:
         Raises:
             VaultBusy: there is one.
         """
-        with files(self._folder):
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            handle = os.open(self._folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise VaultBusy("another run of rounds is under way", "wait for it, or stop it") from None
-        try:
+        busy = VaultBusy("another run of rounds is under way", "wait for it, or stop it")
+        with ExitStack() as held:
+            with files(self._folder):
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                held.enter_context(hold_lock(self._folder / "lock", busy))
             yield
-        finally:
-            os.close(handle)
 
     def save(self, number: int, started: str, prefix: bytes) -> None:
         """Keep a round that is done.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from antefix.common.file_lock import try_lock
 from antefix_server.errors import VaultBusy
 from antefix_server.storage.os_errors import files
 
@@ -29,7 +29,8 @@ def scratch(path: Path) -> Iterator[Path]:
     try:
         with files(path):
             os.fchmod(handle, 0o700)  # refused if it is somebody else's
-            _lock(handle, path)
+            if not try_lock(handle):
+                raise VaultBusy(f"somebody else writes to {path}", "wait until that is done")
             for left in path.iterdir():
                 left.unlink()
         try:
@@ -38,10 +39,3 @@ def scratch(path: Path) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, path: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise VaultBusy(f"somebody else writes to {path}", "wait until that is done") from None

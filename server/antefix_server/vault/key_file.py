@@ -13,7 +13,6 @@ forever. Slots have no index: a user's id is its slot and a nonce, encrypted wit
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
+from antefix.common.file_lock import try_lock
 from antefix.common.files import atomic_write
 from antefix.crypto.aead import KEY_BYTES, SecretBytes
 from antefix.keys import DevicePublic
@@ -281,13 +281,11 @@ class KeyFile:
         self._file = -1  # the number is soon another file's, perhaps the next opening of this one
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._file):
             raise VaultBusy(
                 f"another process writes to the vault of {self._path}",
                 "stop it, or open the vault for reading",
-            ) from None
+            )
 
     def _overwrite(self, number: int, slot: bytes | bytearray) -> None:
         self._write_all(slot, _HEAD_BYTES + number * SLOT)

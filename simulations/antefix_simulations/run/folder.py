@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from antefix.common.file_lock import hold_lock
 from antefix.errors import InvalidArgument
 
 __all__ = ["damaged_file", "explain_full_disk", "explain_interrupt", "locked"]
@@ -26,32 +26,24 @@ def locked(folder: Path) -> Iterator[None]:
         InvalidArgument: another run is under way in it, or it cannot be made.
     """
     new = not folder.exists()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    except FileExistsError:
-        raise InvalidArgument(f"{folder} is not a folder", "choose another --out") from None
-    except OSError as error:
-        raise InvalidArgument(f"{folder} cannot be made: {error.strerror}", "choose another --out") from None
-    try:
-        _take(handle, folder)
-        yield
-    except BaseException:
-        if new and os.listdir(folder) == [_LOCK]:
-            (folder / _LOCK).unlink()
-            folder.rmdir()
-        raise
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InvalidArgument(
-            f"another run is under way in {folder}", "wait for it, or choose another --out"
-        ) from None
+    busy = InvalidArgument(f"another run is under way in {folder}", "wait for it, or choose another --out")
+    with ExitStack() as held:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(hold_lock(folder / _LOCK, busy))
+        except FileExistsError:
+            raise InvalidArgument(f"{folder} is not a folder", "choose another --out") from None
+        except OSError as error:
+            raise InvalidArgument(
+                f"{folder} cannot be made: {error.strerror}", "choose another --out"
+            ) from None
+        try:
+            yield
+        except BaseException:
+            if new and os.listdir(folder) == [_LOCK]:
+                (folder / _LOCK).unlink()
+                folder.rmdir()
+            raise
 
 
 @contextmanager

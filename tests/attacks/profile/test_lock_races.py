@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from antefix.common.file_lock import try_lock
 from antefix_client import PersonalModel
 from antefix_client.errors import ProfileExists, ProfileInUse
-from antefix_client.profile import profile
+from antefix_client.profile import profile, safe_files
 from antefix_client.profile.lock import Lock
 from tests.client.people import KEY, opened
 from tests.support import tiny_models
@@ -58,15 +59,14 @@ def test_a_lock_that_was_deleted_while_it_was_waited_for_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, path = Lock(tmp_path / "lock"), tmp_path / "lock"
-    take = Lock._take
 
-    def after_the_others_deletion(self: Lock) -> None:
+    def after_the_others_deletion(handle: int) -> bool:
         monkeypatch.undo()
         first.delete()
         first.release()
-        take(self)
+        return try_lock(handle)
 
-    monkeypatch.setattr(Lock, "_take", after_the_others_deletion)
+    monkeypatch.setattr(safe_files, "try_lock", after_the_others_deletion)
     second = Lock(path)
     with pytest.raises(ProfileInUse):
         Lock(path)
