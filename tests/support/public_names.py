@@ -66,8 +66,8 @@ PUBLIC = {
     ],
     "antefix_client": ["Budget", "Example", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"],
     "antefix_client.client_app": ["app"],
-    "antefix_client.granting": ["Access", "Granted", "Granting"],
-    "antefix_client.membership": ["Membership", "Place", "Synced"],
+    "antefix_client.granting": ["Access", "ActiveGrant", "Granting"],
+    "antefix_client.membership": ["Membership", "ServerLink", "SyncResult"],
     "antefix_client.model": ["Budget", "Keyring", "LearnReport", "PersonalModel", "Status", "Version"],
     "antefix_server": [],
     "antefix_server.backups": [

@@ -16,6 +16,9 @@ NAMES = [
     ("antefix.grants", "granted", "issue_grant"),
     ("antefix.wire", "Seen", "ReleaseState"),
     ("antefix.rounds", "clipped", "clip_to_norm"),
+    ("antefix_client.membership", "Place", "ServerLink"),
+    ("antefix_client.membership", "Synced", "SyncResult"),
+    ("antefix_client.granting", "Granted", "ActiveGrant"),
 ]
 ATTRIBUTES = [
     ("antefix.grants", "Grant", "by", "from_device"),
