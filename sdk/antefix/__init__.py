@@ -53,6 +53,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("antefix")
     if name not in _HOMES:
         raise AttributeError(f"module 'antefix' has no attribute {name!r}")
     value: object = getattr(importlib.import_module(f"antefix.{_HOMES[name]}"), name)

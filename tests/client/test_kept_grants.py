@@ -13,8 +13,9 @@ import pytest
 from antefix_client import PersonalModel
 from antefix_client.errors import ServerUnreachable
 from antefix_client.granting import Granting
-from antefix_client.membership import Membership, SyncResult
+from antefix_client.membership import SyncResult
 from antefix_client.remote import grants
+from antefix_client.remote.server_session import ServerSession
 from antefix_client.service.app import Service
 from antefix_client.service.background import BackgroundSync
 from antefix_client.service.server_routes import ServerRoutes
@@ -231,7 +232,7 @@ def test_revoking_counts_here_though_the_server_is_away(
     learned(model, 0.3)
     granting.grant(keep=True)
     with monkeypatch.context() as away:
-        away.setattr(Membership, "remote", lambda _: (_ for _ in ()).throw(ServerUnreachable("away")))
+        away.setattr(ServerSession, "connect", lambda _: (_ for _ in ()).throw(ServerUnreachable("away")))
         with pytest.raises(ServerUnreachable):
             granting.revoke()
     learned(model, 0.4)

@@ -147,8 +147,7 @@ def test_an_empty_text_is_refused(model: PersonalModel) -> None:
 
 
 def test_the_oldest_are_dropped_above_the_limit(model: PersonalModel) -> None:
-    profile = model.session.profile
-    profile.manifest = profile.manifest.model_copy(update={"max_texts": 20})
+    model.session.profile.texts.max_texts = 20
     model.remember([f"text {number}" for number in range(30)])
     kept = [text.completion for text in model.texts().values()]
     assert kept == [f"text {number}" for number in range(12, 30)]  # nine tenths of the limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 from antefix.common.extras import imported_by
 
 with imported_by("antefix"):
-    from antefix.common.cli import application
+    from antefix.common.cli import application, run_command
     from antefix_client.cli import devices, grants, profile, receipts, serve, server, text
 
 ABOUT = "A personal model on this device: it remembers, learns, and writes like you."
@@ -25,4 +25,4 @@ grants.register(app)
 
 def main() -> None:
     """Run `antefix`."""
-    app(prog_name="antefix")
+    run_command(app)

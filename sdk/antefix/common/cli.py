@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -45,16 +45,48 @@ class ErrorReportingGroup(TyperGroup):
             raise typer.Exit(1) from None
 
 
+def _print_version(context: typer.Context, asked: bool) -> None:
+    if asked:
+        from antefix import __version__
+
+        typer.echo(f"{context.find_root().info_name} {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+]
+
+
 def application(name: str, about: str, *, completion: bool = False) -> typer.Typer:
-    """A command with the house's settings; `completion` offers to install the shell's completion."""
-    return typer.Typer(
+    """A command with the house's settings: `-h`, `--version`, and errors of ours in two lines.
+
+    Args:
+        name: of the command.
+        about: one sentence for its help.
+        completion: offer to install the shell's completion.
+    """
+    app = typer.Typer(
         name=name,
         cls=ErrorReportingGroup,
         help=about,
         no_args_is_help=True,
         add_completion=completion,
+        context_settings={"help_option_names": ["--help", "-h"]},
         pretty_exceptions_enable=False,
     )
+
+    @app.callback()
+    def options(version: Version = False) -> None:
+        """Take the options that stand before a command."""
+
+    return app
+
+
+def run_command(app: typer.Typer) -> None:
+    """Run a command line under its own name, however it was started."""
+    app(prog_name=app.info.name)
 
 
 def say(name: str | None, line: str) -> None:

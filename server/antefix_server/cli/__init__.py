@@ -9,7 +9,7 @@ from __future__ import annotations
 from antefix.common.extras import imported_by
 
 with imported_by("antefix-server"):
-    from antefix.common.cli import application
+    from antefix.common.cli import application, run_command
     from antefix_server.cli import bench, federate, grants, operator, releases, up, users
     from antefix_server.cli.data_access import place
 
@@ -28,4 +28,4 @@ bench.register(app)
 
 def main() -> None:
     """Run `antefix-server`."""
-    app(prog_name="antefix-server")
+    run_command(app)

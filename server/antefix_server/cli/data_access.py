@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from antefix.common.cli import Version
+
 HOME = Path("~/.antefix-server")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -21,6 +23,7 @@ def place(
         Path,
         typer.Option(envvar="ANTEFIX_DATA", help="The server's data.", show_default="~/.antefix-server"),
     ] = HOME,
+    version: Version = False,
 ) -> None:
     """Remember where the data is, for every command."""
     context.obj = data.expanduser()

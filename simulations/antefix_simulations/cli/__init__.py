@@ -15,7 +15,7 @@ from antefix.common.extras import imported_by
 with imported_by("antefix-sim"):
     import typer
 
-    from antefix.common.cli import application, say
+    from antefix.common.cli import application, run_command, say
     from antefix_simulations.cli import bench, flower, paper
     from antefix_simulations.cli import run as run_module
     from antefix_simulations.cli.options import AsJson, Base, Choices, Device, Dtype, Seed
@@ -94,7 +94,7 @@ paper.register(app)
 
 def main() -> None:
     """Run `antefix-sim`."""
-    app(prog_name="antefix-sim")
+    run_command(app)
 
 
 def _say(line: str) -> None:
