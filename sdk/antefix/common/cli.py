@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -47,9 +48,7 @@ class ErrorReportingGroup(TyperGroup):
 
 def _print_version(context: typer.Context, asked: bool) -> None:
     if asked:
-        from antefix import __version__
-
-        typer.echo(f"{context.find_root().info_name} {__version__}")
+        typer.echo(f"{context.find_root().info_name} {version('antefix')}")
         raise typer.Exit
 
 
