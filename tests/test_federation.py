@@ -14,7 +14,8 @@ from antefix.errors import RecordError
 from antefix.receipts import LogKey, verify_receipt
 from antefix.records import open_record, read_header
 from antefix.rounds import Round, RoundKey
-from antefix.wire.release import Release, Signed
+from antefix.wire.release import Release
+from antefix.wire.signed import Signed
 from antefix_client.inference.export import export_content
 from antefix_client.learning.text_split import TextSnapshot
 from antefix_client.membership import Membership

@@ -5,15 +5,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from antefix.wire.release import (
-    Announcement,
-    BaseFile,
-    BaseReference,
-    CurrentRelease,
-    Release,
-    ReleaseOffer,
-    ReleaseState,
-)
+from antefix.wire.announcement import Announcement, CurrentRelease, ReleaseOffer, ReleaseState
+from antefix.wire.release import BaseFile, BaseReference, Release
 from tests.support.records import some_bytes
 
 TENANT = "ab" * 16

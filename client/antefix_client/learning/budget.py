@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from antefix.common.settings import Count, Settings
 from antefix.errors import InvalidArgument
-from antefix.training.config import Count, Settings, TrainingPlan
+from antefix.training.config import TrainingPlan
 
 if TYPE_CHECKING:
     from antefix import FrozenBase

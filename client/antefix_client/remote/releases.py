@@ -18,7 +18,9 @@ from antefix.common.progress import ProgressBar
 from antefix.errors import AntefixError, BaseError, PrefixError, ReleaseRefused
 from antefix.loading.catalog import CATALOGUE
 from antefix.wire import Release, ReleaseState
-from antefix.wire.release import MAX_BYTES, BaseFile, ReleaseOffer, SharedPrefix
+from antefix.wire.announcement import ReleaseOffer
+from antefix.wire.release import BaseFile, SharedPrefix
+from antefix.wire.signed import MAX_BYTES
 from antefix_client.errors import DeviceRefused, NoRelease, ProfileFull, ReleaseUnavailable
 from antefix_client.profile.os_errors import translate_os_errors
 from antefix_client.remote.download import ExpectedFile, Source, SourceLimits, download

@@ -5,10 +5,9 @@ It listens on a Unix socket that its user alone can open, or on loopback for who
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
@@ -18,10 +17,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from antefix.errors import AntefixError
-from antefix.http.openai import ChatCompletionRequest, CompletionRequest, ResponseBuilder
+from antefix.http.openai import ChatCompletionRequest, CompletionRequest, EventWriter, ResponseBuilder
 from antefix_client.model import PersonalModel
 from antefix_client.service.http import BodyRefused, Guard, error_response, handle_error, read_body
 from antefix_client.service.model_routes import ModelRoutes
+
+if TYPE_CHECKING:
+    from antefix.generation.interface import StepOutput
 
 
 class Service:
@@ -71,12 +73,12 @@ class Service:
             self._word(asked),
         )
         if asked.stream:
-            events = _events(answer, pieces, asked.with_usage)
+            events = _events(EventWriter(answer, with_usage=asked.with_usage), pieces)
             return StreamingResponse(iterate_in_threadpool(events), media_type="text/event-stream")
         done = (await run_in_threadpool(list, pieces))[-1].result
         if done is None:  # a running batch ends with a result
             return error_response(500, "the text broke off", "ask again")
-        return JSONResponse(answer.whole(done))
+        return JSONResponse(answer.response(done))
 
     def _word(self, asked: CompletionRequest | ChatCompletionRequest) -> Callable[[int], str] | None:
         """Gives texts of tokens to an answer that tells of them."""
@@ -87,19 +89,11 @@ class Service:
         return partial(token_text, self._model.base.tokenizer)
 
 
-def _events(answer: ResponseBuilder, pieces: Iterator[Any], with_usage: bool) -> Iterator[str]:
+def _events(writer: EventWriter, outputs: Iterator[StepOutput]) -> Iterator[str]:
     """Server-sent events of one stream."""
-    first, result = True, None
-    for piece in pieces:
-        result = piece.result
-        if piece.text or piece.logprobs or first:
-            yield _event(answer.piece(piece.text, None, piece.logprobs, first=first))
-            first = False
-    yield _event(answer.piece("", "stop" if result is None else result.finish))
-    if with_usage and result is not None:
-        yield _event(answer.counts(len(result.tokens)))
-    yield "data: [DONE]\n\n"
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content)}\n\n"
+    result = None
+    for output in outputs:
+        result = output.result
+        if output.text or output.logprobs or not writer.begun:
+            yield writer.chunk(output.text, output.logprobs)
+    yield from writer.end(result)

@@ -1,8 +1,4 @@
-"""Refuses arguments that cannot be meant; a message names their type, for their value may be private.
-
-A keyword that is silently ignored looks like a feature: PEFT once accepted `adapter_names` for prefix
-tuning and gave every row the same user's prefix.
-"""
+"""Refuses arguments that cannot be meant; a message names their type, for their value may be private."""
 
 from __future__ import annotations
 
@@ -11,12 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from antefix.errors import InvalidArgument
-
-
-def refuse_unknown(function: str, unknown: Mapping[str, object]) -> None:
-    """Raise `InvalidArgument` if `unknown` has any keyword."""
-    for word in unknown:
-        raise InvalidArgument(f"{function}() has no keyword {word!r}", f"see help(antefix.{function})")
 
 
 def require(value: object, kind: type[object], what: str, hint: str = "") -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Never, overload
+from typing import overload
 
 import torch
 
 from antefix.common.malloc import retain_large_blocks
-from antefix.common.validation import refuse_unknown, require, require_users
+from antefix.common.validation import require, require_users
 from antefix.data.example import Example
 from antefix.data.tokenization import Row, encode_user
 from antefix.errors import InvalidArgument
@@ -32,7 +32,6 @@ def score(
     max_prompt_tokens: int | None = None,
     micro_batch_tokens: int | None = None,
     infix: bool = False,
-    **unknown: Never,
 ) -> float: ...
 @overload
 def score(
@@ -43,7 +42,6 @@ def score(
     max_prompt_tokens: int | None = None,
     micro_batch_tokens: int | None = None,
     infix: bool = False,
-    **unknown: Never,
 ) -> dict[str, float]: ...
 def score(
     base: FrozenBase,
@@ -53,7 +51,6 @@ def score(
     max_prompt_tokens: int | None = None,
     micro_batch_tokens: int | None = None,
     infix: bool = False,
-    **unknown: Never,
 ) -> float | dict[str, float]:
     """Mean cross-entropy of the completions in nats per token, lower is better.
 
@@ -68,7 +65,6 @@ def score(
     Raises:
         NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, OutOfMemory.
     """
-    refuse_unknown("score", unknown)
     require(base, FrozenBase, "base")
     _require_count(max_prompt_tokens, "max_prompt_tokens")
     _require_count(micro_batch_tokens, "micro_batch_tokens")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Never
 
 import torch
 from torch import Tensor
 
 from antefix.common.malloc import retain_large_blocks
 from antefix.common.progress import ProgressBar
-from antefix.common.validation import refuse_unknown, require
+from antefix.common.validation import require
 from antefix.errors import InvalidArgument, OutOfMemory
 from antefix.generation.beam_search import beam_search, group_key
 from antefix.generation.engines import open_engine
@@ -31,7 +30,6 @@ def generate(
     on_token: Callable[[int, str], None] | None = None,
     progress: bool = False,
     engine: str = "torch",
-    **unknown: Never,
 ) -> list[Generated]:
     """Generate a text for each request, many at a time, each under its own prefix or none.
 
@@ -47,7 +45,6 @@ def generate(
             pieces of a request add up to its text. A beam search gives one piece at its end.
         progress: show a bar on stderr.
         engine: decoding engine that computes all but beam searches.
-        **unknown: refused; here so that the error can name the keyword.
 
     Returns:
         One result per request, in their order.
@@ -56,7 +53,6 @@ def generate(
         InvalidArgument, PrefixMismatch, TextTooLong: before anything is generated.
         OutOfMemory: of the device.
     """
-    refuse_unknown("generate", unknown)
     require(base, FrozenBase, "base")
     if isinstance(requests, GenerationRequest):
         raise InvalidArgument("requests is one GenerationRequest", "put it in a list")

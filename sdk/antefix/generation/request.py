@@ -7,13 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from antefix.common.settings import Count, Settings
 from antefix.common.validation import require, require_text
 from antefix.data.tokenization import check_rows_fit, prompt_tokens
 from antefix.errors import BaseUnsuitable, InvalidArgument
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Kind
 from antefix.prefix.prefix import Prefix
-from antefix.training.config import Count, Settings
 
 Finish = Literal["stop", "end", "length"]
 _ROLES = ("system", "user", "assistant")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from antefix.generation.request import Generated, TokenLogprob
 
-_MOST_TOKENS = 256
+_DEFAULT_MAX_TOKENS = 256
 
 
-class _Asked(BaseModel):
+class _RequestBody(BaseModel):
     """What both kinds have in common. Fields that would have no effect are refused unless neutral.
 
     Attributes:
@@ -47,7 +48,7 @@ class _Asked(BaseModel):
         """Keywords of a `GenerationRequest`."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         values: dict[str, Any] = {
-            "max_new_tokens": self.max_tokens or _MOST_TOKENS,
+            "max_new_tokens": self.max_tokens or _DEFAULT_MAX_TOKENS,
             "temperature": self.temperature,
             "stop": tuple(stop),
             "ignore_eos": self.ignore_eos,
@@ -63,7 +64,7 @@ class _Asked(BaseModel):
         return bool((self.stream_options or {}).get("include_usage"))
 
 
-class CompletionRequest(_Asked):
+class CompletionRequest(_RequestBody):
     """Body of `POST /v1/completions`."""
 
     prompt: str
@@ -87,7 +88,7 @@ class Message(BaseModel):
     name: str | None = None
 
 
-class ChatCompletionRequest(_Asked):
+class ChatCompletionRequest(_RequestBody):
     """Body of `POST /v1/chat/completions`; the last turn is the user's."""
 
     messages: list[Message] = Field(min_length=1)
@@ -114,7 +115,7 @@ class ChatCompletionRequest(_Asked):
     def settings(self) -> dict[str, Any]:
         """Keywords of a `GenerationRequest`."""
         roles = {"developer": "system"}
-        history = tuple((roles.get(one.role, one.role), one.content) for one in self.messages[:-1])
+        history = tuple((roles.get(turn.role, turn.role), turn.content) for turn in self.messages[:-1])
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
         return {**super().settings, "chat": True, "history": history, "logprobs": logprobs}
 
@@ -138,7 +139,7 @@ class ResponseBuilder:
     created: int = field(default_factory=lambda: int(time.time()))
     _offset: int = 0
 
-    def whole(self, generated: Generated) -> dict[str, Any]:
+    def response(self, generated: Generated) -> dict[str, Any]:
         """All at once."""
         choice = self._choice(generated.finish, generated.logprobs)
         if self.chat:
@@ -147,7 +148,7 @@ class ResponseBuilder:
             choice["text"] = generated.text
         return {**self._head(""), "choices": [choice], "usage": self.usage(len(generated.tokens))}
 
-    def piece(
+    def chunk(
         self, text: str, finish: str | None, logprobs: Sequence[TokenLogprob] = (), *, first: bool = False
     ) -> dict[str, Any]:
         """A part of a stream; the last one has the reason why it ended."""
@@ -159,7 +160,7 @@ class ResponseBuilder:
             choice["text"] = text
         return {**self._head(".chunk"), "choices": [choice]}
 
-    def counts(self, tokens: int) -> dict[str, Any]:
+    def usage_chunk(self, tokens: int) -> dict[str, Any]:
         """The last part of a stream that was asked to count."""
         return {**self._head(".chunk"), "choices": [], "usage": self.usage(tokens)}
 
@@ -170,17 +171,17 @@ class ResponseBuilder:
 
     def _choice(self, finish: str | None, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
         reason = None if finish is None else _reason(finish)
-        return {"index": 0, "finish_reason": reason, "logprobs": self._shown(logprobs)}
+        return {"index": 0, "finish_reason": reason, "logprobs": self._logprobs(logprobs)}
 
-    def _shown(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         word = self.word
         if word is None:
             return None
         if self.chat:
             content = [
                 {
-                    **_one(word, entry.token, entry.logprob),
-                    "top_logprobs": [_one(word, *top) for top in entry.top],
+                    **_token_logprob(word, entry.token, entry.logprob),
+                    "top_logprobs": [_token_logprob(word, *top) for top in entry.top],
                 }
                 for entry in logprobs
             ]
@@ -204,7 +205,39 @@ class ResponseBuilder:
         return {"id": prefix + self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def _one(word: Callable[[int], str], token: int, logprob: float) -> dict[str, Any]:
+class EventWriter:
+    """Writes the server-sent events of one streamed answer, as text to send at once."""
+
+    def __init__(self, builder: ResponseBuilder, *, with_usage: bool) -> None:
+        """Begin; `with_usage` ends the stream with the counts of tokens."""
+        self._builder, self._with_usage = builder, with_usage
+        self.begun = False
+
+    def chunk(self, text: str, logprobs: Sequence[TokenLogprob] = (), finish: str | None = None) -> str:
+        """A part of the text; the first part of a chat names the role."""
+        content = self._builder.chunk(text, finish, logprobs, first=not self.begun)
+        self.begun = True
+        return _event(content)
+
+    def end(self, generated: Generated | None, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[str]:
+        """Why the text ended, the counts where asked for, and the end; the end alone of what was cut off."""
+        if generated is not None:
+            yield self.chunk("", logprobs, generated.finish)
+            if self._with_usage:
+                yield _event(self._builder.usage_chunk(len(generated.tokens)))
+        yield "data: [DONE]\n\n"
+
+    @staticmethod
+    def error(error: Exception, message: str) -> str:
+        """What a stream says that fails after its begin, when the status has been sent."""
+        return _event({"error": {"type": type(error).__name__, "message": message}})
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content)}\n\n"
+
+
+def _token_logprob(word: Callable[[int], str], token: int, logprob: float) -> dict[str, Any]:
     text = word(token)
     return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode())}
 

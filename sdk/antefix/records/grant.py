@@ -34,7 +34,7 @@ from antefix.records.verification import (
     require_epoch,
     verify,
 )
-from antefix.wire.release import Digest, Id, Number, Signed, Size, Statement
+from antefix.wire.signed import Digest, Id, Number, Signed, Size, Statement
 
 _SEALED = 2 * (KEY_BYTES + hpke.OVERHEAD)  # hex digits
 _ID, _SEED = 16, 32

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -72,6 +72,9 @@ class RecordHeader:
         size: of the whole record, in bytes.
         digest: of the record, 32 bytes.
     """
+
+    SIZE: ClassVar[int] = BODY_OFFSET
+    """Bytes before the body."""
 
     edition: RecordVersion
     epoch: int
@@ -235,8 +238,9 @@ def read_header(start: bytes, body_hash: bytes | None = None) -> RecordHeader:
     """Read the public fields of a record (steps 1 to 3).
 
     Args:
-        start: the whole record; or its first 354 bytes, where `body_hash` is SHA-256 of the rest and the
-            caller compares `size`, having read the record piece by piece.
+        start: the whole record; or its first `RecordHeader.SIZE` bytes, of a record that is read piece by
+            piece: the caller compares `size`.
+        body_hash: SHA-256 of the rest, where `start` is not the whole.
 
     Raises:
         RecordMismatch: not a record.

@@ -11,7 +11,7 @@ from pydantic import Field
 from antefix.crypto import hpke
 from antefix.crypto.aead import SecretBytes
 from antefix.errors import UpdateRefused
-from antefix.wire.release import Digest, Id, Number, Size, Statement
+from antefix.wire.signed import Digest, Id, Number, Size, Statement
 
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 

@@ -72,15 +72,15 @@ class Checkpoint:
         self._saved_at = time.monotonic()
         self._failed = False
 
-    def restore(self, run: UserState) -> None:
+    def restore(self, user: UserState) -> None:
         """Put a user where an earlier run left it, if there is one.
 
         Raises:
             CheckpointMismatch: the file is of other texts, settings or another base, or is damaged.
         """
-        size, path = run.adam.trained.numel(), self._shown(run)
+        size, path = user.adam.trained.numel(), self._shown(user)
         try:
-            content = self._content(run, 4 * 4 * size + 8 + HEADER_LIMIT)
+            content = self._content(user, 4 * 4 * size + 8 + HEADER_LIMIT)
             if content is None:
                 return
             saved, numbers = _read(content, size)
@@ -88,46 +88,46 @@ class Checkpoint:
             raise CheckpointMismatch(
                 f"{path} cannot be used: {error}", "delete it to start that user anew"
             ) from error
-        if saved.identity != self._identity(run):
-            theirs, ours = saved.identity[:12], self._identity(run)[:12]
+        if saved.identity != self._identity(user):
+            theirs, ours = saved.identity[:12], self._identity(user)[:12]
             raise CheckpointMismatch(
                 f"{path} belongs to another run: it was made for {theirs}…, "
                 f"this run is {ours}… (texts, start, spec, plan and base must be the same)",
                 "use another checkpoint folder, or delete this one",
             )
-        if saved.step > run.total_steps or saved.evaluated_at > saved.step:
+        if saved.step > user.total_steps or saved.evaluated_at > saved.step:
             raise CheckpointMismatch(
-                f"{path} cannot be used: it is at step {saved.step:.3g} of {run.total_steps}",
+                f"{path} cannot be used: it is at step {saved.step:.3g} of {user.total_steps}",
                 "delete it to start that user anew",
             )
-        trained, mean, square, *best = numbers.to(run.adam.trained.device).unbind()
-        run.adam = Adam(trained.clone(), mean.clone(), square.clone(), saved.step)
-        run.progress = Progress(
+        trained, mean, square, *best = numbers.to(user.adam.trained.device).unbind()
+        user.adam = Adam(trained.clone(), mean.clone(), square.clone(), saved.step)
+        user.progress = Progress(
             **saved.model_dump(exclude={"identity", "step", "best_loss"}),
             best=best[0].clone() if best else None,
             best_loss=float("inf") if saved.best_loss is None else saved.best_loss,
         )
 
-    def save(self, run: UserState) -> None:
+    def save(self, user: UserState) -> None:
         """Write one user's state; within a step, as an interrupt may find it, the last file stays.
 
         Where it cannot be written (a full disk) training goes on, and a log line says so once: the
         results of all users are worth more than the way back.
         """
-        if self._place is None or not run.at_step_boundary:
+        if self._place is None or not user.at_step_boundary:
             return
-        state = vars(run.progress).copy()
+        state = vars(user.progress).copy()
         best = state.pop("best")
-        rows = [run.adam.trained, run.adam.mean, run.adam.square, *([] if best is None else [best])]
+        rows = [user.adam.trained, user.adam.mean, user.adam.square, *([] if best is None else [best])]
         numbers = torch.stack(rows).cpu()
         saved = _Saved(
-            **{**state, "best_loss": None if best is None else run.progress.best_loss},
-            identity=self._identity(run),
-            step=run.adam.step,
+            **{**state, "best_loss": None if best is None else user.progress.best_loss},
+            identity=self._identity(user),
+            step=user.adam.step,
         ).model_dump_json()
         fields = {"run": saved, "digest": _digest(saved, numbers)}
         try:
-            self._write(run, save({"state": numbers}, metadata=fields))
+            self._write(user, save({"state": numbers}, metadata=fields))
         except OSError as error:
             if not self._failed:
                 _log.warning(
@@ -138,34 +138,36 @@ class Checkpoint:
                 )
             self._failed = True
 
-    def save_now_and_then(self, runs: list[UserState]) -> None:
-        """Save all `runs` if the last time was a while ago."""
+    def save_now_and_then(self, users: list[UserState]) -> None:
+        """Save all `users` if the last time was a while ago."""
         if self._place is not None and time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
-            for run in runs:
-                self.save(run)
+            for user in users:
+                self.save(user)
             self._saved_at = time.monotonic()
 
-    def _content(self, run: UserState, limit: int) -> bytes | None:
+    def _content(self, user: UserState, limit: int) -> bytes | None:
         if isinstance(self._place, Path):
-            path = self._place / _name(run)
+            path = self._place / _name(user)
             return content_of(path, limit) if os.path.lexists(path) else None
-        return None if self._place is None else self._place.get(_name(run))
+        return None if self._place is None else self._place.get(_name(user))
 
-    def _write(self, run: UserState, content: bytes) -> None:
+    def _write(self, user: UserState, content: bytes) -> None:
         if isinstance(self._place, Path):
-            atomic_write(self._place / _name(run), content)
+            atomic_write(self._place / _name(user), content)
         elif self._place is not None:
-            self._place[_name(run)] = content
+            self._place[_name(user)] = content
 
-    def _shown(self, run: UserState) -> str:
-        return str(self._place / _name(run)) if isinstance(self._place, Path) else f"checkpoint {_name(run)}"
+    def _shown(self, user: UserState) -> str:
+        return (
+            str(self._place / _name(user)) if isinstance(self._place, Path) else f"checkpoint {_name(user)}"
+        )
 
-    def _identity(self, run: UserState) -> str:
+    def _identity(self, user: UserState) -> str:
         """Digest of everything that this user's result is a function of."""
-        digest = hashlib.sha256(f"{self._common}\n{_stored_plan(run.plan)}\n".encode())
-        for row in (*run.rows, *run.validation_rows):
+        digest = hashlib.sha256(f"{self._common}\n{_stored_plan(user.plan)}\n".encode())
+        for row in (*user.rows, *user.validation_rows):
             digest.update(json.dumps(asdict(row)).encode())
-        digest.update(run.start_digest.encode())
+        digest.update(user.start_digest.encode())
         return digest.hexdigest()
 
 
@@ -175,8 +177,8 @@ def _stored_plan(plan: TrainingPlan) -> str:
     return plan.model_dump_json().replace(f'"batching":"{plan.batching}"', f'"batching":"{former}"')
 
 
-def _name(run: UserState) -> str:
-    digest = hashlib.sha256(run.name.encode(errors="surrogatepass"))
+def _name(user: UserState) -> str:
+    digest = hashlib.sha256(user.name.encode(errors="surrogatepass"))
     return f"{digest.hexdigest()[:32]}.safetensors"
 
 

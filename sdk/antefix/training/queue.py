@@ -21,13 +21,13 @@ class MicroBatch:
     """Rows that run together."""
 
     shape: Bucket
-    jobs: list[PendingRow]
+    rows: list[PendingRow]
 
 
 class RowQueue(Protocol):
     """Holds waiting rows and hands out micro-batches."""
 
-    def add(self, jobs: Iterable[PendingRow]) -> None:
+    def add(self, rows: Iterable[PendingRow]) -> None:
         """Take the rows of one user's next step or evaluation."""
         ...
 
@@ -47,25 +47,27 @@ class SharedQueue:
 
     def __init__(self, buckets: Buckets) -> None:
         """Take the sizes of micro-batches."""
-        self._sizes = buckets
+        self._buckets = buckets
         self._waiting: dict[tuple[bool, Bucket], list[PendingRow]] = {}
 
-    def add(self, jobs: Iterable[PendingRow]) -> None:
+    def add(self, rows: Iterable[PendingRow]) -> None:
         """Put each row with those of its size class."""
-        for job in jobs:
-            key = (job.weight is None, self._sizes.bucket_for(job.row))
-            self._waiting.setdefault(key, []).append(job)
+        for pending in rows:
+            key = (pending.weight is None, self._buckets.bucket_for(pending.row))
+            self._waiting.setdefault(key, []).append(pending)
 
     def pop(self) -> MicroBatch | None:
         """The fullest size class, oldest rows first."""
         if not self._waiting:
             return None
-        key = max(self._waiting, key=lambda k: sum(job.row.tokens for job in self._waiting[k]) / k[1].tokens)
-        chosen, left = first_fit([job.row for job in self._waiting[key]], key[1])
-        jobs = self._waiting.pop(key)
+        key = max(
+            self._waiting, key=lambda k: sum(pending.row.tokens for pending in self._waiting[k]) / k[1].tokens
+        )
+        chosen, left = first_fit([pending.row for pending in self._waiting[key]], key[1])
+        rows = self._waiting.pop(key)
         if left:
-            self._waiting[key] = [jobs[i] for i in left]
-        return MicroBatch(key[1], [jobs[i] for i in chosen])
+            self._waiting[key] = [rows[i] for i in left]
+        return MicroBatch(key[1], [rows[i] for i in chosen])
 
 
 class PerUserQueue:
@@ -76,17 +78,19 @@ class PerUserQueue:
 
     def __init__(self, buckets: Buckets) -> None:
         """Take the largest sizes of micro-batches."""
-        self._sizes = buckets
+        self._buckets = buckets
         self._ready: list[MicroBatch] = []
 
-    def add(self, jobs: Iterable[PendingRow]) -> None:
+    def add(self, rows: Iterable[PendingRow]) -> None:
         """Cut one user's rows into micro-batches."""
-        left = list(jobs)
+        left = list(rows)
         while left:
-            bucket = self._sizes.bucket_for(left[0].row)
-            chosen, rest = first_fit([job.row for job in left], bucket)
+            bucket = self._buckets.bucket_for(left[0].row)
+            chosen, rest = first_fit([pending.row for pending in left], bucket)
             group = [left[i] for i in chosen]
-            self._ready.append(MicroBatch(self._sizes.tight_bucket([job.row for job in group]), group))
+            self._ready.append(
+                MicroBatch(self._buckets.tight_bucket([pending.row for pending in group]), group)
+            )
             left = [left[i] for i in rest]
 
     def pop(self) -> MicroBatch | None:

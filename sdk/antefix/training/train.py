@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Never, Self
 
 import torch
 from torch import Tensor
 
-from antefix.common.malloc import retain_large_blocks
-from antefix.common.progress import ProgressBar
-from antefix.common.validation import path_of, refuse_unknown, require, require_users
+from antefix.common.validation import path_of, require, require_users
 from antefix.data.example import Example
 from antefix.data.tokenization import encode_user, texts_of
 from antefix.errors import InvalidArgument, NoExamples
@@ -31,16 +28,13 @@ from antefix.training.initialization import (
     keys_and_values,
     layout_of,
 )
-from antefix.training.micro_batch import MicroBatchResult
-from antefix.training.micro_batch import forward_backward as run_rows
-from antefix.training.queue import MicroBatch, row_queue
 from antefix.training.reparameterization import (
     EmbeddingReparameterization,
     Reparameterization,
     reparameterization_for,
 )
+from antefix.training.trainer import Trainer
 from antefix.training.user_state import UserState, split_rows
-from antefix.training.workers import worker_count, workers_of
 
 SHARED_WORDS = "Write the next text the way its author would write it."
 
@@ -80,7 +74,6 @@ def train(
     checkpoint: str | Path | MutableMapping[str, bytes] | None = None,
     on_finished: Callable[[str, TrainedUser], None] | None = None,
     progress: bool | Callable[[int, int], None] = True,
-    **unknown: Never,
 ) -> dict[str, TrainedUser]:
     """Train one private prefix per user, all users in shared micro-batches.
 
@@ -107,7 +100,6 @@ def train(
         NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch,
         OutOfMemory.
     """
-    refuse_unknown("train", unknown)
     require(base, FrozenBase, "base")
     require_users(examples, "examples")
     if not (on_finished is None or callable(on_finished)):
@@ -116,20 +108,20 @@ def train(
     plans = _plans(examples, plan)
     starts = _starts(examples, start)
     layout = layout_of(base, spec)
-    folder = Checkpoint(_place(checkpoint), base.fingerprint, spec)
-    runs = _user_runs(base, examples, _validation(examples, validation), spec, plans, starts)
-    for run in runs:
-        folder.restore(run)
+    saved = Checkpoint(_place(checkpoint), base.fingerprint, spec)
+    states = _initial_states(base, examples, _validation(examples, validation), spec, plans, starts)
+    for state in states:
+        saved.restore(state)
     results: dict[str, TrainedUser] = {}
 
-    def finish(run: UserState) -> None:
-        folder.save(run)
-        results[run.name] = _result(base, layout, run)
+    def finish(user: UserState) -> None:
+        saved.save(user)
+        results[user.name] = _result(base, layout, user)
         if on_finished is not None:
-            on_finished(run.name, results[run.name])
+            on_finished(user.name, results[user.name])
 
-    if runs:
-        Trainer(base, layout, runs, folder, finish).run(progress)
+    if states:
+        Trainer(base, layout, states, saved, finish).run(progress)
     return {user: results[user] for user in examples}
 
 
@@ -142,7 +134,6 @@ def train_shared(
     start: Prefix | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
-    **unknown: Never,
 ) -> TrainedUser:
     """Train one prefix on everybody's texts: the centralised reference of the federated shared prefix.
 
@@ -153,7 +144,6 @@ def train_shared(
     Raises:
         As `train`; InvalidArgument for `start="examples"`.
     """
-    refuse_unknown("train_shared", unknown)
     require(base, FrozenBase, "base")
     require_users(examples_by_user, "examples_by_user")
     spec = _spec(spec)
@@ -177,110 +167,15 @@ def _joined(
     base: FrozenBase, examples_by_user: Mapping[str, Iterable[Example]], spec: PrefixSpec, plan: TrainingPlan
 ) -> list[Example]:
     """Everybody's texts, checked here too: `train` could not tell in its refusal whose text it was."""
-    found: list[Example] = []
+    everybody: list[Example] = []
     for user, texts in examples_by_user.items():
         own = texts_of(user, texts)
         encode_user(base, user, own, length=spec.length, max_prompt_tokens=plan.max_prompt_tokens)
-        found += own
-    return found
+        everybody += own
+    return everybody
 
 
-class Trainer:
-    """Drives all users of one run to their end."""
-
-    def __init__(
-        self,
-        base: FrozenBase,
-        layout: Layout,
-        runs: list[UserState],
-        folder: Checkpoint,
-        finish: Callable[[UserState], None],
-    ) -> None:
-        self._layout = layout
-        self._base, self._folder, self._finish = base, folder, finish
-        self._todo = list(reversed(runs))
-        self._active: list[UserState] = []
-        self._plan = runs[0].plan
-        self._queue = row_queue(base, self._plan)
-
-    def run(self, progress: bool | Callable[[int, int], None]) -> None:
-        steps = sum(run.total_steps - run.adam.step for run in self._todo if not run.progress.finished)
-        with (
-            _Bar(steps, progress) as bar,
-            self._base.activation_checkpointing(self._plan.activation_checkpointing),
-            retain_large_blocks(),
-        ):
-            try:
-                self._loop(bar)
-            except BaseException:
-                for run in self._active:  # an interrupt loses nothing that was finished
-                    self._folder.save(run)
-                raise
-
-    def _loop(self, bar: _Bar) -> None:
-        with workers_of(self._run_batch, _worker_count(self._base, self._plan)) as workers:
-            self._admit()
-            while self._active:
-                while not workers.full and (batch := self._queue.pop()):
-                    workers.submit(batch)
-                for batch, outcome in workers.finished():
-                    self._deliver(batch, outcome, bar)
-                self._admit()
-                self._folder.save_now_and_then(self._active)
-
-    def _admit(self) -> None:
-        """Let waiting users in, as others leave."""
-        while self._todo and len(self._active) < self._plan.users_in_flight:
-            run = self._todo.pop()
-            self._active.append(run)
-            self._go_on(run)
-
-    def _go_on(self, run: UserState) -> None:
-        """Queue a user's next rows, or let it go."""
-        jobs = run.next_rows()
-        if jobs:
-            self._queue.add(jobs)
-        else:
-            self._active.remove(run)
-            self._finish(run)
-
-    def _run_batch(self, batch: MicroBatch) -> MicroBatchResult:
-        prefixes = torch.stack([job.user.prefix for job in batch.jobs])
-        weights = [job.weight for job in batch.jobs if job.weight is not None]
-        rows = [job.row for job in batch.jobs]
-        return run_rows(self._base, batch.shape, rows, prefixes, weights or None, self._layout)
-
-    def _deliver(self, batch: MicroBatch, outcome: MicroBatchResult, bar: _Bar) -> None:
-        for number, job in enumerate(batch.jobs):
-            gradient = None if outcome.gradients is None else outcome.gradients[number]
-            before = job.user.adam.step
-            if job.user.accept_result(job, outcome.losses[number], gradient):
-                self._go_on(job.user)
-                bar.add(job.user.adam.step - before)
-
-
-class _Bar:
-    """Steps done, on stderr or for whoever wants to know."""
-
-    def __init__(self, steps: int, progress: bool | Callable[[int, int], None]) -> None:
-        self._tell = progress if callable(progress) else None
-        self._bar = ProgressBar(total=steps, desc="training", unit="step", disable=progress is not True)
-        self._done, self._steps = 0, steps
-
-    def add(self, steps: int) -> None:
-        self._bar.update(steps)
-        self._done += steps
-        if self._tell is not None and steps:
-            self._tell(self._done, self._steps)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
-def _user_runs(
+def _initial_states(
     base: FrozenBase,
     examples: Mapping[str, Iterable[Example]],
     validation: Mapping[str, Iterable[Example]],
@@ -294,17 +189,17 @@ def _user_runs(
         cut = plans[user].max_prompt_tokens
         rows = encode_user(base, user, texts, length=spec.length, max_prompt_tokens=cut)
         if user in validation:
-            judging = encode_user(base, user, validation[user], length=spec.length, max_prompt_tokens=cut)
-            split[user] = rows, judging, True
+            held_out = encode_user(base, user, validation[user], length=spec.length, max_prompt_tokens=cut)
+            split[user] = rows, held_out, True
         else:
             split[user] = split_rows(rows, plans[user])
         if spec.place == "infix":
             _require_causal(base)
-            training, judging, apart = split[user]
-            split[user] = [row.with_infix for row in training], [row.with_infix for row in judging], apart
-    beginners = [InitRequest(split[user][0], given.get(user), plans[user].seed) for user in examples]
-    runs = []
-    for user, (start, reparam) in zip(examples, _beginnings(base, spec, beginners), strict=True):
+            training, held_out, apart = split[user]
+            split[user] = [row.with_infix for row in training], [row.with_infix for row in held_out], apart
+    requests = [InitRequest(split[user][0], given.get(user), plans[user].seed) for user in examples]
+    states = []
+    for user, (start, reparam) in zip(examples, _starting_points(base, spec, requests), strict=True):
         if not torch.isfinite(start).all():
             raise InvalidArgument(
                 f"the start of user {user!r} has NaN or infinite values in {base.dtype}",
@@ -312,8 +207,8 @@ def _user_runs(
             )
         adam = Adam.of(reparam.initial().to(base.device))
         digest = hashlib.sha256(start.numpy().tobytes()).hexdigest()
-        runs.append(UserState(user, *split[user], plans[user], reparam, adam, digest))
-    return runs
+        states.append(UserState(user, *split[user], plans[user], reparam, adam, digest))
+    return states
 
 
 def _require_causal(base: FrozenBase) -> None:
@@ -323,33 +218,33 @@ def _require_causal(base: FrozenBase) -> None:
         )
 
 
-def _beginnings(
-    base: FrozenBase, spec: PrefixSpec, beginners: Sequence[InitRequest]
+def _starting_points(
+    base: FrozenBase, spec: PrefixSpec, requests: Sequence[InitRequest]
 ) -> Iterator[tuple[Tensor, Reparameterization]]:
     """Each user's prefix at the start, flat on the CPU, and what trains it."""
     if spec.layers == "embedding":
-        for vectors in initial_vectors(base, spec, beginners):
-            embedded = EmbeddingReparameterization(partial(keys_and_values, base), vectors, spec.freeze_sink)
+        for vectors in initial_vectors(base, spec, requests):
+            embedding = EmbeddingReparameterization(partial(keys_and_values, base), vectors, spec.freeze_sink)
             with torch.no_grad():
-                yield embedded.prefix(vectors.flatten()).cpu(), embedded
+                yield embedding.prefix(vectors.flatten()).cpu(), embedding
         return
     hidden = base.head.weight.shape[1]
-    for start, beginner in zip(initial_prefixes(base, spec, beginners), beginners, strict=True):
+    for start, request in zip(initial_prefixes(base, spec, requests), requests, strict=True):
         yield (
             start,
-            reparameterization_for(spec, layout_of(base, spec), start.to(base.device), hidden, beginner.seed),
+            reparameterization_for(spec, layout_of(base, spec), start.to(base.device), hidden, request.seed),
         )
 
 
-def _result(base: FrozenBase, layout: Layout, run: UserState) -> TrainedUser:
-    state = run.progress
-    after = state.best_loss if run.validated and state.best is not None else state.last_loss
+def _result(base: FrozenBase, layout: Layout, user: UserState) -> TrainedUser:
+    state = user.progress
+    after = state.best_loss if user.validated and state.best is not None else state.last_loss
     return TrainedUser(
-        prefix=Prefix(run.final_prefix(), layout, base.fingerprint),
+        prefix=Prefix(user.final_prefix(), layout, base.fingerprint),
         loss_before=float("nan") if state.first_loss is None else state.first_loss,
         loss_after=float("nan") if after is None else after,
-        validated=run.validated,
-        steps=run.adam.step,
+        validated=user.validated,
+        steps=user.adam.step,
         tokens=state.tokens,
         diverged=state.diverged,
     )
@@ -414,10 +309,3 @@ def _validation(
     if unknown:
         raise InvalidArgument(f"validation texts of {sorted(unknown)[0]!r}, who has no examples")
     return validation
-
-
-def _worker_count(base: FrozenBase, plan: TrainingPlan) -> int:
-    """Micro-batches at once: one per core, but one where a user's rows share a single micro-batch."""
-    if base.device.type != "cpu":
-        return 1
-    return plan.workers or (1 if plan.batching == "per-user" else worker_count(base))

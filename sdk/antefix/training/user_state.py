@@ -71,7 +71,7 @@ class UserState:
     Attributes:
         name: the user.
         rows: texts to train on.
-        judging: texts that judge the prefix: the validation slice, the first training texts, or none.
+        validation_rows: texts that judge the prefix: the validation slice, the first training texts, or none.
         validated: whether `validation_rows` was kept out of training.
         plan: this user's plan.
         reparam: from trained numbers to the prefix.
@@ -113,24 +113,24 @@ class UserState:
         if self.progress.finished:
             return []
         if self._evaluation_due():
-            jobs = [PendingRow(self, row, place, None) for place, row in enumerate(self.validation_rows)]
+            rows = [PendingRow(self, row, place, None) for place, row in enumerate(self.validation_rows)]
         else:
             batch = self._batch(self.adam.step)
             weight = 1.0 / sum(len(row.targets) for row in batch)  # this user's own mean
-            jobs = [PendingRow(self, row, place, weight) for place, row in enumerate(batch)]
-        self._waiting = jobs
-        return jobs
+            rows = [PendingRow(self, row, place, weight) for place, row in enumerate(batch)]
+        self._waiting = rows
+        return rows
 
-    def accept_result(self, job: PendingRow, loss: float, gradient: Tensor | None) -> bool:
+    def accept_result(self, pending: PendingRow, loss: float, gradient: Tensor | None) -> bool:
         """Take a row's result; True when it was the last of its batch and the user moved on."""
-        self._losses[job.place] = loss
+        self._losses[pending.place] = loss
         if gradient is not None:
-            self._gradients[job.place] = gradient
+            self._gradients[pending.place] = gradient
         if len(self._losses) < len(self._waiting):
             return False
         self.at_step_boundary = False
         if gradient is None:
-            self._judge()
+            self._evaluate()
         else:
             self._step()
         self.at_step_boundary = True
@@ -162,19 +162,19 @@ class UserState:
         summed = self._gradients[0]
         for place in range(1, len(self._waiting)):
             summed = summed + self._gradients[place]
-        self.progress.tokens += sum(job.row.tokens for job in self._waiting)
+        self.progress.tokens += sum(pending.row.tokens for pending in self._waiting)
         self.adam.update(self.reparam.gradient(self.adam.trained, summed), self.plan, self.total_steps)
         self._flat = None
         self.progress.finished = not self.plan.evaluate and self.adam.step >= self.total_steps
-        if not (all(map(math.isfinite, self._losses.values())) and self._finite()):
-            self._give_up()
+        if not (all(map(math.isfinite, self._losses.values())) and self._is_finite()):
+            self._stop_diverged()
 
-    def _judge(self) -> None:
+    def _evaluate(self) -> None:
         state = self.progress
         targets = sum(len(row.targets) for row in self.validation_rows)
         loss = sum(self._losses[place] for place in range(len(self.validation_rows))) / targets
         if not math.isfinite(loss):
-            self._give_up()
+            self._stop_diverged()
             return
         state.first_loss = loss if state.first_loss is None else state.first_loss
         state.last_loss, state.evaluated_at = loss, self.adam.step
@@ -186,12 +186,12 @@ class UserState:
         patient = self.plan.patience is None or state.misses < self.plan.patience
         state.finished = self.adam.step >= self.total_steps or not (patient or self.adam.step == 0)
 
-    def _finite(self) -> bool:
+    def _is_finite(self) -> bool:
         """Whether everything that a checkpoint and a prefix are made of is finite."""
         parts = (self.adam.trained, self.adam.mean, self.adam.square, self.prefix)
         return bool(torch.stack([part.isfinite().all() for part in parts]).all())
 
-    def _give_up(self) -> None:
+    def _stop_diverged(self) -> None:
         """End this user's training at the best numbers so far, at least at the start."""
         state, steps = self.progress, self.adam.step
         best = self.reparam.initial() if state.best is None else state.best

@@ -1,9 +1,11 @@
 """What a device and a server say to each other."""
 
 from antefix.common.deprecation import former_names
+from antefix.wire.announcement import Announcement, ReleaseState
 from antefix.wire.invitation import Invitation, server_id
 from antefix.wire.messages import Enrol, Enrolled, NodeKey, ServerKeys
-from antefix.wire.release import Announcement, Release, ReleaseState, Signed
+from antefix.wire.release import Release
+from antefix.wire.signed import Signed
 
 __all__ = [
     "Announcement",

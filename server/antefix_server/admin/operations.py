@@ -20,7 +20,8 @@ from antefix.errors import InvalidArgument
 from antefix.receipts import Checkpoint
 from antefix.rounds import Round
 from antefix.wire import Announcement, Invitation, Release
-from antefix.wire.release import MAX_BYTES, Privacy, parse_model
+from antefix.wire.release import Privacy
+from antefix.wire.signed import MAX_BYTES, parse_model
 from antefix_server.engine.interface import Hosting
 from antefix_server.errors import ReleaseAbsent
 from antefix_server.grants import Grants

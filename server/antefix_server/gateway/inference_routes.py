@@ -6,7 +6,6 @@ none; it cannot name anybody else's.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,7 +19,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from antefix.errors import AntefixError
 from antefix.grants import Grant
-from antefix.http.openai import ChatCompletionRequest, CompletionRequest, ResponseBuilder
+from antefix.http.openai import ChatCompletionRequest, CompletionRequest, EventWriter, ResponseBuilder
 from antefix.wire import Signed
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.output_reader import pieces
@@ -136,37 +135,30 @@ class Inference:
         word = self._engine.word if settings["logprobs"] is not None else None
         answer = ResponseBuilder(isinstance(asked, ChatCompletionRequest), model, stream.prompt_tokens, word)
         if asked.stream:
-            events = _events(answer, stream, asked.with_usage)
+            events = _events(EventWriter(answer, with_usage=asked.with_usage), stream)
             return StreamingResponse(events, media_type="text/event-stream")
         async for _ in pieces(stream, request.is_disconnected):
             pass
         if stream.result is None:
             raise ApiError(499, "the caller went away")
         with _quietly():
-            return JSONResponse(answer.whole(stream.result))
+            return JSONResponse(answer.response(stream.result))
 
     def _begun(self, user: bytes, settings: dict[str, Any], personal: bool) -> Stream:
         with _quietly():
             return self._engine.ask(user, settings, personal=personal)
 
 
-async def _events(answer: ResponseBuilder, stream: Stream, with_usage: bool) -> AsyncIterator[str]:
+async def _events(writer: EventWriter, stream: Stream) -> AsyncIterator[str]:
     """Server-sent events of one request; one that ends before its end says why."""
-    first = True
     try:
         with _quietly():
             async for piece in pieces(stream):
-                yield _event(answer.piece(piece, None, stream.logprobs_taken(), first=first))
-                first = False
-            found = stream.result
-            if found is not None:
-                yield _event(answer.piece("", found.finish, stream.logprobs_taken(), first=first))
-                if with_usage:
-                    yield _event(answer.counts(len(found.tokens)))
+                yield writer.chunk(piece, stream.logprobs_taken())
+            for event in writer.end(stream.result, stream.logprobs_taken()):
+                yield event
     except AntefixError as error:
-        yield _event({"error": {"type": type(error).__name__, "message": public_message(error)[1]}})
-        return
-    yield "data: [DONE]\n\n"
+        yield writer.error(error, public_message(error)[1])
 
 
 @contextmanager
@@ -183,10 +175,6 @@ def _quietly() -> Iterator[None]:
     except Exception as error:
         _LOG.error("a request failed: %s", type(error).__name__)
         raise EngineLost from None
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content)}\n\n"
 
 
 def _shown(grant: Grant) -> dict[str, Any]:

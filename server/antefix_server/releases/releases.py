@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from antefix.errors import InvalidArgument
 from antefix.wire import Announcement, Release, Signed
-from antefix.wire.release import CurrentRelease, Privacy, ReleaseOffer, SharedPrefix
+from antefix.wire.announcement import CurrentRelease, ReleaseOffer
+from antefix.wire.release import Privacy, SharedPrefix
 from antefix_server.errors import (
     ReleaseAbsent,
     ReleaseUnsuitable,

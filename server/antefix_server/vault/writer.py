@@ -13,8 +13,6 @@ from antefix_server.vault.envelope import Head, Owner
 from antefix_server.vault.key_file import KeyFile
 from antefix_server.vault.record_store import Shelf
 
-_START = 354  # bytes before the body (docs/reference/record-format.md)
-
 
 class Writer:
     """Stores records for living users."""
@@ -55,7 +53,7 @@ class Writer:
     def put_stream(self, chunks: Iterator[bytes], replaces: int) -> Head:
         """Store a record as it comes in. Takes the lock for each piece."""
         start = bytearray()
-        while len(start) < _START and (chunk := next(chunks, None)) is not None:
+        while len(start) < RecordHeader.SIZE and (chunk := next(chunks, None)) is not None:
             start += chunk
         early = self._admitted(read_header(bytes(start), bytes(32)))
         with ExitStack() as stack:
@@ -101,7 +99,7 @@ class _Body:
 
     def __init__(self, start: bytes, rest: Iterator[bytes], size: int) -> None:
         self._start, self._rest, self._size = start, rest, size
-        self._hash = hashlib.sha256(start[_START:])
+        self._hash = hashlib.sha256(start[RecordHeader.SIZE :])
 
     def __iter__(self) -> Iterator[bytes]:
         seen = len(self._start)

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from antefix import Example, FrozenBase
 from antefix.common.progress import ProgressBar
+from antefix.common.settings import Settings
 from antefix.errors import NoExamples
-from antefix.training.config import Settings
 from antefix_simulations.common.machine import wait
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, score, train
-from antefix.training.config import Settings
+from antefix.common.settings import Settings
 from antefix_simulations.common.results_log import ResultsLog
 from antefix_simulations.common.terminal import aligned
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from antefix.training.config import Count, Settings
+from antefix.common.settings import Count, Settings
 
 __all__ = ["QUICK", "Cell", "PaperSettings"]
 

@@ -19,13 +19,13 @@ from antefix.errors import GrantRefused, InvalidArgument
 from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.interface import StepOutput
 from antefix.grants import Grant, open_granted
-from antefix.http import timeouts
+from antefix.http import openai, timeouts
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import Stream
 from antefix_server.errors import EngineBusy
-from antefix_server.gateway import application, inference_routes
+from antefix_server.gateway import application
 from antefix_server.grants import grants as grants_module
 from antefix_server.vault import Vault
 from tests.support import tiny_models
@@ -248,10 +248,8 @@ def _put_refused(host: Host, session: Any, signed: Any, meanwhile: str) -> None:
 def test_who_stops_reading_is_let_go(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else answers of megabytes would stay in memory, and connections open, as long as callers like."""
     monkeypatch.setattr(timeouts, "STALLED_S", 1.0)
-    event = inference_routes._event
-    monkeypatch.setattr(
-        inference_routes, "_event", lambda said: event({**said, "as of a large answer": "x" * 10_000})
-    )
+    event = openai._event
+    monkeypatch.setattr(openai, "_event", lambda content: event({**content, "as of a large": "x" * 10_000}))
     ann, prefix = host.hosted("ann", BASE)
     streams = weakref.WeakSet[Stream]()
     listening = socket.socket()

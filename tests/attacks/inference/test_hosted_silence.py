@@ -53,7 +53,7 @@ def test_an_error_that_nobody_thought_of_tells_nothing(
     if where == "ask":
         monkeypatch.setattr(engine, "ask", fails)
     else:
-        monkeypatch.setattr(ResponseBuilder, "piece" if stream else "whole", fails)
+        monkeypatch.setattr(ResponseBuilder, "chunk" if stream else "response", fails)
     with caplog.at_level(logging.DEBUG):
         said = asked(url, token, {"stream": stream})
     assert said.status_code == (200 if stream and where != "ask" else 503)

@@ -4,7 +4,7 @@ import pytest
 
 from antefix.errors import ReleaseRefused
 from antefix.wire import Announcement, Release, Signed
-from antefix.wire.release import ReleaseOffer
+from antefix.wire.announcement import ReleaseOffer
 from tests.support.releases import a_release, announced, key, offered, public, unseen
 
 NOT_SIGNED = "not signed by this server"

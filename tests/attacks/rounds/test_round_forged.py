@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from antefix.errors import ReleaseRefused, RoundRefused
 from antefix.rounds import Round, RoundKey
 from antefix.wire import Release
-from antefix.wire.release import BaseReference, ReleaseState, Signed
+from antefix.wire.announcement import ReleaseState
+from antefix.wire.release import BaseReference
+from antefix.wire.signed import Signed
 from antefix_client.rounds.local_update import verify_round
 from antefix_client.rounds.round_request import RoundRequest
 from tests.support.records import some_bytes

@@ -67,7 +67,7 @@ def test_a_beam_search_has_no_logprobs() -> None:
 
 def test_a_completion_in_openais_form() -> None:
     answer = ResponseBuilder(chat=False, model="m", prompt_tokens=3, word=WORDS.__getitem__)
-    found = Completion.model_validate(answer.whole(FOUND)).choices[0].logprobs
+    found = Completion.model_validate(answer.response(FOUND)).choices[0].logprobs
     assert found is not None
     assert found.tokens == ["an", "  é"]
     assert found.token_logprobs == [-0.5, -9999.0]
@@ -77,7 +77,7 @@ def test_a_completion_in_openais_form() -> None:
 
 def test_a_chat_in_openais_form() -> None:
     answer = ResponseBuilder(chat=True, model="m", prompt_tokens=3, word=WORDS.__getitem__)
-    found = ChatCompletion.model_validate(answer.whole(FOUND)).choices[0].logprobs
+    found = ChatCompletion.model_validate(answer.response(FOUND)).choices[0].logprobs
     assert found is not None
     assert found.content is not None
     assert [(one.token, one.bytes) for one in found.content] == [
@@ -85,7 +85,7 @@ def test_a_chat_in_openais_form() -> None:
         ("  é", [32, 32, 195, 169]),
     ]
     assert [top.token for top in found.content[0].top_logprobs] == ["an", "the"]
-    chunk = ChatCompletionChunk.model_validate(answer.piece("an", None, FOUND.logprobs[:1], first=True))
+    chunk = ChatCompletionChunk.model_validate(answer.chunk("an", None, FOUND.logprobs[:1], first=True))
     assert chunk.choices[0].logprobs is not None
     assert chunk.choices[0].logprobs.content is not None
     assert chunk.choices[0].logprobs.content[0].token == "an"
@@ -96,12 +96,13 @@ def test_what_is_no_number_in_json_is_none_in_an_answer(number: float) -> None:
     found = Generated("an", (5,), "length", (TokenLogprob(5, number, ((5, number),)),))
     for chat in (True, False):
         answer = ResponseBuilder(chat=chat, model="m", prompt_tokens=3, word=WORDS.__getitem__)
-        assert "-9999.0" in json.dumps(answer.whole(found), allow_nan=False)
+        assert "-9999.0" in json.dumps(answer.response(found), allow_nan=False)
 
 
 def test_an_answer_that_was_not_asked_for_logprobs_has_none() -> None:
     assert (
-        ResponseBuilder(chat=True, model="m", prompt_tokens=3).whole(FOUND)["choices"][0]["logprobs"] is None
+        ResponseBuilder(chat=True, model="m", prompt_tokens=3).response(FOUND)["choices"][0]["logprobs"]
+        is None
     )
 
 

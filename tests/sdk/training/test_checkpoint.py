@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from antefix import Example, PrefixSpec, TrainedUser, TrainingPlan, train
-from antefix.training import checkpoint
-from antefix.training import train as train_module
+from antefix.training import checkpoint, trainer
 from tests.support import tiny_models
 
 USERS = {user: [Example(f"{user} wrote {n}") for n in range(5)] for user in ("ann", "bob", "cy")}
@@ -68,7 +67,7 @@ def test_an_interrupt_stays_an_interrupt_on_a_full_disk(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module, "run_rows", interrupted)
+    monkeypatch.setattr(trainer, "forward_backward", interrupted)
     with full_disk(), pytest.raises(KeyboardInterrupt):
         train(tiny_models.base("llama"), USERS, SPEC, PLAN, checkpoint=tmp_path, progress=False)
 

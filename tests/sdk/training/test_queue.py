@@ -41,15 +41,15 @@ def test_every_row_runs_once_at_a_shape_that_it_alone_names(
     waiting = jobs(sizes)
     queue.add(waiting)
     batches = drain(queue)
-    assert sorted(id(job) for batch in batches for job in batch.jobs) == sorted(map(id, waiting))
+    assert sorted(id(job) for batch in batches for job in batch.rows) == sorted(map(id, waiting))
     for batch in batches:
-        assert sum(len(job.row.inputs) for job in batch.jobs) <= batch.shape.tokens
-        assert sum(len(job.row.source) for job in batch.jobs) <= batch.shape.source_tokens
-        assert not at_once or len(batch.jobs) <= batch.shape.rows
-        assert not at_once or max(max(len(j.row.inputs), len(j.row.source)) for j in batch.jobs) <= (
+        assert sum(len(job.row.inputs) for job in batch.rows) <= batch.shape.tokens
+        assert sum(len(job.row.source) for job in batch.rows) <= batch.shape.source_tokens
+        assert not at_once or len(batch.rows) <= batch.shape.rows
+        assert not at_once or max(max(len(j.row.inputs), len(j.row.source)) for j in batch.rows) <= (
             batch.shape.width
         )
-        assert all(Buckets(64, at_once).bucket_for(job.row) == batch.shape for job in batch.jobs)
+        assert all(Buckets(64, at_once).bucket_for(job.row) == batch.shape for job in batch.rows)
 
 
 @given(sizes=sizes)
@@ -57,14 +57,14 @@ def test_alone_there_are_no_dummies(sizes: list[tuple[int, int]]) -> None:
     queue = PerUserQueue(Buckets(64, at_once=False))
     queue.add(jobs(sizes))
     for batch in drain(queue):
-        assert batch.shape.tokens == sum(len(job.row.inputs) for job in batch.jobs)
+        assert batch.shape.tokens == sum(len(job.row.inputs) for job in batch.rows)
 
 
 def test_evaluations_and_steps_do_not_mix() -> None:
     queue = SharedQueue(Buckets(64, at_once=False))
     queue.add(jobs([(5, 0)]))
     queue.add(jobs([(5, 0)], weight=None))
-    assert [len(batch.jobs) for batch in drain(queue)] == [1, 1]
+    assert [len(batch.rows) for batch in drain(queue)] == [1, 1]
 
 
 def test_first_fit_fills_gaps_with_later_rows() -> None:

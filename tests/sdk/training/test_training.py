@@ -18,8 +18,7 @@ from antefix.errors import (
     PrefixMismatch,
     TextTooLong,
 )
-from antefix.training import adam, micro_batch
-from antefix.training import train as train_module
+from antefix.training import adam, micro_batch, trainer
 from antefix.training.config import Start
 from antefix.training.user_state import split_rows
 from tests.sdk.reference import row_loss
@@ -169,10 +168,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: object, monkeypatch: p
             raise Interrupted
         return real(*args)  # type: ignore[arg-type]  # passes through whatever it was given
 
-    monkeypatch.setattr(train_module, "run_rows", failing)
+    monkeypatch.setattr(trainer, "forward_backward", failing)
     with pytest.raises(Interrupted):
         train(base, users, spec, PLAN, checkpoint=str(tmp_path), progress=False)
-    monkeypatch.setattr(train_module, "run_rows", real)
+    monkeypatch.setattr(trainer, "forward_backward", real)
     resumed = train(base, users, spec, PLAN, checkpoint=str(tmp_path), progress=False)
     assert {user: done.prefix for user, done in resumed.items()} == {u: d.prefix for u, d in whole.items()}
     again = train(base, users, spec, PLAN, checkpoint=str(tmp_path), progress=False)  # nothing left to do
@@ -261,9 +260,9 @@ def test_bad_settings_are_refused_by_name() -> None:
         PrefixSpec(length=0)
     with pytest.raises(InvalidArgument, match="leaves nothing to train"):
         PrefixSpec(length=1)
-    with pytest.raises(InvalidArgument, match=r"train\(\) has no keyword 'adapter_names'"):
-        train(tiny_models.base("llama"), {"a": TEXTS}, adapter_names=["a"])  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(InvalidArgument, match=r"score\(\) has no keyword"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'adapter_names'"):
+        train(tiny_models.base("llama"), {"a": TEXTS}, adapter_names=["a"])  # type: ignore[call-arg]  # the mistake
+    with pytest.raises(TypeError, match="unexpected keyword argument 'user'"):
         score(tiny_models.base("llama"), TEXTS, user="a")  # type: ignore[call-overload]  # the mistake
     with pytest.raises(InvalidArgument, match="hand one user's text to everybody"):
         train_shared(tiny_models.base("llama"), {"a": TEXTS}, PrefixSpec(start="examples"))

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from antefix.errors import ReleaseRefused
 from antefix.wire import Announcement, Release, ReleaseState, Signed
-from antefix.wire.release import MAX_BYTES, Privacy, ReleaseOffer, SharedPrefix
+from antefix.wire.announcement import ReleaseOffer
+from antefix.wire.release import Privacy, SharedPrefix
+from antefix.wire.signed import MAX_BYTES
 from tests.support.releases import BASE, TENANT, a_file, a_release, announced, key, offered, public, unseen
 from tests.support.trial_counts import thorough
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from antefix.wire import Release, ReleaseState
-from antefix.wire.release import ReleaseOffer
+from antefix.wire.announcement import ReleaseOffer
 from antefix_server.gateway import application
 from antefix_server.registry import Registry
 from antefix_server.releases import Releases

@@ -19,7 +19,9 @@ from antefix.errors import AntefixError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round
 from antefix.wire import Release
-from antefix.wire.release import BaseReference, Privacy, ReleaseState, SharedPrefix, Signed, parse_model
+from antefix.wire.announcement import ReleaseState
+from antefix.wire.release import BaseReference, Privacy, SharedPrefix
+from antefix.wire.signed import Signed, parse_model
 from antefix_client.rounds.flower_app import parse_request
 from antefix_client.rounds.local_update import answer, verify_round
 from antefix_server.rounds.coordinator import LatestRelease, Participant
