@@ -11,7 +11,6 @@ ProfileError
 ├── UnlockRefused      wrong passphrase or key
 ├── LinkRefused        not the two devices that a person compared, or not their messages
 ├── DeviceRemoved      this device is not on its user's list any more
-├── VersionRefused     a received version that is older than all that is kept
 ├── BaseChanged        the base is not the one that the prefixes were trained on
 ├── TextRefused        a text that is empty or too long
 └── TooFewTexts        nothing to learn from yet
@@ -21,16 +20,21 @@ MembershipError
 ├── ServerUnreachable  the server does not answer; try again
 ├── ServerNotTrusted   not the server that the invitation names
 ├── DeviceRefused      the server lets this device in no more, or not now
-└── ServerRefused      the server refused, and said why
-FetchError
-├── ReleaseUnavailable  the server or a file of its release cannot be reached now
-│   └── NoRelease       the server has announced none
-└── ReleaseDamaged      no source gives the bytes that were signed
+├── ServerRefused      the server refused, and said why
+├── ReleaseUnavailable the server or a file of its release cannot be reached now
+│   └── NoRelease      the server has announced none
+└── ReleaseDamaged     no source gives the bytes that were signed
+
+A received version that is older than all that is kept is an `antefix.errors.RecordMismatch`.
 """
 
 from __future__ import annotations
 
+from antefix.common.deprecation import former_names
 from antefix.errors import AntefixError
+from antefix.errors import RecordMismatch as RecordMismatch
+
+__getattr__ = former_names(__name__, {"FetchError": "MembershipError", "VersionRefused": "RecordMismatch"})
 
 
 class ProfileError(AntefixError):
@@ -98,10 +102,6 @@ class DeviceRemoved(ProfileError):
         )
 
 
-class VersionRefused(ProfileError):
-    """A received version that is older than all that is kept."""
-
-
 class BaseChanged(ProfileError):
     """The base is not the one that the profile's prefixes were trained on."""
 
@@ -164,12 +164,8 @@ class ServerRefused(MembershipError):
         self.status = status
 
 
-class FetchError(AntefixError):
-    """About fetching a release. What came is kept: the same call goes on from there."""
-
-
-class ReleaseUnavailable(FetchError):
-    """The server, or a file of its release, cannot be reached now."""
+class ReleaseUnavailable(MembershipError):
+    """The server, or a file of its release, cannot be reached now. The same call goes on from what came."""
 
 
 class NoRelease(ReleaseUnavailable):
@@ -179,5 +175,5 @@ class NoRelease(ReleaseUnavailable):
         super().__init__("the server has announced no release", "what is in use stays in use")
 
 
-class ReleaseDamaged(FetchError):
+class ReleaseDamaged(MembershipError):
     """No source gives the bytes that were signed."""

@@ -271,8 +271,8 @@ class PersonalModel(DeviceLinking):
 
         Raises:
             BaseChanged: it is for another base.
-            RecordMismatch, RecordRefused: another user's, of a device that was not linked, or damaged.
-            VersionRefused: older than all that is kept.
+            RecordMismatch: another user's, of a device that was not linked, or older than all that is kept.
+            RecordRefused: damaged.
             ProfileFull, ProfileUnwritable, and what loading the base may raise, if it never was.
         """
         from antefix_client.devices.receiving import receive

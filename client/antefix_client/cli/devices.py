@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, confirm, open_model
+from antefix_client.cli.options import HOME, AsJson, ComparedDevice, Folder, KeyFile, Yes
+from antefix_client.cli.unlocking import confirm, open_model
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 
 _LONGEST_MESSAGE = 2**18
 _LONGEST_CHANGES = 2**23
-
-Compared = Annotated[
-    str,
-    typer.Option("--device", help="Fingerprint, as the other device itself shows it.", show_default=False),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +53,7 @@ def request(
 def admit(
     request: Annotated[Path, typer.Argument(help="Request of the new device.", show_default=False)],
     welcome: Annotated[Path, typer.Argument(help="New file for the welcome.", show_default=False)],
-    device: Compared,
+    device: ComparedDevice,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:
@@ -72,7 +68,7 @@ def admit(
 
 def join(
     welcome: Annotated[Path, typer.Argument(help="Welcome from the old device.", show_default=False)],
-    device: Compared,
+    device: ComparedDevice,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:
@@ -95,7 +91,7 @@ def remove(
     device: Annotated[
         str, typer.Argument(help="Its fingerprint, as antefix device list shows it.", show_default=False)
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from antefix_client.cli.options import HOME, AsJson, Folder, KeyFile
 from antefix_client.cli.server import require_membership
-from antefix_client.cli.unlocking import HOME, AsJson, Folder, KeyFile, open_model
+from antefix_client.cli.unlocking import open_model
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel

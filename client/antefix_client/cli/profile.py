@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from antefix.common.cli import strip_control_chars
-from antefix_client.cli.unlocking import (
+from antefix_client.cli.options import (
     HOME,
     AsJson,
     Device,
     Dtype,
     Folder,
     KeyFile,
+    NewFile,
+    NewKeyFile,
+    Split,
+    TextFile,
+    UseKeyring,
+    Yes,
+)
+from antefix_client.cli.unlocking import (
     ask_passphrase,
     check_base,
     confirm,
@@ -31,15 +39,6 @@ if TYPE_CHECKING:
     from antefix_client.profile.unlock_slots import Unlock
 
 
-class SplitBy(StrEnum):
-    """How a file is cut into texts."""
-
-    paragraphs = "paragraphs"
-    lines = "lines"
-    json = "json"
-    whole = "whole"
-
-
 class What(StrEnum):
     """What can be exported."""
 
@@ -47,9 +46,6 @@ class What(StrEnum):
     peft = "peft"
     record = "record"
     texts = "texts"
-
-
-UseKeyring = Annotated[bool, typer.Option("--keyring", help="Unlock with the system's keyring.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,11 +90,8 @@ def init(
 
 
 def remember(
-    file: Annotated[str, typer.Argument(help="File with texts, - for standard input.", show_default=False)],
-    split: Annotated[
-        SplitBy | None,
-        typer.Option(help="How the file is cut into texts.", show_default="json for .jsonl, else paragraphs"),
-    ] = None,
+    file: TextFile,
+    split: Split = None,
     newest: Annotated[bool, typer.Option("--newest", help="Of too many texts take the last ones.")] = False,
     folder: Folder = HOME,
     key_file: KeyFile = None,
@@ -107,8 +100,7 @@ def remember(
     """Keep texts to learn from. A text that is kept already is not kept twice."""
     from antefix_client.cli.text_files import read_texts
 
-    chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
-    texts = read_texts(file, chosen.value, newest)
+    texts = read_texts(file, split, newest)
     with open_model(folder, key_file) as model:
         count, total = model.remember(text for _, text in texts), len(model.texts())
     _say(as_json, {"new": count, "texts": total}, f"{count:,} new texts, {total:,} in all")
@@ -200,7 +192,7 @@ def export(
 
 
 def rescue(
-    path: Annotated[Path, typer.Argument(help="New file.", show_default=False)],
+    path: NewFile,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:
@@ -218,9 +210,7 @@ def rescue(
 
 
 def unlock(
-    new_key_file: Annotated[
-        Path | None, typer.Option(help="Make a key in this file and unlock with it.", show_default="ask")
-    ] = None,
+    new_key_file: NewKeyFile = None,
     keyring: UseKeyring = False,
     folder: Folder = HOME,
     key_file: KeyFile = None,
@@ -245,7 +235,7 @@ def change_base(
 
 
 def forget(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:

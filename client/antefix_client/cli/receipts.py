@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from antefix_client.cli.options import AsJson
+
 if TYPE_CHECKING:
     from antefix.receipts import Receipt
 
@@ -31,7 +33,7 @@ def verify(
     witness: Annotated[
         list[str] | None, typer.Option(help="Key of a witness that must have signed too.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a receipt offline: that the server's log says this user was removed, and cannot take it back."""
     from antefix.receipts import LogKey, verify_receipt

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.unlocking import HOME, Device, Dtype, Folder, KeyFile, open_model
+from antefix_client.cli.options import HOME, Device, Dtype, Folder, KeyFile
+from antefix_client.cli.unlocking import open_model
 
 if TYPE_CHECKING:
     from starlette.routing import Route

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antefix_client.cli.unlocking import (
-    HOME,
-    AsJson,
-    Folder,
-    KeyFile,
-    ask_passphrase,
-    confirm,
-    open_model,
-    read_key,
-)
+from antefix_client.cli.options import HOME, AsJson, Folder, KeyFile, Yes
+from antefix_client.cli.unlocking import ask_passphrase, confirm, open_model, read_key
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
@@ -29,7 +21,7 @@ In a round this device trains a copy of the shared prefix on its texts and sends
 clipped, sealed to the round, added up with what others send. The server's operator could read a single
 device's change in the server's memory, and something of the texts can be made out from it. Without rounds
 nothing that was computed from your texts leaves this device but sealed."""
-Yes = Annotated[
+TakePart = Annotated[
     bool | None,
     typer.Option("--rounds/--no-rounds", help="Take part in rounds, or not.", show_default="ask; no"),
 ]
@@ -45,7 +37,7 @@ def join(
     code: Annotated[str, typer.Argument(help="Invitation, as the operator gave it.", show_default=False)],
     server: Annotated[str, typer.Option(help="Address: https://example.com:8443.", show_default=False)],
     name: Annotated[str, typer.Option(help="What the operator sees of this device.")] = "",
-    take_part: Yes = None,
+    take_part: TakePart = None,
     then_serve: Annotated[
         bool, typer.Option("--serve/--no-serve", help="Serve afterwards, until Ctrl-C, as `antefix serve`.")
     ] = True,
@@ -109,7 +101,7 @@ def rounds(
 
 
 def leave(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     folder: Folder = HOME,
     key_file: KeyFile = None,
 ) -> None:

@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from antefix.common.cli import strip_control_chars
-from antefix_client.cli.profile import SplitBy
-from antefix_client.cli.unlocking import HOME, AsJson, Device, Dtype, Folder, KeyFile, open_model
+from antefix_client.cli.options import (
+    HOME,
+    AsJson,
+    Device,
+    Dtype,
+    Folder,
+    KeyFile,
+    MaxTokens,
+    Seed,
+    Split,
+    Temperature,
+    TextFile,
+)
+from antefix_client.cli.unlocking import open_model
 
 if TYPE_CHECKING:
     from antefix_client import PersonalModel
-
-Tokens = Annotated[int, typer.Option(min=1, help="New tokens at most.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the draws, where the temperature is above 0.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +38,7 @@ def complete(
     prompt: Annotated[
         str, typer.Argument(help="What it goes on from, - for standard input.", show_default=False)
     ],
-    max_tokens: Tokens = 64,
+    max_tokens: MaxTokens = 64,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     folder: Folder = HOME,
@@ -53,7 +61,7 @@ def complete(
 
 
 def chat(
-    max_tokens: Tokens = 128,
+    max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.7,
     seed: Seed = 0,
     folder: Folder = HOME,
@@ -74,11 +82,8 @@ def chat(
 
 
 def score(
-    file: Annotated[str, typer.Argument(help="File with texts, - for standard input.", show_default=False)],
-    split: Annotated[
-        SplitBy | None,
-        typer.Option(help="How the file is cut into texts.", show_default="json for .jsonl, else paragraphs"),
-    ] = None,
+    file: TextFile,
+    split: Split = None,
     folder: Folder = HOME,
     key_file: KeyFile = None,
     device: Device = "cpu",
@@ -88,8 +93,7 @@ def score(
     """Say how well texts are predicted: mean nats per token, lower is better."""
     from antefix_client.cli.text_files import name_lines, read_texts
 
-    chosen = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
-    texts = read_texts(file, chosen.value, newest=False)
+    texts = read_texts(file, split, newest=False)
     with open_model(folder, key_file, device, dtype) as model, name_lines(file, texts):
         found = model.score([text for _, text in texts])
     typer.echo(json.dumps({"nats_per_token": found, "texts": len(texts)}) if as_json else f"{found:.3f}")

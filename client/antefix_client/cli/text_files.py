@@ -9,48 +9,49 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from antefix.common.files import readable
 from antefix.data.example import Example
 from antefix.errors import ExampleError, InvalidArgument
+from antefix_client.cli.options import SplitBy
 from antefix_client.errors import TextRefused
 from antefix_client.profile.text_store import require_usable
 
-Split = Literal["paragraphs", "lines", "json", "whole"]
 _Line: TypeAlias = "tuple[int, str]"
 _Text: TypeAlias = "tuple[int, Example]"
-MOST_TEXTS = 4096
-_LONGEST_LINE = 400_000
+MAX_TEXTS = 4096
+_MAX_LINE_BYTES = 400_000
 
 
-def read_texts(file: str, split: Split, newest: bool) -> list[tuple[int, Example]]:
+def read_texts(file: str, split: SplitBy | None, newest: bool) -> list[tuple[int, Example]]:
     """Texts of a file, `-` for standard input, each with the line where it begins.
 
     Args:
         file: path, or `-`.
         split: `paragraphs` are separated by empty lines; `json` has one object a line with `completion` and
-            perhaps `prompt`; `whole` is one text.
+            perhaps `prompt`; `whole` is one text. None for `json` where the name ends so, else `paragraphs`.
         newest: of more than a profile keeps, take the last ones.
 
     Raises:
         InvalidArgument, TextRefused: what cannot be read; the line is said, never its content.
     """
-    with _opened(file) as stream:
-        texts = _SPLITTERS[split](_lines(stream, file), file)
-        found = list(deque(texts, MOST_TEXTS)) if newest else []
-        for text in texts:
-            if len(found) == MOST_TEXTS:
+    how = split or (SplitBy.json if file.endswith(".jsonl") else SplitBy.paragraphs)
+    with _open(file) as stream:
+        numbered = _SPLITTERS[how](_lines(stream, file), file)
+        texts = list(deque(numbered, MAX_TEXTS)) if newest else []
+        for text in numbered:
+            if len(texts) == MAX_TEXTS:
                 raise TextRefused(
-                    f"{file} has more than {MOST_TEXTS:,} texts, which is what a profile keeps",
+                    f"{file} has more than {MAX_TEXTS:,} texts, which is what a profile keeps",
                     "take the last ones with --newest, or give less",
                 )
-            found.append(text)
-        if not found:
+            texts.append(text)
+        if not texts:
             raise InvalidArgument(f"there is no text in {file}", "it is empty, or holds empty lines only")
-        for line, example in found:
+        for line, example in texts:
             require_usable(example, f"the text at line {line} of {file}")
-    return found
+    return texts
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def name_lines(file: str, texts: Sequence[tuple[int, Example]]) -> Iterator[None
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def _open(file: str) -> Iterator[BinaryIO]:
     if file == "-":
         yield sys.stdin.buffer
         return
@@ -77,12 +78,12 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 def _lines(stream: BinaryIO, file: str) -> Iterator[_Line]:
     """Numbered lines without their ends; a line without end is never read whole."""
     for number in range(1, sys.maxsize):
-        line = stream.readline(_LONGEST_LINE + 1)
+        line = stream.readline(_MAX_LINE_BYTES + 1)
         if not line:
             return
-        if len(line) > _LONGEST_LINE:
+        if len(line) > _MAX_LINE_BYTES:
             raise TextRefused(
-                f"line {number} of {file} has more than {_LONGEST_LINE:,} bytes",
+                f"line {number} of {file} has more than {_MAX_LINE_BYTES:,} bytes",
                 "split it into several texts",
             )
         try:
@@ -98,17 +99,17 @@ def _lines(stream: BinaryIO, file: str) -> Iterator[_Line]:
 
 
 def _paragraphs(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
-    gathered: list[str] = []
+    paragraph: list[str] = []
     first = 1
     for number, line in lines:
         if line.strip():
-            first = first if gathered else number
-            gathered.append(line)
-        elif gathered:
-            yield first, Example("\n".join(gathered))
-            gathered = []
-    if gathered:
-        yield first, Example("\n".join(gathered))
+            first = first if paragraph else number
+            paragraph.append(line)
+        elif paragraph:
+            yield first, Example("\n".join(paragraph))
+            paragraph = []
+    if paragraph:
+        yield first, Example("\n".join(paragraph))
 
 
 def _each_line(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
@@ -119,8 +120,10 @@ def _whole(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
     text = io.StringIO()
     for _, line in lines:
         text.write(line + "\n")
-        if text.tell() > _LONGEST_LINE:
-            raise TextRefused(f"{file} has more than {_LONGEST_LINE:,} characters", "use --split paragraphs")
+        if text.tell() > _MAX_LINE_BYTES:
+            raise TextRefused(
+                f"{file} has more than {_MAX_LINE_BYTES:,} characters", "use --split paragraphs"
+            )
     yield 1, Example(text.getvalue().rstrip("\n"))
 
 
@@ -141,4 +144,9 @@ def _json(lines: Iterable[_Line], file: str) -> Iterator[_Text]:
         yield number, Example(completion, prompt)
 
 
-_SPLITTERS = {"paragraphs": _paragraphs, "lines": _each_line, "json": _json, "whole": _whole}
+_SPLITTERS = {
+    SplitBy.paragraphs: _paragraphs,
+    SplitBy.lines: _each_line,
+    SplitBy.json: _json,
+    SplitBy.whole: _whole,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,24 +13,7 @@ if TYPE_CHECKING:
     from antefix_client import PersonalModel
     from antefix_client.profile.unlock_slots import Unlock
 
-HOME = Path("~/.antefix")
 PASSPHRASE = "ANTEFIX_PASSPHRASE"
-
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--profile", envvar="ANTEFIX_PROFILE", help="Folder of the profile.", show_default="~/.antefix"
-    ),
-]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--key-file", envvar="ANTEFIX_KEY_FILE", help="File with the key, 32 bytes.", show_default="ask"
-    ),
-]
-Device = Annotated[str, typer.Option(envvar="ANTEFIX_DEVICE", help="Where to compute: cpu, cuda.")]
-Dtype = Annotated[str, typer.Option(envvar="ANTEFIX_DTYPE", help="Compute in fp32, bf16 or fp16.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def open_model(

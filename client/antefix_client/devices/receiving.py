@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from antefix.common.validation import require
+from antefix.errors import RecordMismatch
 from antefix.records import open_record, read_header
-from antefix_client.errors import BaseChanged, VersionRefused
+from antefix_client.errors import BaseChanged
 from antefix_client.profile.profile import Profile
 from antefix_client.profile.version_history import MAX_AHEAD, Version, VersionHistory, utc_now
 
@@ -61,12 +62,12 @@ def _require_place(history: VersionHistory, version: Version) -> None:
     oldest = min((one.number for one in history.versions if not one.beside), default=history.state.past + 1)
     most = history.next_number + MAX_AHEAD
     if version.number > most:
-        raise VersionRefused(
+        raise RecordMismatch(
             f"the record is version {version.number}, the newest here is {history.next_number - 1}",
             f"numbers go up one by one, to {most} at most; remove the device that made it",
         )
     if version.number < oldest:
-        raise VersionRefused(
+        raise RecordMismatch(
             f"the record is version {version.number}, the oldest that is kept here is {oldest}",
             "it is as it was on the device that made it; send its newest: antefix export --what record",
         )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from antefix.errors import RecordMismatch
 from antefix_client import PersonalModel
-from antefix_client.errors import VersionRefused
 from antefix_client.inference.export import export_content
 from tests.attacks.profile.test_removed_texts_learned import remember_learn_and_remove
 from tests.client.people import KEY, opened
@@ -83,7 +83,7 @@ def test_what_was_dropped_does_not_come_back_from_its_file(tmp_path: Path) -> No
     (tmp_path / "profile" / "versions" / "00000001.record").write_bytes(old)
     with opened(tmp_path / "profile") as model:
         assert model.versions() == []
-        with pytest.raises(VersionRefused):
+        with pytest.raises(RecordMismatch):
             model.receive(old)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from antefix import Prefix
-from antefix.errors import InvalidArgument
+from antefix.errors import InvalidArgument, RecordMismatch
 from antefix_client import PersonalModel
-from antefix_client.errors import BaseChanged, LinkRefused, ProfileFull, VersionRefused
+from antefix_client.errors import BaseChanged, LinkRefused, ProfileFull
 from tests.client.people import KEY, NOTES, opened, reopened
 from tests.client.two_devices import device, learned, link, record, snapshot, value
 from tests.support import tiny_models
@@ -203,7 +203,7 @@ def test_older_than_all_that_is_kept_is_refused(phone: PersonalModel, laptop: Pe
     for number in range(2, 8):
         learned(laptop, float(number))
     before = snapshot(laptop.status().folder)
-    with pytest.raises(VersionRefused, match="is version 2, the oldest that is kept here is 3"):
+    with pytest.raises(RecordMismatch, match="is version 2, the oldest that is kept here is 3"):
         laptop.receive(old)
     assert snapshot(laptop.status().folder) == before
 

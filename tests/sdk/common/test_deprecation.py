@@ -19,6 +19,8 @@ NAMES = [
     ("antefix_client.membership", "Place", "ServerLink"),
     ("antefix_client.membership", "Synced", "SyncResult"),
     ("antefix_client.granting", "Granted", "ActiveGrant"),
+    ("antefix_client.errors", "FetchError", "MembershipError"),
+    ("antefix_client.errors", "VersionRefused", "RecordMismatch"),
 ]
 ATTRIBUTES = [
     ("antefix.grants", "Grant", "by", "from_device"),
