@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from antefix_server.rounds.app_errors import report_errors
 from antefix_server.rounds.config import RoundConfig
 from antefix_server.rounds.coordinator import CoordinatorClient
-from antefix_server.rounds.strategy import PrefixRounds
+from antefix_server.rounds.runner import RoundRunner
 
 __all__ = ["app"]
 
@@ -28,8 +28,6 @@ def _main(grid: Grid, context: Context) -> None:
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
     with report_errors("antefix-server"):
         config = RoundConfig.read(context.run_config)
-        host = CoordinatorClient.from_environment()
-        rounds = PrefixRounds(config.rule, host, config.plan, Path(os.environ["ANTEFIX_DATA"]))
-        rounds.summary()
-        release = rounds.run(grid)
+        coordinator = CoordinatorClient.from_environment()
+        release = RoundRunner(config.rule, coordinator, config, Path(os.environ["ANTEFIX_DATA"])).run(grid)
     logging.getLogger("antefix.rounds").info("done: release %d", release.version)

@@ -1,5 +1,5 @@
-"""Former place of `antefix_server.rounds.strategy`."""
+"""Former place of `antefix_server.rounds.runner`."""
 
 from antefix.common.deprecation import former_module
 
-__getattr__ = former_module(__name__, "antefix_server.rounds.strategy")
+__getattr__ = former_module(__name__, "antefix_server.rounds.runner")

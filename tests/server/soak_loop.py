@@ -190,7 +190,7 @@ def soak(folder: Path, named: str, seconds: float, samples: int) -> tuple[Soak, 
     torch.set_num_threads(1)  # as the server has: sums in other pieces are other bits
     with up(data, "--no-rounds") as (url, supervisor):
         base = FrozenBase.load(named, progress=False)
-        one = Soak(base, data, url, part(supervisor, "_serving").pid, samples)
+        one = Soak(base, data, url, part(supervisor, "gateway.process").pid, samples)
         one.run(seconds)
     return one, one.differing()
 

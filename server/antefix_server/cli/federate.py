@@ -11,22 +11,37 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperCommand
 
 Choice = Annotated[
     list[str] | None,
     typer.Option(
-        "--run-config", "-c", help="NAME=VALUE, as in the list above; several times.", show_default=False
+        "--run-config", "-c", help="NAME=VALUE of the settings below; several times.", show_default=False
     ),
 ]
 
+_OPTIONS = ("num-server-rounds", "min-users", "strategy", "target-epsilon")
 _START_S = 60.0
 _WAITING = ("pending", "starting")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to a command line."""
-    app.command()(federate)
+    app.command(cls=_WithSettings)(federate)
+
+
+class _WithSettings(TyperCommand):
+    """Its help ends with all settings, which are read when the help is asked for."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Add what `RoundConfig` says."""
+        from antefix_server.rounds.config import RoundConfig
+        from antefix_server.rounds.config_docs import help_text
+
+        self.epilog = f"Settings for --run-config:\n\n{help_text(RoundConfig, _OPTIONS)}"
+        super().format_help(ctx, formatter)
 
 
 def federate(
@@ -41,25 +56,16 @@ def federate(
 ) -> None:
     """Run rounds: devices that take part improve the shared prefix. Fails when the run failed.
 
-    The server must be up. A run that was cut off goes on where it was, with the same options. More options,
-    as --run-config: clip, steps, learning-rate, server-learning-rate, fraction-train, sampling (fixed,
-    poisson), weights (users, examples), hostile, round-timeout-s, projection-dim, noise-multiplier,
-    target-delta, promote-every, patience.
+    The server must be up. A run that was cut off goes on where it was, with the same options.
     """
     from antefix.errors import InvalidArgument
     from antefix_server.admin.admin_socket import is_up
     from antefix_server.rounds.config import RoundConfig, choice
 
     data: Path = context.obj
-    said: dict[str, Any] = {
-        "num-server-rounds": rounds,
-        "min-users": min_users,
-        "strategy": strategy,
-        "target-epsilon": epsilon,
-        **dict(map(choice, choices or [])),
-    }
-    config = RoundConfig.read(said)
-    _ = config.rule, config.plan
+    options = dict(zip(_OPTIONS, (rounds, min_users, strategy, epsilon), strict=True))
+    config = RoundConfig.read({**options, **dict(map(choice, choices or []))})
+    _ = config.rule, config.privacy
     if not is_up(data):
         raise InvalidArgument(f"no server runs on {data}", "antefix-server up")
     sys.exit(_run(data, config.model_dump(by_alias=True)))

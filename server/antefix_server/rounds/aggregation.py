@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from antefix.rounds import Update
 from antefix.rounds.noise import gaussian
 from antefix.rounds.transforms import Contribution, Noise, Total, update_pipeline
-from antefix_server.rounds.plan import RoundPlan
+from antefix_server.rounds.config import RoundConfig
+from antefix_server.rounds.server_optimizer import Weighted
 from antefix_server.rounds.shared_prefix import SharedVector
-
-KEY = "shared"
 
 
 class UpdateAggregator:
@@ -22,7 +18,7 @@ class UpdateAggregator:
 
     def __init__(
         self,
-        plan: RoundPlan,
+        config: RoundConfig,
         expected: float,
         size: int,
         seed: bytes,
@@ -33,7 +29,7 @@ class UpdateAggregator:
         """Start a round with no updates.
 
         Args:
-            plan: of the run.
+            config: of the run.
             expected: users of a round, known before anybody answers.
             size: numbers of an update.
             seed: of the projection.
@@ -41,15 +37,15 @@ class UpdateAggregator:
             streams: the rule is a mean of all answers.
             draw: makes the noise; a simulation gives a seeded one, to be repeated.
         """
-        private = plan.privacy is not None
+        privacy = config.privacy
         self._pipeline = update_pipeline(
             size=len(shared.values),
-            clip=plan.clip,
-            projection=plan.projection,
+            clip=config.clip,
+            projection=config.projection_dim,
             seed=seed,
-            by_examples=plan.by_examples,
-            expected=expected if private else None,
-            deviation=plan.privacy.noise * plan.clip if plan.privacy is not None else 0.0,
+            by_examples=config.by_examples,
+            expected=None if privacy is None else expected,
+            deviation=0.0 if privacy is None else privacy.noise * config.clip,
             draw=draw,
         )
         self._shared, self._streams = shared, streams
@@ -69,19 +65,10 @@ class UpdateAggregator:
         self._sum += total
         self._weight += weight
 
-    def replies(self) -> list[Message]:
-        """What the rule gets: the mean as one answer, or each update."""
-        if not self._streams:
-            return [self._reply(self._pipeline.expand(part.vector), part.weight) for part in self._parts]
-        mean = self._pipeline.on_sum(Total(self._sum, self._weight))
-        return [self._reply(mean.vector, mean.weight)]
-
-    def _reply(self, change: NDArray[Any], weight: float) -> Message:
-        values = self._shared.values.astype(np.float64) + change
-        content = RecordDict(
-            {
-                "arrays": ArrayRecord({KEY: Array(values)}),
-                "metrics": MetricRecord({"num-examples": float(weight)}),
-            }
-        )
-        return Message(content=content, dst_node_id=0, message_type=MessageType.TRAIN)
+    def updated(self) -> list[Weighted]:
+        """What the rule gets: the shared prefix after the mean of all updates, or after each."""
+        before = self._shared.values.astype(np.float64)
+        if self._streams:
+            mean = self._pipeline.on_sum(Total(self._sum, self._weight))
+            return [(before + mean.vector, mean.weight)]
+        return [(before + self._pipeline.expand(part.vector), part.weight) for part in self._parts]

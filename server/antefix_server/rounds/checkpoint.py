@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +24,29 @@ from safetensors.numpy import load, save
 from antefix.common.file_lock import hold_lock
 from antefix.common.files import atomic_write
 from antefix_server.errors import VaultBusy, VaultDamaged
-from antefix_server.rounds.plan import RoundPlan
+from antefix_server.rounds.config import RoundConfig
 from antefix_server.rounds.privacy import Spent
-from antefix_server.rounds.server_optimizer import ServerOptimizer
+from antefix_server.rounds.server_optimizer import ServerOptimizer, State
 from antefix_server.storage.os_errors import files
 
 _FOLDER, _STATE, _SPENT = "rounds", "state.safetensors", "spent.json"
 _PREFIX = "prefix"
+_FORMER = {"num_server_rounds": "rounds", "fraction_train": "fraction", "projection_dim": "projection"}
+_COUNTED = (
+    *_FORMER, "min_users", "clip", "steps", "learning_rate", "promote_every", "patience"
+)  # fmt: skip
+_TOLD_OTHERWISE = (
+    "strategy", "server_learning_rate", "hostile", "sampling", "round_timeout_s", "weights",
+    "noise_multiplier", "target_epsilon", "target_delta",
+)  # fmt: skip
 
 
 class RoundState:
-    """Of one server's data and one plan."""
+    """Of one server's data and one configuration."""
 
-    def __init__(self, data: Path, plan: RoundPlan, rule: ServerOptimizer) -> None:
+    def __init__(self, data: Path, config: RoundConfig, rule: ServerOptimizer) -> None:
         """Read nothing yet."""
-        self._folder, self._rule = data / _FOLDER, rule
-        facts = {**asdict(plan), "privacy": None if plan.privacy is None else asdict(plan.privacy)}
-        facts.pop("timeout_s")
-        self._plan = hashlib.sha256(json.dumps([rule.name, facts], sort_keys=True).encode()).hexdigest()
+        self._folder, self._plan = data / _FOLDER, plan_digest(config, rule)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -56,28 +62,26 @@ class RoundState:
                 held.enter_context(hold_lock(self._folder / "lock", busy))
             yield
 
-    def save(self, number: int, started: str, prefix: bytes) -> None:
+    def save(self, number: int, started: str, prefix: bytes, rule: State) -> None:
         """Keep a round that is done.
 
         Args:
             number: of the round.
             started: digest of the release it started from.
             prefix: content of the next shared prefix.
+            rule: what the rule remembers.
 
         Raises:
             VaultFull, VaultUnavailable.
         """
-        arrays: dict[str, NDArray[np.generic]] = {
-            **self._rule.state(),
-            _PREFIX: np.frombuffer(prefix, np.uint8),
-        }
+        arrays: dict[str, NDArray[np.generic]] = {**rule, _PREFIX: np.frombuffer(prefix, np.uint8)}
         said = {"plan": self._plan, "number": str(number), "started": started}
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             atomic_write(self._folder / _STATE, save(arrays, metadata=said))
 
-    def restore(self) -> tuple[int, str, bytes] | None:
-        """What `save` was given last, and the rule's memory put back; None for another plan or none.
+    def restore(self) -> tuple[int, str, bytes, State] | None:
+        """What `save` was given last; None for another configuration or none.
 
         Raises:
             VaultDamaged: it cannot be read.
@@ -97,8 +101,7 @@ class RoundState:
             raise VaultDamaged(f"{path} is damaged", "delete it to begin the rounds anew") from None
         if plan != self._plan:
             return None
-        self._rule.restore(arrays)
-        return number, started, prefix
+        return number, started, prefix, arrays
 
     def clear(self) -> None:
         """The run is over."""
@@ -142,6 +145,25 @@ def spent(data: Path) -> tuple[Spent, ...]:
         return tuple(Spent(**entry) for entry in json.loads(content))
     except (ValueError, TypeError):
         raise VaultDamaged(f"{path} is damaged", "put it back from a backup: it guards your users") from None
+
+
+def plan_digest(config: RoundConfig, rule: ServerOptimizer) -> str:
+    """Stands for what a run does: a run goes on only where it was begun with the same.
+
+    Settings have the names here that state files were written with. One that came later counts where it is
+    not at its default, so that a run which was begun before it goes on.
+    """
+    facts: dict[str, Any] = {_FORMER.get(name, name): getattr(config, name) for name in _COUNTED}
+    facts |= {
+        "poisson": config.is_poisson,
+        "by_examples": config.by_examples,
+        "privacy": None if config.privacy is None else asdict(config.privacy),
+        "epsilon": config.target_epsilon or None,
+    }
+    for name, field in type(config).model_fields.items():
+        if name not in (*_COUNTED, *_TOLD_OTHERWISE) and getattr(config, name) != field.default:
+            facts[name] = getattr(config, name)
+    return hashlib.sha256(json.dumps([rule.name, facts], sort_keys=True).encode()).hexdigest()
 
 
 def _like(one: Spent, other: Spent) -> bool:

@@ -1,13 +1,13 @@
-"""Gathers the answers of a round: each is opened, checked, added, and forgotten before the next one."""
+"""Collects the replies of a round: each is opened, checked, added, and forgotten before the next one."""
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,13 +21,15 @@ from antefix_server.registry.nodes import Participant
 _LOG = logging.getLogger("antefix.rounds")
 _POLL_S = 0.5
 _PATIENCE_S = 0.5
-_HEAD = 128
-"""Bytes that numpy writes before those of a flat array."""
+MAX_PULLS = 1024
+"""Replies that may be on their way at once, each in a thread."""
+_HEADER_BYTES = 128
+"""That numpy writes before those of a flat array."""
 _ARRAYS, _SEALED = "arrays", "sealed"
 
 
 @dataclass
-class Gathered:
+class RoundResult:
     """What came of a round.
 
     Attributes:
@@ -48,133 +50,134 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Gathering:
-    """How the answers of one round are read.
+class UpdateCollector:
+    """How the replies of one round are read.
 
     Attributes:
         round: as it was signed.
         key: of the round.
-        askable: who was asked, by node.
-        still: whether a node may still take part.
+        participants: who was asked, by node.
+        is_active: whether a node may still take part.
         size: numbers of an update.
-        take: what is done with each update that counts.
+        on_update: called with each update that counts.
     """
 
     round: Round
     key: RoundKey
-    askable: Mapping[int, Participant]
-    still: Callable[[int], bool]
+    participants: Mapping[int, Participant]
+    is_active: Callable[[int], bool]
     size: int
-    take: Callable[[Update], None]
+    on_update: Callable[[Update], None]
 
-    def read(self, answers: Iterable[Message]) -> Gathered:
-        """Read them as they come. What is wrong with one does not touch the others."""
-        found = Gathered()
-        for answer in answers:
+    def read(self, replies: Iterable[Message]) -> RoundResult:
+        """Read replies as they come. What is wrong with one does not touch the others."""
+        result = RoundResult()
+        for reply in replies:
             try:
-                self._add(found, answer)
+                self._add(result, reply)
             except UpdateRefused as error:
-                self._refuse(found, answer, error.message)
+                self._refuse(result, reply, error.message)
             except Exception as error:  # a device must not end everybody's round, whatever it sends
-                self._refuse(found, answer, f"it cannot be read ({type(error).__name__})")
-        return found
+                self._refuse(result, reply, f"it cannot be read ({type(error).__name__})")
+        return result
 
-    def _refuse(self, found: Gathered, answer: Message, why: str) -> None:
-        found.refused[why] += 1
-        _LOG.warning("node %d: %s", answer.metadata.src_node_id, why)
+    def _refuse(self, result: RoundResult, reply: Message, why: str) -> None:
+        result.refused[why] += 1
+        _LOG.warning("node %d: %s", reply.metadata.src_node_id, why)
 
-    def _add(self, found: Gathered, answer: Message) -> None:
-        node = answer.metadata.src_node_id
-        who = self.askable.get(node)
-        if who is None:
+    def _add(self, result: RoundResult, reply: Message) -> None:
+        node = reply.metadata.src_node_id
+        sender = self.participants.get(node)
+        if sender is None:
             raise UpdateRefused("its node was not asked")
-        if who.user in found.users:
+        if sender.user in result.users:
             raise UpdateRefused("its user's update is there already")
-        sealed = _sealed_in(answer)
-        update = Update.opened(sealed, self.round, self.key, node=node, signing=who.signing, size=self.size)
-        if not self.still(node):
+        sealed = _sealed_in(reply)
+        update = Update.opened(
+            sealed, self.round, self.key, node=node, signing=sender.signing, size=self.size
+        )
+        if not self.is_active(node):
             raise UpdateRefused("its user was removed or suspended meanwhile")
-        self.take(update)
-        found.users.add(who.user)
+        self.on_update(update)
+        result.users.add(sender.user)
         if update.loss == update.loss:
-            found.losses.append((update.loss, update.examples))
+            result.losses.append((update.loss, update.examples))
 
 
-def answers_of(grid: Grid, messages: Iterable[Message], until: float) -> Iterable[Message]:
-    """Send messages; their answers as they come, until all are there or it is too late (monotonic)."""
-    waiting, pulls = set(grid.push_messages(messages)), _Pulls(grid)
+def collect_replies(grid: Grid, messages: Iterable[Message], until: float) -> Iterable[Message]:
+    """Send messages; their replies as they come, until all are there or it is too late (monotonic)."""
+    waiting, puller = set(grid.push_messages(messages)), ReplyPuller(grid)
     while waiting and time.monotonic() < until:
         before = len(waiting)
         for name in sorted(waiting):  # one by one: Flower itself cannot read what some devices send
             try:
-                found = pulls.pull(name, until)
+                replies = puller.pull(name, until)
             except Exception as error:
                 _LOG.warning("an answer cannot be read (%s)", type(error).__name__)
                 waiting.discard(name)
                 continue
-            if found:
+            if replies:
                 waiting.discard(name)
-                yield found[0]
+                yield replies[0]
         if len(waiting) == before:
             time.sleep(min(_POLL_S, max(0.0, until - time.monotonic())))
 
 
-class _Pulls:
-    """Pulls answers, none of which can hold up the others or the round.
+class ReplyPuller:
+    """Pulls replies, none of which can hold up the others or the round.
 
-    A device announces an answer and then uploads its parts. Flower waits three minutes for the parts of one
-    that stopped in between, whether it was removed, went out of reach, or wants to stall everybody.
+    A device announces a reply and then uploads its parts. Flower waits three minutes for the parts of one
+    that stopped in between, whether it was removed, went out of reach, or wants to stall everybody. Such a
+    pull keeps a thread of its own, and its reply may come in a later turn. A small pool would do what such
+    a device wants: a few of them would fill it. A pool also waits for its threads when the process ends.
     """
 
     def __init__(self, grid: Grid) -> None:
+        """Nothing is pulled yet."""
         self._grid = grid
-        self._slow: dict[str, queue.Queue[list[Message] | Exception]] = {}
+        self._slow: dict[str, Future[list[Message]]] = {}
 
     def pull(self, name: str, until: float) -> list[Message]:
-        """An answer; none if it is not there yet.
+        """A reply; none if it is not there yet.
 
         Raises:
             Exception: whatever Flower raises about what it cannot read.
         """
-        if time.monotonic() >= until:
+        left = until - time.monotonic()
+        if left <= 0 or (name not in self._slow and len(self._slow) >= MAX_PULLS):
             return []
-        asked = self._slow.pop(name, None)
-        patience = 0.0 if asked else min(_PATIENCE_S / (1 + len(self._slow)), until - time.monotonic())
-        if asked is None:
-            asked = queue.Queue(1)
-            threading.Thread(target=self._work, args=(name, asked), daemon=True).start()
-        try:
-            found = asked.get(timeout=max(patience, 1e-3))
-        except queue.Empty:
-            self._slow[name] = asked  # its thread goes on; the answer may come in a later turn
+        pull, patience = self._slow.pop(name, None), 0.0
+        if pull is None:
+            pull, patience = Future(), min(_PATIENCE_S / (1 + len(self._slow)), left)
+            threading.Thread(target=self._work, args=(name, pull), daemon=True).start()
+        if not wait([pull], max(patience, 1e-3)).done:
+            self._slow[name] = pull
             return []
-        if isinstance(found, Exception):
-            raise found
-        return found
+        return pull.result()
 
-    def _work(self, name: str, asked: queue.Queue[list[Message] | Exception]) -> None:
+    def _work(self, name: str, pull: Future[list[Message]]) -> None:
         try:
-            asked.put(list(self._grid.pull_messages([name])))
+            pull.set_result(list(self._grid.pull_messages([name])))
         except Exception as error:
-            asked.put(error)
+            pull.set_exception(error)
 
 
-def _sealed_in(answer: Message) -> bytes:
-    """The ciphertext of an answer.
+def _sealed_in(reply: Message) -> bytes:
+    """The ciphertext of a reply.
 
     Raises:
         UpdateRefused: an error of the device, or anything else than what is asked for.
     """
-    if answer.has_error():
+    if reply.has_error():
         raise UpdateRefused("the device did not take part")
-    records = answer.content.array_records
+    records = reply.content.array_records
     if set(records) != {_ARRAYS} or set(records[_ARRAYS]) != {_SEALED}:
         raise UpdateRefused("it has other arrays than asked for")
     array = records[_ARRAYS][_SEALED]
     # Not by numpy's reader: it opens archives, and makes arrays of whatever size their header says.
-    size = len(array.data) - _HEAD
+    size = len(array.data) - _HEADER_BYTES
     if array.dtype != "uint8" or size <= 0 or tuple(array.shape) != (size,):
         raise UpdateRefused("it is not bytes")
-    if array.data[:_HEAD] != Array(np.zeros(size, np.uint8)).data[:_HEAD]:
+    if array.data[:_HEADER_BYTES] != Array(np.zeros(size, np.uint8)).data[:_HEADER_BYTES]:
         raise UpdateRefused("it is not an array")
-    return array.data[_HEAD:]
+    return array.data[_HEADER_BYTES:]

@@ -1,123 +1,225 @@
-"""The rule of Flower's that makes the next shared prefix of the answers of a round."""
+"""Makes the next shared prefix of the updates of a round.
+
+The rules that take a mean are written here as plain arithmetic with explicit state (Reddi et al. 2021,
+"Adaptive Federated Optimization", algorithm 2; Hsu et al. 2019 for momentum). They give what Flower's
+strategies of the same names give. The robust rules, which look at each user's update, are Flower's own.
+
+    rule = optimizer("fedadam")
+    state, values = rule.apply(rule.init(), 1, shared.values, aggregator.contributions())
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import (
-    Bulyan,
-    FedAdagrad,
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedMedian,
-    FedProx,
-    FedTrimmedAvg,
-    FedYogi,
-    Krum,
-    MultiKrum,
-    Strategy,
-)
-from flwr.supercore.run import Run
+from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import strategy as flower
 from numpy.typing import NDArray
 
 from antefix.errors import InvalidArgument
 
-MEANS: tuple[type[Strategy], ...] = (FedAvg, FedAvgM, FedProx, FedAdagrad, FedAdam, FedYogi)
-"""They make of the answers their weighted mean first: they may as well get that."""
-ROBUST: tuple[type[Strategy], ...] = (FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan)
-RULES = {kind.__name__.lower(): kind for kind in (*MEANS, *ROBUST)}
-_LOG = logging.getLogger("antefix.rounds")
-_DICTS, _LISTS = ("m_t", "v_t"), ("momentum_vector",)
+Vector: TypeAlias = NDArray[np.float64]
+State: TypeAlias = dict[str, Vector]
+"""What a rule remembers from round to round, by the names that state files have."""
+Weighted: TypeAlias = tuple[Vector, float]
+"""Values of a shared prefix, [size], and how much they count."""
+_Step: TypeAlias = "Callable[[MeanRule, State, int, Vector, Vector], tuple[State, Vector]]"
+
+_MEAN, _SQUARE, _MOMENTUM = "m_t/shared", "v_t/shared", "momentum_vector/0"
 
 
-class ServerOptimizer:
-    """Arithmetic alone: whom to ask is not its business."""
+class ServerOptimizer(Protocol):
+    """A rule.
 
-    def __init__(self, strategy: Strategy) -> None:
-        """Take one.
-
-        Raises:
-            InvalidArgument: one that needs other answers than updates.
-        """
-        kind = type(strategy)
-        if kind not in (*MEANS, *ROBUST):
-            raise InvalidArgument(
-                f"{kind.__name__} is no rule for a shared prefix", f"use one of {', '.join(RULES)}"
-            )
-        self.strategy, self.is_mean, self.name = strategy, kind in MEANS, kind.__name__
-        # It would wait without end for nodes that nobody asked.
-        for name, value in (("fraction_train", 1.0), ("min_train_nodes", 1), ("min_available_nodes", 1)):
-            setattr(strategy, name, value)
-        if not self.is_mean:
-            _LOG.info("%s keeps all updates of a round in memory", self.name)
-
-    def begin(self, number: int, values: NDArray[np.float32], key: str) -> None:
-        """Let it see what a round starts from."""
-        arrays = ArrayRecord({key: Array(values)})
-        list(self.strategy.configure_train(number, arrays, ConfigRecord(), _OneNode()))
-
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """What it remembers from round to round."""
-        found: dict[str, NDArray[np.float64]] = {}
-        for name in _DICTS:
-            found |= {f"{name}/{key}": one for key, one in (getattr(self.strategy, name, None) or {}).items()}
-        for name in _LISTS:
-            listed = getattr(self.strategy, name, None) or []
-            found |= {f"{name}/{at}": one for at, one in enumerate(listed)}
-        return found
-
-    def forget(self) -> None:
-        """Remember nothing."""
-        for name in (*_DICTS, *_LISTS):
-            if hasattr(self.strategy, name):
-                setattr(self.strategy, name, None)
-
-    def restore(self, state: dict[str, NDArray[np.float64]]) -> None:
-        """Remember that again."""
-        for name in _DICTS:
-            found = {key.split("/", 1)[1]: one for key, one in state.items() if key.startswith(f"{name}/")}
-            if found:
-                setattr(self.strategy, name, found)
-        for name in _LISTS:
-            listed = [state[key] for key in sorted(state) if key.startswith(f"{name}/")]
-            if listed:
-                setattr(self.strategy, name, listed)
-
-
-class _OneNode(Grid):
-    """A grid that is never used: rules look at its nodes, and what they make of them is dropped."""
-
-    def set_run(self, run: Run) -> None:
-        """Nothing."""
+    Attributes:
+        name: that of Flower's class.
+        is_mean: it takes the mean of all updates, which can be summed as they come; else it needs each.
+    """
 
     @property
-    def run(self) -> Run:
-        """None in particular."""
-        return Run.create_empty(0)
+    def name(self) -> str: ...
 
-    def create_message(self, *_: object, **__: object) -> Message:
-        """Never."""
-        raise NotImplementedError
+    @property
+    def is_mean(self) -> bool: ...
 
-    def get_node_ids(self) -> Sequence[int]:
-        """One."""
-        return [0]
+    def init(self) -> State:
+        """The state before the first round."""
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Never."""
-        raise NotImplementedError
+    def apply(
+        self, state: State, number: int, values: NDArray[np.float32], updated: Sequence[Weighted]
+    ) -> tuple[State, NDArray[np.float32]]:
+        """One round.
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Never."""
-        raise NotImplementedError
+        Args:
+            state: after the round before.
+            number: of the round, from 1.
+            values: the shared prefix before, fp32 [size].
+            updated: the same after users' updates: the mean alone, or one for each user.
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Never."""
-        raise NotImplementedError
+        Returns:
+            The next state and the next shared prefix.
+        """
+
+
+@dataclass(frozen=True)
+class MeanRule:
+    """A rule that takes the mean; the numbers have Flower's defaults.
+
+    Attributes:
+        name: that of Flower's class.
+        step: from state, number, values and mean to the next state and values.
+        rate: of the server.
+        beta_1, beta_2: how much of the first and the second moment stays.
+        tau: keeps the division from blowing up.
+    """
+
+    name: str
+    step: _Step
+    rate: float = 1.0
+    beta_1: float = 0.0
+    beta_2: float = 0.0
+    tau: float = 1e-3
+    is_mean: bool = True
+
+    def init(self) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def apply(
+        self, state: State, number: int, values: NDArray[np.float32], updated: Sequence[Weighted]
+    ) -> tuple[State, NDArray[np.float32]]:
+        """As `ServerOptimizer.apply`."""
+        total = sum(weight for _, weight in updated)
+        mean = np.sum([vector * (weight / total) for vector, weight in updated], axis=0)
+        state, after = self.step(self, state, number, values.astype(np.float64), mean)
+        return state, after.astype(np.float32)
+
+
+def _average(rule: MeanRule, state: State, number: int, values: Vector, mean: Vector) -> tuple[State, Vector]:
+    return state, mean
+
+
+def _momentum(
+    rule: MeanRule, state: State, number: int, values: Vector, mean: Vector
+) -> tuple[State, Vector]:
+    gradient = values - mean
+    velocity = rule.beta_1 * state[_MOMENTUM] + gradient if _MOMENTUM in state else gradient
+    return {_MOMENTUM: velocity}, values - rule.rate * velocity
+
+
+def _adaptive(second: Callable[[MeanRule, Vector, Vector], Vector], *, corrects_bias: bool = False) -> _Step:
+    """A step with a rate of its own for each number: the first moment over the root of the second."""
+
+    def step(rule: MeanRule, state: State, number: int, values: Vector, mean: Vector) -> tuple[State, Vector]:
+        delta, zeros = mean - values, np.zeros_like(values)
+        first = rule.beta_1 * state.get(_MEAN, zeros) + (1 - rule.beta_1) * delta
+        square = second(rule, state.get(_SQUARE, zeros), delta**2)
+        rate = rule.rate
+        if corrects_bias:  # Kingma & Ba 2014, before section 2.1; Flower counts rounds from one more
+            left = [np.power(beta, number + 1.0) for beta in (rule.beta_1, rule.beta_2)]
+            rate = rate * np.sqrt(1 - left[1]) / (1 - left[0])
+        return {_MEAN: first, _SQUARE: square}, values + rate * first / (np.sqrt(square) + rule.tau)
+
+    return step
+
+
+_ADAGRAD = _adaptive(lambda rule, v, square: v + square)
+_ADAM = _adaptive(lambda rule, v, square: rule.beta_2 * v + (1 - rule.beta_2) * square, corrects_bias=True)
+_YOGI = _adaptive(lambda rule, v, square: v - (1.0 - rule.beta_2) * square * np.sign(v - square))
+
+
+@dataclass(frozen=True)
+class RobustRule:
+    """A rule of Flower's that looks at each update. It keeps all updates of a round in memory."""
+
+    strategy: flower.Strategy
+    is_mean: bool = False
+
+    @property
+    def name(self) -> str:
+        """That of Flower's class."""
+        return type(self.strategy).__name__
+
+    def init(self) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def apply(
+        self, state: State, number: int, values: NDArray[np.float32], updated: Sequence[Weighted]
+    ) -> tuple[State, NDArray[np.float32]]:
+        """As `ServerOptimizer.apply`."""
+        arrays, _ = self.strategy.aggregate_train(number, [_reply(*update) for update in updated])
+        return state, values if arrays is None else arrays["shared"].numpy().astype(np.float32)
+
+
+MEANS = {
+    rule.name.lower(): rule
+    for rule in (
+        MeanRule("FedAvg", _average),
+        MeanRule("FedAvgM", _momentum, beta_1=0.9),
+        MeanRule("FedProx", _average),
+        MeanRule("FedAdagrad", _ADAGRAD, rate=0.1),
+        MeanRule("FedAdam", _ADAM, rate=0.1, beta_1=0.9, beta_2=0.99),
+        MeanRule("FedYogi", _YOGI, rate=0.01, beta_1=0.9, beta_2=0.99),
+    )
+}
+ROBUST = {
+    kind.__name__.lower(): kind
+    for kind in (flower.FedMedian, flower.FedTrimmedAvg, flower.Krum, flower.MultiKrum, flower.Bulyan)
+}
+RULES = (*MEANS, *ROBUST)
+"""Names of all rules, in small letters."""
+WITH_RATE = ("fedavgm", "fedadagrad", "fedadam", "fedyogi")
+BEARS_HOSTILE = ("krum", "multikrum", "bulyan")
+
+
+def optimizer(name: str, rate: float = 0.0, hostile: int = 1) -> ServerOptimizer:
+    """A rule by its name.
+
+    Args:
+        name: of Flower's class, in any case.
+        rate: of the server; 0 for the rule's own.
+        hostile: users that robust rules must bear.
+
+    Raises:
+        InvalidArgument: there is none of that name.
+    """
+    key = name.lower()
+    if key in MEANS:
+        return replace(MEANS[key], rate=rate) if rate else MEANS[key]
+    if key not in ROBUST:
+        raise InvalidArgument(f"there is no strategy {name!r:.40}", f"one of {', '.join(RULES)}")
+    settings: dict[str, Any] = {"num_malicious_nodes": hostile} if key in BEARS_HOSTILE else {}
+    return RobustRule(ROBUST[key](**settings))
+
+
+def from_flower(strategy: flower.Strategy) -> ServerOptimizer:
+    """The rule of one of Flower's strategies, with its numbers.
+
+    Raises:
+        InvalidArgument: one that needs other answers than updates.
+    """
+    kind = type(strategy)
+    if ROBUST.get(kind.__name__.lower()) is kind:
+        return RobustRule(strategy)
+    rule = MEANS.get(kind.__name__.lower())
+    if rule is None or getattr(flower, kind.__name__, None) is not kind:
+        raise InvalidArgument(
+            f"{kind.__name__} is no rule for a shared prefix", f"use one of {', '.join(RULES)}"
+        )
+    if isinstance(strategy, flower.FedAvgM):
+        return replace(rule, rate=strategy.server_learning_rate, beta_1=strategy.server_momentum)
+    numbers = {"rate": "eta", "beta_1": "beta_1", "beta_2": "beta_2", "tau": "tau"}
+    return replace(
+        rule,
+        **{ours: getattr(strategy, theirs) for ours, theirs in numbers.items() if hasattr(strategy, theirs)},
+    )
+
+
+def _reply(values: Vector, weight: float) -> Message:
+    metrics = MetricRecord({"num-examples": float(weight)})
+    content = RecordDict({"arrays": ArrayRecord({"shared": Array(values)}), "metrics": metrics})
+    return Message(content=content, dst_node_id=0, message_type=MessageType.TRAIN)

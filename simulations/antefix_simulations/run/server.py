@@ -18,15 +18,13 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from antefix import FrozenBase, Prefix
 from antefix.common.files import atomic_write
 from antefix.errors import AntefixError, InvalidArgument
 from antefix.training.shared_init import neutral_prefix
-from antefix_server.rounds.aggregation import KEY, UpdateAggregator
-from antefix_server.rounds.server_optimizer import ServerOptimizer
+from antefix_server.rounds.aggregation import UpdateAggregator
 from antefix_server.rounds.shared_prefix import SharedVector
 from antefix_simulations.run.folder import damaged_file
 from antefix_simulations.run.task import Result
@@ -42,7 +40,6 @@ class SimulatedServer:
         """Go on where the folder is."""
         self._folder, self._settings = folder, settings
         logging.getLogger("flwr").setLevel(logging.WARNING)  # else two lines for each round
-        _as_a_task_of_flower()
         self.number = -1
         while (self._place(self.number + 1) / "facts.json").is_file():
             self.number += 1
@@ -74,10 +71,11 @@ class SimulatedServer:
 
     def asked(self, users: Sequence[int]) -> list[int]:
         """Who is asked in the next round, in order."""
-        plan, dice = self._settings.plan, random.Random(f"{self._settings.seed} {self.number + 1}")
-        if plan.poisson:
-            return [user for user in users if dice.random() < plan.fraction]
-        return sorted(dice.sample(list(users), max(1, round(plan.fraction * len(users)))))
+        config, dice = self._settings, random.Random(f"{self._settings.seed} {self.number + 1}")
+        fraction = config.fraction_train
+        if config.is_poisson:
+            return [user for user in users if dice.random() < fraction]
+        return sorted(dice.sample(list(users), max(1, round(fraction * len(users)))))
 
     def take(self, results: Sequence[Result], users: int) -> None:
         """End the next round.
@@ -86,32 +84,29 @@ class SimulatedServer:
             results: of all its cohorts, in their order.
             users: that there are, asked or not.
         """
-        number, plan = self.number + 1, self._settings.plan
+        number, config = self.number + 1, self._settings
         vector = SharedVector.of(self.shared)
-        rule = ServerOptimizer(self._settings.rule)
-        rule.restore(self._remembered())
-        size = plan.projection or len(vector.values)
+        size, state = config.projection_dim or len(vector.values), self._remembered()
         seed = hashlib.sha256(vector.values.tobytes()).digest()
-        expected = plan.fraction * users if plan.poisson else float(max(1, round(plan.fraction * users)))
-        adding = UpdateAggregator(plan, expected, size, seed, vector, True, self._noise(number))
-        rule.begin(number, vector.values, KEY)
+        asked = config.fraction_train * users
+        expected = asked if config.is_poisson else float(max(1, round(asked)))
+        adding = UpdateAggregator(config, expected, size, seed, vector, True, self._noise(number))
         for result in results:
             if result.sum is not None:
                 adding.add_sum(result.sum, result.weight)
         norms = [line["norm"] for result in results for line in result.facts if "norm" in line]
         failed = sum("failed" in line for result in results for line in result.facts)
         facts: dict[str, Any] = {"round": number, "users": len(norms), "failed": failed}
-        if len(norms) >= plan.min_users:
-            arrays, _ = rule.strategy.aggregate_train(number, adding.replies())
-            values = vector.values if arrays is None else arrays[KEY].numpy().astype(np.float32)
+        if len(norms) >= config.min_users:
+            state, values = config.rule.apply(state, number, vector.values, adding.updated())
             content = vector.with_values(values)
             facts["median norm"] = float(np.median(norms))
-            facts["clipped"] = sum(norm > plan.clip for norm in norms) / len(norms)
+            facts["clipped"] = sum(norm > config.clip for norm in norms) / len(norms)
         else:
             content, facts["released"] = self.shared, False
-        if plan.privacy is not None:
-            facts["epsilon"] = plan.privacy.epsilon(number)
-        self._keep(number, content, rule.state(), facts)
+        if config.privacy is not None:
+            facts["epsilon"] = config.privacy.epsilon(number)
+        self._keep(number, content, state, facts)
 
     def _noise(self, number: int) -> Any:
         """To be repeated, and so no protection: nobody is to be protected here."""
@@ -144,11 +139,3 @@ class SimulatedServer:
 def _lost(path: Path) -> InvalidArgument:
     """What a round left cannot be made again without the rounds before it."""
     return InvalidArgument(f"{path} is damaged", "choose another --out")
-
-
-def _as_a_task_of_flower() -> None:
-    """Its messages want to know whose they are; in a run of Flower's own they do."""
-    try:
-        _ = TaskIdentity.run_id
-    except RuntimeError:
-        TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1

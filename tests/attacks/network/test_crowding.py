@@ -52,7 +52,7 @@ def test_connections_without_a_handshake_are_let_go(tmp_path: Path) -> None:
     data = tmp_path / "data"
     command(data, "init", data)
     with up(data, "--no-rounds") as (url, supervisor):
-        gateway = part(supervisor, "_serving")
+        gateway = part(supervisor, "gateway.process")
         soft, hard = gateway.rlimit(psutil.RLIMIT_NOFILE)
         assert soft == hard
         host, port = url.removeprefix("https://").split(":")

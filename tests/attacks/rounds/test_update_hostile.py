@@ -18,15 +18,15 @@ from flwr.serverapp.strategy import FedAvg
 from antefix.crypto import hpke
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round, Update
-from antefix_server.rounds.plan import RoundPlan
+from antefix_server.rounds.config import RoundConfig
+from antefix_server.rounds.runner import RoundRunner
 from antefix_server.rounds.shared_prefix import SharedVector
-from antefix_server.rounds.strategy import PrefixRounds
 from tests.support.records import some_bytes
 from tests.support.server.rounds import Device, replied, rig, sealed_in, signed
 
 pytestmark = pytest.mark.slow
 
-PLAN = RoundPlan(rounds=1, min_users=3, steps=1, timeout_s=3, clip=0.5)
+PLAN = RoundConfig(num_server_rounds=1, min_users=3, steps=1, round_timeout_s=3, clip=0.5)
 SIZE = 0
 
 
@@ -51,7 +51,7 @@ def refused(forge: Any, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixtu
     device = grid.devices[1]
     device.forge = lambda message, reply: forge(message, reply, device)
     with caplog.at_level(logging.WARNING):
-        PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)
+        RoundRunner(FedAvg(), host, PLAN, tmp_path).run(grid)
     assert len(host.releases) == 2
     moved = SharedVector.of(host.prefixes[2]).values - SharedVector.of(host.prefixes[1]).values
     assert np.linalg.norm(moved) <= PLAN.clip * 1.001
@@ -111,9 +111,9 @@ def test_an_answer_of_an_earlier_round(tmp_path: Path, caplog: pytest.LogCapture
 
     host, grid = rig(4)
     grid.devices[1].forge = lambda message, reply: forge(message, reply, grid.devices[1])
-    plan = RoundPlan(rounds=2, min_users=3, steps=1, timeout_s=3, clip=0.5)
+    plan = RoundConfig(num_server_rounds=2, min_users=3, steps=1, round_timeout_s=3, clip=0.5)
     with caplog.at_level(logging.WARNING):
-        PrefixRounds(FedAvg(), host, plan, tmp_path).run(grid)
+        RoundRunner(FedAvg(), host, plan, tmp_path).run(grid)
     said = [one.getMessage() for one in caplog.records if one.name == "antefix.rounds"]
     assert [line for line in said if line.startswith("node 1: ")] == [
         "node 1: the update is refused: it does not open"
@@ -164,7 +164,7 @@ def test_an_answer_that_flower_cannot_read(tmp_path: Path, caplog: pytest.LogCap
 
     grid.pull_messages = broken  # type: ignore[method-assign, assignment]
     with caplog.at_level(logging.WARNING):
-        PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)
+        RoundRunner(FedAvg(), host, PLAN, tmp_path).run(grid)
     assert len(host.releases) == 2
     assert "an answer cannot be read (RecursionError)" in caplog.text
 
@@ -181,10 +181,10 @@ def test_answers_that_are_announced_and_never_uploaded(tmp_path: Path) -> None:
 
     grid.pull_messages = stalled  # type: ignore[method-assign, assignment]
     begun = time.monotonic()
-    PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)
+    RoundRunner(FedAvg(), host, PLAN, tmp_path).run(grid)
     over.set()
     assert len(host.releases) == 2
-    assert time.monotonic() - begun < 3 * PLAN.timeout_s
+    assert time.monotonic() - begun < 3 * PLAN.round_timeout_s
 
 
 def test_an_answer_that_takes_its_time_counts(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_an_answer_that_takes_its_time_counts(tmp_path: Path) -> None:
         return pull(names)
 
     grid.pull_messages = slowly  # type: ignore[method-assign, assignment]
-    PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)  # three are needed, so all counted
+    RoundRunner(FedAvg(), host, PLAN, tmp_path).run(grid)  # three are needed, so all counted
     assert len(host.releases) == 2
 
 
@@ -209,7 +209,7 @@ def test_whose_user_was_removed_meanwhile(tmp_path: Path, caplog: pytest.LogCapt
 
     grid.devices[1].forge = gone
     with caplog.at_level(logging.WARNING):
-        PrefixRounds(FedAvg(), host, PLAN, tmp_path).run(grid)
+        RoundRunner(FedAvg(), host, PLAN, tmp_path).run(grid)
     assert len(host.releases) == 2
     assert "node 1: the update is refused: its user was removed" in caplog.text
 

@@ -30,7 +30,7 @@ ATTRIBUTES = [
     ("antefix.keys", "DeviceList", "pinned", "from_digest"),
 ]
 MODULES = [
-    ("antefix_server.strategy", "antefix_server.rounds.strategy", "PrefixRounds"),
+    ("antefix_server.strategy", "antefix_server.rounds.runner", "PrefixRounds"),
     ("antefix_server.privacy", "antefix_server.rounds.privacy", "Privacy"),
     ("antefix_server.epochs", "antefix_server.grants.epochs", "Epochs"),
 ]

@@ -46,7 +46,7 @@ def test_a_revoked_prefix_is_in_no_memory(tmp_path: Path, engines: int) -> None:
         for tokens in (4, 40, 150):  # the batch grows, and moves its rows
             for one in devices.values():
                 one.write("An ornament " * (1 + tokens // 40), tokens)
-        serving = part(supervisor, "_serving")
+        serving = part(supervisor, "gateway.process")
         assert len(serving.children()) == (engines if engines > 1 else 0)
         ann, bob = devices["ann"], devices["bob"]
         assert len(found_in(ann, serving)) > ann.prefix.length
