@@ -1,4 +1,4 @@
-"""Writes what a settings class says as TOML, as a table and as help: none of them is kept by hand."""
+"""Writes what a settings class says as TOML and as help: neither is kept by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["Setting", "help_text", "markdown_table", "settings", "toml_block"]
+__all__ = ["Setting", "help_text", "settings", "toml_block"]
 
 _SIGNS = {
     annotated_types.Ge: ("≥", "ge"),
@@ -42,16 +42,6 @@ def settings(model: type[BaseModel]) -> Iterator[Setting]:
 def toml_block(model: type[BaseModel]) -> str:
     """Defaults as lines of TOML, as Flower's `[tool.flwr.app.config]` has them."""
     return "".join(f"{setting.name} = {setting.default}\n" for setting in settings(model))
-
-
-def markdown_table(model: type[BaseModel]) -> str:
-    """A row for each setting."""
-    rows = ["| setting | default | values | |", "|---|---|---|---|"]
-    rows += [
-        f"| `{setting.name}` | `{setting.default}` | {setting.values} | {setting.text} |".replace("||", "| |")
-        for setting in settings(model)
-    ]
-    return "\n".join(rows) + "\n"
 
 
 def help_text(model: type[BaseModel], without: Collection[str] = ()) -> str:

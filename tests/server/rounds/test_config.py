@@ -14,7 +14,7 @@ from antefix_server.cli import app
 from antefix_server.cli.federate import federate
 from antefix_server.rounds.checkpoint import plan_digest
 from antefix_server.rounds.config import RoundConfig
-from antefix_server.rounds.config_docs import help_text, markdown_table, toml_block
+from antefix_server.rounds.config_docs import help_text, toml_block
 from antefix_server.rounds.plan import RoundPlan
 from antefix_server.rounds.privacy import Privacy
 from antefix_server.rounds.server_optimizer import RULES, MeanRule, RobustRule
@@ -33,8 +33,6 @@ class WithPatience(RoundConfig):
 
 def test_a_setting_is_one_field() -> None:
     assert toml_block(WithPatience).endswith("patience = 0\nquiet-hours = 8\n")
-    row = "| `quiet-hours` | `8` | whole number ≥ 0, ≤ 24 | Hours without rounds. |\n"
-    assert markdown_table(WithPatience).endswith(row)
     shown = "quiet-hours: Hours without rounds. [whole number ≥ 0, ≤ 24, default 8]"
     assert help_text(WithPatience).endswith(shown)
     assert WithPatience.read({"quiet-hours": 3}).quiet_hours == 3
