@@ -11,19 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import typer
-
-# Before transformers is imported: no test may depend on what a hub answers today.
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-import torch
 
 from tests.support.memory_folder import MEMORY
 
-# Tiny models gain nothing from a second thread, and lose much where tests share the cores.
-torch.set_num_threads(1)
+# Before transformers is imported: no test may depend on what a hub answers today.
+os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Nor does what a test starts: two that want all cores wait for each other in circles, four times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,20 +42,36 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny models gain nothing from a second thread, and lose much where tests share the cores.
+
+    Fixtures import torch, httpx and typer: the process that hands tests to workers needs none of them.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Start each test from the same random state, so that the order of tests changes nothing."""
+    import torch
+
     random.seed(0)
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def made_once() -> Iterator[None]:
-    """What hundreds of tests would make anew, and only read.
+def cached_constructions() -> Iterator[None]:
+    """Build once what hundreds of tests only read.
 
     A client of httpx reads 140 authorities, a tenth of a second with others at work; typer makes all
     commands of an application to run one.
     """
+    import httpx
+    import typer
+
     fresh, contexts = httpx.create_ssl_context, functools.cache(httpx.create_ssl_context)
 
     def context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:

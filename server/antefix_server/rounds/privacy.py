@@ -13,19 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
-
-from dp_accounting import (
-    DpEvent,
-    GaussianDpEvent,
-    NeighboringRelation,
-    PoissonSampledDpEvent,
-    SelfComposedDpEvent,
-    calibrate_dp_mechanism,
-    rdp,
-)
+from typing import TYPE_CHECKING, Literal
 
 from antefix.errors import InvalidArgument
+
+if TYPE_CHECKING:  # it brings SciPy: seconds, which rounds without noise need not wait for
+    from dp_accounting import DpEvent, rdp
 
 __all__ = ["Privacy", "Spent", "epsilon_of", "noise_for", "too_few"]
 
@@ -46,6 +39,8 @@ class Spent:
     @property
     def event(self) -> DpEvent:
         """One of them, for the accountant."""
+        from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+
         one = GaussianDpEvent(self.noise)
         return PoissonSampledDpEvent(self.fraction, one) if self.sampling == "poisson" else one
 
@@ -92,6 +87,8 @@ class Privacy:
 
 def epsilon_of(spent: Iterable[Spent], delta: float) -> float:
     """ε of rounds, all together; infinite where some had no noise."""
+    from dp_accounting import SelfComposedDpEvent
+
     accountant = _accountant()
     for one in spent:
         if one.rounds and one.noise == 0:
@@ -109,6 +106,8 @@ def noise_for(
     Raises:
         InvalidArgument: there is none in bounds.
     """
+    from dp_accounting import SelfComposedDpEvent, calibrate_dp_mechanism
+
     if not 0 < epsilon < math.inf:
         raise InvalidArgument(f"an epsilon of {epsilon}", "choose one above 0")
 
@@ -122,6 +121,8 @@ def noise_for(
 
 def _accountant() -> rdp.RdpAccountant:
     """Whole orders alone: others do not converge for small noise, and hardly ever are the best."""
+    from dp_accounting import NeighboringRelation, rdp
+
     return rdp.RdpAccountant(_ORDERS, NeighboringRelation.ADD_OR_REMOVE_ONE)
 
 

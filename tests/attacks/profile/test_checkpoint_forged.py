@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,19 @@ def again(folder: Path) -> TrainedUser:
     )["secret ann"]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a finished user, which no test writes to."""
+    folder = tmp_path_factory.mktemp("finished")
+    again(folder)
+    (path,) = folder.iterdir()
+    return path
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The file of a finished user."""
-    again(tmp_path)
-    (found,) = tmp_path.iterdir()
-    return found
+def path(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it in a folder of its own."""
+    return Path(shutil.copy2(finished, tmp_path))
 
 
 def opened(path: Path) -> tuple[dict[str, Any], Tensor]:

@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from openai.types import Completion
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from antefix.errors import InvalidArgument
 from antefix.generation.detokenizer import token_text
@@ -66,6 +64,8 @@ def test_a_beam_search_has_no_logprobs() -> None:
 
 
 def test_a_completion_in_openais_form() -> None:
+    from openai.types import Completion  # a second, which whoever collects tests need not wait for
+
     answer = ResponseBuilder(chat=False, model="m", prompt_tokens=3, word=WORDS.__getitem__)
     found = Completion.model_validate(answer.response(FOUND)).choices[0].logprobs
     assert found is not None
@@ -76,6 +76,8 @@ def test_a_completion_in_openais_form() -> None:
 
 
 def test_a_chat_in_openais_form() -> None:
+    from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
     answer = ResponseBuilder(chat=True, model="m", prompt_tokens=3, word=WORDS.__getitem__)
     found = ChatCompletion.model_validate(answer.response(FOUND)).choices[0].logprobs
     assert found is not None

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from dp_accounting import GaussianDpEvent, SelfComposedDpEvent, rdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +29,8 @@ def test_no_two_draws_are_alike_and_all_are_on_the_grid() -> None:
 
 
 def test_epsilon_is_the_librarys_for_the_gaussian_mechanism() -> None:
+    from dp_accounting import GaussianDpEvent, SelfComposedDpEvent, rdp
+
     accountant = rdp.RdpAccountant().compose(SelfComposedDpEvent(GaussianDpEvent(1.3), 20))
     ours = Privacy(1.3, 1e-5).epsilon(20)
     assert ours == pytest.approx(accountant.get_epsilon(1e-5), rel=0.05)
