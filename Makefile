@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
-# One more than there are cores, since tests wait for disks, clocks and servers in between.
-FAST := -n $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))') --dist worksteal -m "not slow and not real"
-# Many of the slow ones wait for servers, some use all cores or gigabytes: two at a time, on any machine.
-SLOW := -n 2 --dist worksteal -m "(slow or real) and not alone"
+# One for each core: the fast tests wait for nothing, and each more would import PyTorch once more.
+FAST := -n logical --dist worksteal -m "not slow and not real"
+# Many of the slow ones wait for servers, some use all cores or gigabytes: three at a time, on any machine.
+SLOW := -n 3 --dist worksteal -m "(slow or real) and not alone"
+EXTRAS := simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test unit thorough lint site demo
@@ -17,27 +18,40 @@ help:  ## show this list
 
 venv: $(VENV)/.installed  ## create .venv and install Antefix into it, with the tested versions
 
-# Written last, so an interrupted install is done again.
+# Each stamp is written last, so an interrupted install is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	$(call install,$(EXTRAS))
+	@touch $(VENV)/.demo $@
+
+# What the demo needs and no more: seconds and gigabytes less than the tools of the tests.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(call install,simulation)
+	@touch $@
+
+# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
+# pip compiles one file after another; compileall does on all cores. A file for another Python fails, and may.
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "antefix: error: needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there);" \
 	       "try: make PYTHON=python3.12 venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
-	@# torch first and alone: asked for exactly, a CPU build at hand satisfies it; unpinned, pip fetches gigabytes.
 	@echo "installing PyTorch and what else is needed: a few minutes" >&2
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet -e ".[simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,docs,dev]" -c constraints.txt
-	@touch $@
+	$(BIN)/python -m pip install --quiet --no-compile "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-compile -e ".[$(1)]" -c constraints.txt
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
+endef
 
-test: lint site  ## all checks: format, lint, types, import layers, the site, every test (minutes)
-	$(BIN)/python -m pytest $(FAST)
+test: venv  ## all checks: format, lint, types, import layers, every test (minutes)
+	@# Types take one core, the fast tests all: together they leave none idle.
+	$(MAKE) --no-print-directory -j 2 lint unit
 	$(BIN)/python -m pytest $(SLOW)
 	$(BIN)/python -m pytest -m alone
 
 unit: venv  ## the fast tests only: a minute
 	$(BIN)/python -m pytest $(FAST)
 
-thorough: venv  ## the slow tests with every number at its largest: kills, forged records (an hour or two)
+# ANTEFIX_THOROUGH: tests/support/trial_counts.py has the numbers.
+thorough: venv  ## the slow tests with every number at its largest: kills, forged records, the soak (hours)
 	ANTEFIX_THOROUGH=1 ANTEFIX_KILLS=50 ANTEFIX_RUN_KILLS=20 $(BIN)/python -m pytest $(SLOW) --timeout 7200
 	$(BIN)/python -m pytest -m alone
 
@@ -51,5 +65,5 @@ lint: venv  ## format, lint, types, import layers
 site: venv  ## build the documentation's site into build/site; a broken link or mark fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-demo: venv  ## the whole story: rounds, eight sealed private prefixes, one removed, a report
+demo: $(VENV)/.demo  ## the whole story: rounds, eight sealed private prefixes, one removed, a report
 	$(BIN)/antefix-sim demo

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import random
 import time
 from pathlib import Path
@@ -16,11 +15,11 @@ from antefix import FrozenBase
 from antefix_client.membership import Membership
 from tests.client.people import tiny_folder
 from tests.support.server.processes import Device, command, federating, part, up, wait_for
+from tests.support.trial_counts import ROUND_KILLS
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("ANTEFIX_KILLS", "5"))
 OPTIONS = ["--rounds", "2", "--min-users", "2", "-c", "steps=1", "-c", "round-timeout-s=15"]
-TARGETS = ("_serving", "superlink", "superexec", "device", "node")
+TARGETS = ("gateway.process", "superlink", "superexec", "device", "node")
 
 
 def releases(data: Path) -> list[dict[str, object]]:
@@ -42,9 +41,16 @@ def kill(target: str, supervisor: psutil.Process, devices: list[Device], dice: r
             for one in own.children():
                 one.kill()
         else:
-            part(supervisor, target).kill()
-    except (psutil.NoSuchProcess, StopIteration):
-        pass  # it was just starting again
+            wait_for(lambda: running(supervisor, target), 60).kill()  # it may just be starting again
+    except psutil.NoSuchProcess:
+        pass  # it was just ending
+
+
+def running(supervisor: psutil.Process, target: str) -> psutil.Process | None:
+    try:
+        return part(supervisor, target)
+    except StopIteration:
+        return None
 
 
 def records(devices: list[Device], data: Path) -> dict[str, int]:
@@ -75,21 +81,21 @@ def test_kills_lose_nothing(tmp_path: Path) -> None:
                     model.learn(progress=False)
                     Membership(model).sync()
                 device.serve()
-            wait_for(lambda: all(device.state().get("node") for device in devices), 90)
+            wait_for(lambda: all(device.state().get("node") for device in devices), 240)
             before = records(devices, data)
-            for number in range(KILLS):
+            for number in range(ROUND_KILLS):
                 with federating(data, log, *OPTIONS) as run:
                     time.sleep(dice.uniform(0, 12))
                     kill(TARGETS[number % len(TARGETS)], supervisor, devices, dice)
                     code = run.wait(150)
                 done["failed" if code else "completed"] += 1
-                wait_for(lambda: all(device.state().get("node") for device in devices), 90)
+                wait_for(lambda: all(device.state().get("node") for device in devices), 240)
                 assert records(devices, data) == before
             count = len(releases(data))
             with federating(data, log, *OPTIONS) as last:
                 assert last.wait(150) == 0, log.read_text()[-3000:]
             assert len(releases(data)) > count
-            print(f"{KILLS} kills: {done}")
+            print(f"{ROUND_KILLS} kills: {done}")
         for device in devices:
             device.stop()
             with device.opened() as model:

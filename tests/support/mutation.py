@@ -4,6 +4,7 @@ What all of them load, PyTorch above all, takes longer than most of the tests; t
 and nothing of ours. `python -m tests.support.mutation` is that process: a request a line, an answer a line.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,6 +18,20 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_S = 600
+LIBRARIES = (
+    "alembic.command",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "httpx",
+    "hypothesis.strategies",
+    "psycopg",
+    "pydantic",
+    "pytest",
+    "safetensors.torch",
+    "sqlalchemy",
+    "torch",
+    "transformers",
+    "typer.testing",
+)
 
 
 class Noticing:
@@ -69,19 +84,14 @@ def serve() -> None:
 
 def load() -> None:
     """What the tests need and nobody changes."""
-    import cryptography.hazmat.primitives.asymmetric.ed25519
-    import httpx
-    import pydantic
-    import safetensors.torch
-    import sqlalchemy
-    import torch
-    import transformers
-
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    torch = sys.modules["torch"]
     torch.set_num_threads(1)  # a fork cannot use the threads of its parent
+    transformers = sys.modules["transformers"]
     for name in ("Bart", "Gemma", "GPT2LMHead", "Llama", "Mistral", "OPT", "Qwen2", "T5"):
         kind = "Model" if name.endswith("Head") else "PreTrainedModel"
         getattr(transformers, f"{name}{kind}")
-    _ = cryptography, httpx, pydantic, safetensors, sqlalchemy
 
 
 def run(package: Path, words: list[str], said: int) -> None:

@@ -13,7 +13,7 @@ from tests.support import tiny_models
 from tests.support.poisoned_prefix import poisoned
 
 EXACT = pytest.mark.parametrize("exact", [False, True])
-FAMILY = pytest.mark.parametrize("family", ["llama", "bart", "t5"])
+FAMILY = pytest.mark.parametrize("family", ["llama", "bart", *tiny_models.slow("t5")])
 
 
 def prefix(base: FrozenBase, value: float, length: int = 9) -> Prefix:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.trial_counts import PROFILE_KILLS
+
 _ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {"TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -41,5 +43,5 @@ def intact(found: dict[str, int], kills: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_lose_nothing(tmp_path: Path) -> None:
-    intact(tally(tmp_path, 100), 100)
+def test_many_kills_lose_nothing(tmp_path: Path) -> None:
+    intact(tally(tmp_path, PROFILE_KILLS), PROFILE_KILLS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.kill_loop import Tally
+from tests.support.trial_counts import SERVER_KILLS
 
 
 def tally(folder: Path, kills: int, url: str | None) -> Tally:
@@ -32,5 +33,5 @@ def test_ten_kills_lose_nothing_and_bring_nobody_back(database: str | None, tmp_
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_lose_nothing_and_bring_nobody_back(database: str | None, tmp_path: Path) -> None:
-    intact(tally(tmp_path, 200, database), 200)
+def test_many_kills_lose_nothing_and_bring_nobody_back(database: str | None, tmp_path: Path) -> None:
+    intact(tally(tmp_path, SERVER_KILLS, database), SERVER_KILLS)

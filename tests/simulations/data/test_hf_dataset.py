@@ -18,9 +18,12 @@ from antefix_simulations.data.user_texts import DataRefused
 from antefix_simulations.settings import RunSettings
 
 # Looked for, not loaded: that takes seconds, and every collection of tests would.
-pytestmark = pytest.mark.skipif(
-    not (find_spec("datasets") and find_spec("flwr_datasets")), reason="the extra 'datasets' is not there"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (find_spec("datasets") and find_spec("flwr_datasets")), reason="the extra 'datasets' is not there"
+    ),
+]
 
 
 @pytest.fixture(autouse=True)

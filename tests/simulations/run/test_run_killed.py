@@ -3,7 +3,6 @@
 `ANTEFIX_RUN_KILLS=20` for the long run; CI does fewer.
 """
 
-import os
 import random
 import subprocess
 import sys
@@ -16,9 +15,9 @@ from antefix import FrozenBase
 from antefix_simulations.data.store import Population
 from antefix_simulations.run.record_vault import RecordVault, Sealer
 from tests.client.people import tiny_folder
+from tests.support.trial_counts import RUN_KILLS
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("ANTEFIX_RUN_KILLS", "4"))
 COMMAND = [sys.executable, "-m", "antefix_simulations", "run", "-c", "cohort-size=2", "-c", "steps=2"]
 
 
@@ -54,7 +53,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
         assert whole.wait(300) == 0
     lasts = time.monotonic() - began
     kills, out = 0, [tmp_path / "killed 0"]
-    while kills < KILLS:
+    while kills < RUN_KILLS:
         fresh, began = not out[-1].exists(), time.monotonic()
         with start(out[-1]) as one:
             try:
