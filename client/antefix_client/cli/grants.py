@@ -48,24 +48,24 @@ def grant(
     into use or half of the time is over; `antefix revoke` ends that, and `antefix grant` without --keep.
     """
     with open_model(folder, key_file) as model:
-        found = _granting(model).grant(hours=hours, keep=keep)
-    if found.until < time.time() + hours * 3600 - _SHORTER_S:
+        active = _granting(model).grant(hours=hours, keep=keep)
+    if active.until < time.time() + hours * 3600 - _SHORTER_S:
         hint = "" if keep else "; antefix grant --keep grants anew"
         typer.echo(f"antefix: shorter than asked: the server's key ends before{hint}", err=True)
-    kept = "; the versions after it, too, until antefix revoke" if keep else ""
-    typer.echo(json.dumps(asdict(found)) if as_json else f"granted {_line(found)}{kept}")
+    renewal = "; the versions after it, too, until antefix revoke" if keep else ""
+    typer.echo(json.dumps(asdict(active)) if as_json else f"granted {_line(active)}{renewal}")
 
 
 def grants(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what your server may use now."""
     with open_model(folder, key_file) as model:
         granting = _granting(model)
-        found, keeping = granting.listed(), granting.keeping
+        active, keeping = granting.listed(), granting.keeping
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+        typer.echo(json.dumps([asdict(active_grant) for active_grant in active], indent=2))
         return
-    for one in found:
-        typer.echo(_line(one))
+    for active_grant in active:
+        typer.echo(_line(active_grant))
     if keeping:
         typer.echo("new versions are granted, too; antefix revoke ends that")
 
@@ -98,14 +98,14 @@ def token(
     this device may, until the operator revokes the device.
     """
     with open_model(folder, key_file) as model:
-        found = _granting(model).access
+        access = _granting(model).access
     if authority is not None:
-        _write(authority, found.authority)
+        _write(authority, access.authority)
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(asdict(access)))
         return
-    typer.echo(f"OPENAI_BASE_URL={found.url}", err=True)
-    typer.echo(found.token)
+    typer.echo(f"OPENAI_BASE_URL={access.url}", err=True)
+    typer.echo(access.token)
 
 
 def _write(path: Path, authority: str) -> None:

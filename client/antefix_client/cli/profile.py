@@ -37,6 +37,7 @@ from antefix_client.cli.unlocking import (
 
 if TYPE_CHECKING:
     from antefix_client.profile.unlock_slots import Unlock
+    from antefix_client.profile.version_history import Version
 
 
 class What(StrEnum):
@@ -137,8 +138,8 @@ def learn(
 def status(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """Say what is in a profile."""
     with open_model(folder, key_file) as model:
-        found = model.status()
-    facts = {**asdict(found), "folder": str(found.folder)}
+        state = model.status()
+    facts = {**asdict(state), "folder": str(state.folder)}
     lines = [f"{name:12} {_shown(value)}" for name, value in facts.items()]
     _say(as_json, facts, "\n".join(lines))
 
@@ -146,14 +147,9 @@ def status(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = Fa
 def versions(folder: Folder = HOME, key_file: KeyFile = None, as_json: AsJson = False) -> None:
     """List what was learned; the last version that is not beside another is in use."""
     with open_model(folder, key_file) as model:
-        found = model.versions()
-    rows = [json.loads(version.model_dump_json()) for version in found]
-    lines = [
-        f"{one.number:4}  {one.made:%Y-%m-%d %H:%M}  {one.how}{f' of {one.of}' if one.of else ''}"
-        f"{'' if one.loss_after is None else f'  {one.loss_before:.2f} → {one.loss_after:.2f} nats/token'}"
-        f"{f'  (beside: {one.name})' if one.beside else ''}"
-        for one in found
-    ]
+        listed = model.versions()
+    rows = [json.loads(version.model_dump_json()) for version in listed]
+    lines = [_version_line(version) for version in listed]
     _say(as_json, rows, "\n".join(lines) or "nothing was learned yet")
 
 
@@ -172,8 +168,10 @@ def roll_back(
 ) -> None:
     """Use an older version again, or choose in a conflict; it becomes the newest."""
     with open_model(folder, key_file, device) as model:
-        made = model.roll_back(version)
-    _say(as_json, json.loads(made.model_dump_json()), f"version {made.number} is version {made.of} again")
+        sealed = model.roll_back(version)
+    _say(
+        as_json, json.loads(sealed.model_dump_json()), f"version {sealed.number} is version {sealed.of} again"
+    )
 
 
 def export(
@@ -258,6 +256,15 @@ def _new_unlock(
         require_outside(folder, key_file)
     # Asked for and made when it is needed: what is refused before asks nobody and leaves no key behind.
     return lambda: ask_passphrase(new=True, variable=variable) if key_file is None else create_key(key_file)
+
+
+def _version_line(version: Version) -> str:
+    again = f" of {version.of}" if version.of else ""
+    losses = ""
+    if version.loss_after is not None:
+        losses = f"  {version.loss_before:.2f} → {version.loss_after:.2f} nats/token"
+    conflict = f"  (beside: {version.name})" if version.beside else ""
+    return f"{version.number:4}  {version.made:%Y-%m-%d %H:%M}  {version.how}{again}{losses}{conflict}"
 
 
 def _say(as_json: bool, facts: Any, text: str) -> None:

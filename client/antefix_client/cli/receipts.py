@@ -39,34 +39,34 @@ def verify(
     from antefix.receipts import LogKey, verify_receipt
 
     who = None if user is None else _id(user)
-    witnesses = [LogKey.parse(_line(one)) for one in witness or ()]
-    found = verify_receipt(_text(file), LogKey.parse(_line(key)), user=who, witnesses=witnesses)
-    typer.echo(json.dumps(_facts(found), indent=2) if as_json else _said(found, len(witnesses)))
+    witnesses = [LogKey.parse(_line(line)) for line in witness or ()]
+    receipt = verify_receipt(_text(file), LogKey.parse(_line(key)), user=who, witnesses=witnesses)
+    typer.echo(json.dumps(_facts(receipt), indent=2) if as_json else _sentence(receipt, len(witnesses)))
 
 
-def _facts(found: Receipt) -> dict[str, object]:
-    removal, tree = found.removal, found.checkpoint
+def _facts(receipt: Receipt) -> dict[str, object]:
+    removal, tree = receipt.removal, receipt.checkpoint
     return {
         "user": removal.user.hex(),
         "tenant": removal.tenant.hex(),
         "day": removal.date.isoformat(),
         "records": removal.heads.hex(),
         "log": tree.origin,
-        "index": found.index,
+        "index": receipt.index,
         "size": tree.size,
     }
 
 
-def _said(found: Receipt, witnesses: int) -> str:
-    facts = _facts(found)
-    seen = (
+def _sentence(receipt: Receipt, witnesses: int) -> str:
+    facts = _facts(receipt)
+    witnessed = (
         f"and by {witnesses} witnesses"
         if witnesses
         else "and by no witness: another log could be shown to others"
     )
     return (
         f"The receipt is good: {facts['log']} says that user {facts['user']} was removed on {facts['day']}.\n"
-        f"It is entry {facts['index']} of {facts['size']}, signed by the log {seen}."
+        f"It is entry {facts['index']} of {facts['size']}, signed by the log {witnessed}."
     )
 
 

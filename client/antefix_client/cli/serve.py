@@ -132,26 +132,26 @@ def _socket(path: Path) -> socket.socket:
         raise InvalidArgument(f"{path} is too long for a socket", "use --port, or a shorter --profile")
     with translate_os_errors(path):
         path.unlink(missing_ok=True)  # of a service that was killed: the profile's lock says that none runs
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         with translate_os_errors(path):
-            made.bind(str(path))
+            listening.bind(str(path))
     finally:
         os.umask(before)
-    return made
+    return listening
 
 
 def _loopback(port: int) -> socket.socket:
     from antefix.errors import InvalidArgument
 
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind(("127.0.0.1", port))
+        listening.bind(("127.0.0.1", port))
     except OSError as error:
         raise InvalidArgument(f"port {port} cannot be used: {error.strerror}", "choose another") from None
-    return made
+    return listening
 
 
 def _where(listening: socket.socket, token: str | None) -> str:

@@ -120,11 +120,11 @@ def _profile(folder: Path, key_file: Path | None) -> PersonalModel:
 
     if (folder / NAME).exists():
         return open_model(folder, key_file)
-    made = PersonalModel.create(
+    model = PersonalModel.create(
         folder, unlock=lambda: ask_passphrase(new=True) if key_file is None else read_key(key_file)
     )
     typer.echo(f"made {folder}")
-    return made
+    return model
 
 
 def require_membership(model: PersonalModel) -> Membership:
@@ -146,13 +146,13 @@ def _asked() -> bool:
 
 
 def _say_synced(membership: Membership) -> None:
-    done = membership.sync()
-    said = [
-        f"received version {done.received}" if done.received else "",
-        f"sent version {done.sent}" if done.sent else "",
-        "another device's version waits: antefix versions, antefix roll-back" if done.conflict else "",
-        f"granted version {done.granted}" if done.granted else "",
-        f"granted nothing: {done.problem}" if done.problem else "",
+    result = membership.sync()
+    parts = [
+        f"received version {result.received}" if result.received else "",
+        f"sent version {result.sent}" if result.sent else "",
+        "another device's version waits: antefix versions, antefix roll-back" if result.conflict else "",
+        f"granted version {result.granted}" if result.granted else "",
+        f"granted nothing: {result.problem}" if result.problem else "",
     ]
     now = datetime.now(UTC).strftime("%H:%M:%S UTC")
-    typer.echo("; ".join(filter(None, said)) or f"nothing new at {now}")
+    typer.echo("; ".join(filter(None, parts)) or f"nothing new at {now}")

@@ -95,8 +95,8 @@ def score(
 
     texts = read_texts(file, split, newest=False)
     with open_model(folder, key_file, device, dtype) as model, name_lines(file, texts):
-        found = model.score([text for _, text in texts])
-    typer.echo(json.dumps({"nats_per_token": found, "texts": len(texts)}) if as_json else f"{found:.3f}")
+        loss = model.score([text for _, text in texts])
+    typer.echo(json.dumps({"nats_per_token": loss, "texts": len(texts)}) if as_json else f"{loss:.3f}")
 
 
 def _say_if_untaught(model: PersonalModel) -> None:

@@ -30,10 +30,10 @@ def open_conflicts(history: VersionHistory) -> list[Version]:
     followed = {history.previous(version) for version in own}
     received = max((version.number for version in own if version.how == "received"), default=0)
 
-    def settled(one: Version) -> bool:
-        return one.number < received or one.digest in followed
+    def is_settled(version: Version) -> bool:
+        return version.number < received or version.digest in followed
 
-    return [one for at, one in enumerate(beside) if not any(map(settled, beside[at:]))]
+    return [version for at, version in enumerate(beside) if not any(map(is_settled, beside[at:]))]
 
 
 def find_version(history: VersionHistory, which: VersionChoice) -> Version:
@@ -50,14 +50,16 @@ def find_version(history: VersionHistory, which: VersionChoice) -> Version:
     own = [version for version in history.versions if not version.beside]
     beside = [version for version in history.versions if version.beside]
     known = [*(own if open_conflicts(history) else own[:-1]), *beside]
-    found = own[-2:-1] if which is None else [one for one in known if _is(one, which)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(one.name for one in found)
-        raise InvalidArgument(f"{len(found)} versions have the number {which}", f"choose one of {names}")
+    matching = own[-2:-1] if which is None else [version for version in known if _is(version, which)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        names = ", ".join(version.name for version in matching)
+        raise InvalidArgument(f"{len(matching)} versions have the number {which}", f"choose one of {names}")
     wanted = "before the one in use" if which is None else f"{_said(which)} to go back to"
-    numbers = ", ".join(one.name if one.beside else str(one.number) for one in known) or "none"
+    numbers = (
+        ", ".join(version.name if version.beside else str(version.number) for version in known) or "none"
+    )
     there = f"there are: {numbers}" if own else "nothing was learned yet"
     raise InvalidArgument(f"there is no version {wanted}", there)
 
@@ -80,5 +82,5 @@ def _is(version: Version, which: int | str | Version) -> bool:
 
 def _said(which: int | str | Version) -> str:
     """The choice in a message; what is no version's name is not repeated."""
-    text = which.name if isinstance(which, Version) else str(which)
-    return text if _NAME.fullmatch(text) else "of that name"
+    name = which.name if isinstance(which, Version) else str(which)
+    return name if _NAME.fullmatch(name) else "of that name"

@@ -28,11 +28,11 @@ _MOST = 32  # kept where no server takes them
 
 def pending(profile: Profile) -> list[bytes]:
     """Changes that were made on this device and that no server is known to have, oldest first."""
-    found = profile.sealed.read(NAME)
-    if found is None:
+    stored = profile.sealed.read(NAME)
+    if stored is None:
         return []
-    with found:
-        return _parts(bytes(found.data))
+    with stored:
+        return _parts(bytes(stored.data))
 
 
 def save_pending(profile: Profile, changes: list[bytes]) -> None:
@@ -45,7 +45,7 @@ def save_pending(profile: Profile, changes: list[bytes]) -> None:
 
 def pack(changes: list[bytes]) -> bytes:
     """Several in one; each says its own length."""
-    return b"".join(_SIZE.pack(len(one)) + one for one in changes)
+    return b"".join(_SIZE.pack(len(change)) + change for change in changes)
 
 
 def add_device(profile: Profile, device: DevicePublic) -> None:
@@ -74,9 +74,9 @@ def remove_device(profile: Profile, device: str) -> None:
 def apply_all(profile: Profile, content: bytes) -> None:
     """Take over several, those that are known already left out; see `PersonalModel.follow_devices`."""
     require(content, bytes, "the changes")
-    for one in _parts(content):
-        if DeviceChange.version_of(one) > profile.keys.devices.version:
-            apply(profile, one)
+    for change in _parts(content):
+        if DeviceChange.version_of(change) > profile.keys.devices.version:
+            apply(profile, change)
 
 
 def apply(profile: Profile, content: bytes) -> None:

@@ -35,12 +35,12 @@ def from_bytes(content: bytes, *, device: str) -> DevicePublic:
     require(content, bytes, "the request")
     if len(content) != _FORM.size or content[:8] != _MAGIC:
         raise LinkRefused("this is not a request of a device", "make one there: antefix device request")
-    found = DevicePublic(*_FORM.unpack(content)[1:])
-    if found.id != wanted:
+    public = DevicePublic(*_FORM.unpack(content)[1:])
+    if public.id != wanted:
         raise LinkRefused(
-            f"the request is of device {found.fingerprint}, you compared {format_fingerprint(wanted)}"
+            f"the request is of device {public.fingerprint}, you compared {format_fingerprint(wanted)}"
         )
-    return found
+    return public
 
 
 def parse_fingerprint(fingerprint: str) -> bytes:

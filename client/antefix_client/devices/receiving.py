@@ -24,10 +24,10 @@ def receive(profile: Profile, record: bytes) -> Version:
         if known.digest == version.digest:
             return known
     _require_place(history, version)
-    made = version.model_copy(update={"beside": _is_beside(history, version, previous)})
-    history.add(made, record)
+    placed = version.model_copy(update={"beside": _is_beside(history, version, previous)})
+    history.add(placed, record)
     _catch_up(history)
-    return made
+    return placed
 
 
 def _opened(profile: Profile, record: bytes, base: str) -> tuple[Version, str]:
@@ -59,12 +59,14 @@ def _require_place(history: VersionHistory, version: Version) -> None:
 
     Nor may a device of ours, once taken over, use up all numbers.
     """
-    oldest = min((one.number for one in history.versions if not one.beside), default=history.state.past + 1)
-    most = history.next_number + MAX_AHEAD
-    if version.number > most:
+    oldest = min(
+        (kept.number for kept in history.versions if not kept.beside), default=history.state.past + 1
+    )
+    max_number = history.next_number + MAX_AHEAD
+    if version.number > max_number:
         raise RecordMismatch(
             f"the record is version {version.number}, the newest here is {history.next_number - 1}",
-            f"numbers go up one by one, to {most} at most; remove the device that made it",
+            f"numbers go up one by one, to {max_number} at most; remove the device that made it",
         )
     if version.number < oldest:
         raise RecordMismatch(
@@ -82,7 +84,7 @@ def _is_beside(history: VersionHistory, version: Version, previous: str) -> bool
         # What is between is on the other device, and so is our newest: nothing made here is passed over.
         gap = newest.how == "received" and version.number > newest.number + 1
         return previous != newest.digest and not gap
-    own = {one.number: one for one in history.versions if not one.beside}
+    own = {other.number: other for other in history.versions if not other.beside}
     after = own.get(version.number + 1)
     late = version.number not in own and after is not None and history.previous(after) == version.digest
     return not late
@@ -91,8 +93,8 @@ def _is_beside(history: VersionHistory, version: Version, previous: str) -> bool
 def _catch_up(history: VersionHistory) -> None:
     """Take into our line what was beside it only because the version between came later."""
     while (newest := history.newest) is not None:
-        later = [one for one in history.versions if one.beside and one.number > newest.number]
-        following = [one for one in later if history.previous(one) == newest.digest]
+        later = [other for other in history.versions if other.beside and other.number > newest.number]
+        following = [other for other in later if history.previous(other) == newest.digest]
         if not following:
             return
         history.add(following[0].model_copy(update={"beside": False}), history.record(following[0]))

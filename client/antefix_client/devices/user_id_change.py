@@ -63,19 +63,19 @@ def resume(profile: Profile) -> None:
         return
     with aside:
         size, shape = _SIZE.unpack_from(aside.data)
-        said = json.loads(bytes(aside.data[_SIZE.size : _SIZE.size + size]))
-        if (said["tenant"], said["user"]) == (profile.manifest.tenant, profile.manifest.user):
-            version = Version.model_validate_json(said["version"])
+        facts = json.loads(bytes(aside.data[_SIZE.size : _SIZE.size + size]))
+        if (facts["tenant"], facts["user"]) == (profile.manifest.tenant, profile.manifest.user):
+            version = Version.model_validate_json(facts["version"])
             payload = bytes(aside.data[_SIZE.size + size :])
-            made = profile.prefixes.add(payload, shape, version, version)
-            profile.history.keep_only(made)
+            sealed = profile.prefixes.add(payload, shape, version, version)
+            profile.history.keep_only(sealed)
     profile.sealed.delete(NAME)
 
 
 def _set_aside(profile: Profile, version: Version, tenant: bytes, user: bytes) -> None:
     with profile.prefixes.open(version) as opened:
-        said = {"tenant": tenant.hex(), "user": user.hex(), "version": version.model_dump_json()}
-        head = json.dumps(said).encode()
+        facts = {"tenant": tenant.hex(), "user": user.hex(), "version": version.model_dump_json()}
+        head = json.dumps(facts).encode()
         shape = opened.edition.address.shape
         with SecretBytes(bytearray(_SIZE.pack(len(head), shape) + head) + opened.payload) as whole:
             profile.sealed.write(NAME, whole.data)

@@ -104,8 +104,8 @@ def _fitting(budget: Budget, base: FrozenBase, longest: int) -> dict[str, Any]:
 
 def estimated_bytes(base: FrozenBase, tokens: int, *, recompute: bool) -> int:
     """Memory of a process that trains one user with micro-batches of so many tokens, about."""
-    weights = sum(one.numel() * one.element_size() for one in base.model.parameters())
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in base.model.parameters())
     hidden, layers = base.head.weight.shape[1], len(base.layout.slots)
-    kept = _KEPT_WITH_RECOMPUTING if recompute else _KEPT
-    per_token = layers * hidden * kept * base.head.weight.element_size()
+    per_unit = _KEPT_WITH_RECOMPUTING if recompute else _KEPT
+    per_token = layers * hidden * per_unit * base.head.weight.element_size()
     return _RUNTIME_BYTES + weights + _HEAD_BYTES + tokens * per_token

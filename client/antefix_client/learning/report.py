@@ -50,17 +50,17 @@ class LearnReport:
         if not self.finished:
             return f"Out of time after {self.seconds:.0f} s: learn again to go on from there."
         judged = f"{self.loss_before:.2f} → {self.loss_after:.2f} nats per token"
-        on = f"on {self.judged_on} texts that were kept aside"
+        where = f"on {self.judged_on} texts that were kept aside"
         more = _left_out(self.skipped)
         if self.fresh:
             more = f" It began afresh, texts having been removed: older versions are gone.{more}"
         if self.kept:
-            made = f"Version {self.version}, learned from {self.texts} texts in {self.seconds:.0f} s"
-            return f"{made}: {judged} {on}.{more}"
+            what = f"Version {self.version}, learned from {self.texts} texts in {self.seconds:.0f} s"
+            return f"{what}: {judged} {where}.{more}"
         stays = "nothing changes" if self.version is None else f"version {self.version} stays in use"
         if self.fresh:
             stays = "no version is in use"
-        return f"No gain from {self.texts} texts ({judged} {on}): {stays}.{more}"
+        return f"No gain from {self.texts} texts ({judged} {where}): {stays}.{more}"
 
 
 def _left_out(skipped: tuple[int, ...]) -> str:

@@ -38,12 +38,12 @@ class EncryptedFiles:
             if not path.is_file():
                 return None
             sealed = path.read_bytes()
-        found = decrypt(self.root.data, self.context(name), sealed)
-        if found is None:
+        content = decrypt(self.root.data, self.context(name), sealed)
+        if content is None:
             raise ProfileDamaged(
                 f"{path} is damaged", "put it back from a backup; the other files are as they were"
             )
-        return found
+        return content
 
     def delete(self, name: str) -> None:
         """Overwrite and delete a file, if there is one."""

@@ -56,20 +56,20 @@ class KeyStore:
         Raises:
             ProfileDamaged: they are missing or do not open.
         """
-        found = sealed.read(NAME)
+        stored = sealed.read(NAME)
         damaged = ProfileDamaged(
             f"{sealed.folder / NAME} is missing or damaged",
             "put it back from a backup; the texts can be saved: antefix rescue FILE, PersonalModel.rescue()",
         )
-        if found is None:
+        if stored is None:
             raise damaged
-        with found:
-            if len(found.data) < _HEAD.size:
+        with stored:
+            if len(stored.data) < _HEAD.size:
                 raise damaged
-            epoch, digest, _, _ = _HEAD.unpack_from(found.data)
-            seed = SecretBytes(found.data[36 : 36 + 2 * KEY_BYTES])
-            key = SecretBytes(found.data[36 + 2 * KEY_BYTES : _HEAD.size])
-            rest = bytes(found.data[_HEAD.size :])
+            epoch, digest, _, _ = _HEAD.unpack_from(stored.data)
+            seed = SecretBytes(stored.data[36 : 36 + 2 * KEY_BYTES])
+            key = SecretBytes(stored.data[36 + 2 * KEY_BYTES : _HEAD.size])
+            rest = bytes(stored.data[_HEAD.size :])
             try:
                 devices, prefix = _list_and_prefix(rest, digest, prefix)
                 return cls(DeviceKeys(seed.data), UserKey(key, epoch), devices, prefix, seed)
@@ -88,8 +88,8 @@ class KeyStore:
     @property
     def ids(self) -> dict[str, str]:
         """Whose these keys are, as the card names it."""
-        found = {"tenant": self.devices.tenant, "user": self.devices.user, "prefix": self.prefix}
-        return {name: value.hex() for name, value in found.items()}
+        ids = {"tenant": self.devices.tenant, "user": self.devices.user, "prefix": self.prefix}
+        return {name: value.hex() for name, value in ids.items()}
 
     def wipe(self) -> None:
         """Zero what can be zeroed."""

@@ -75,8 +75,8 @@ class ProfileManifest(BaseModel):
         path = folder / NAME
         with translate_os_errors(path):
             content = path.read_bytes()
-        if (found := stored_format(content)) > FORMAT:  # what a newer version writes is not damaged
-            raise format_error(folder, found)
+        if (stored := stored_format(content)) > FORMAT:  # what a newer version writes is not damaged
+            raise format_error(folder, stored)
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -94,16 +94,16 @@ class ProfileManifest(BaseModel):
 def stored_format(content: bytes) -> int:
     """Which format a card says; this version's where it is damaged, so that its reader says how."""
     try:
-        found = json.loads(content)
+        manifest = json.loads(content)
     except (ValueError, RecursionError):
         return FORMAT
-    said = found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
-    return said if isinstance(said, int) else FORMAT
+    stored = manifest.get("format", FORMAT) if isinstance(manifest, dict) else FORMAT
+    return stored if isinstance(stored, int) else FORMAT
 
 
-def format_error(folder: Path, found: int) -> ProfileDamaged:
+def format_error(folder: Path, stored: int) -> ProfileDamaged:
     """What to raise where a profile's format is none that this version can read."""
     return ProfileDamaged(
-        f"the profile {folder} is of format {found}, this version writes {FORMAT}",
+        f"the profile {folder} is of format {stored}, this version writes {FORMAT}",
         "install the newest antefix",
     )

@@ -18,10 +18,10 @@ def migrate(folder: Path) -> ProfileManifest:
     Raises:
         ProfileDamaged: it was written by a newer version, or is damaged.
     """
-    while (found := _format(folder)) != FORMAT:
-        if found not in STEPS:
-            raise format_error(folder, found)
-        STEPS[found](folder)
+    while (stored := _format(folder)) != FORMAT:
+        if stored not in STEPS:
+            raise format_error(folder, stored)
+        STEPS[stored](folder)
     return ProfileManifest.read(folder)
 
 

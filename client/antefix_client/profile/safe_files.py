@@ -82,10 +82,10 @@ def secure_delete(path: Path) -> None:
     """
     with translate_os_errors(path):
         try:
-            found = os.lstat(path)
+            status = os.lstat(path)
         except FileNotFoundError:
             return
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
             handle = open_regular(path, os.O_WRONLY)
             try:
                 overwrite(handle)

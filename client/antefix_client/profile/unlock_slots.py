@@ -91,9 +91,9 @@ def open_root_key(slots: list[Slot], profile: bytes, unlock: Unlock) -> SecretBy
         UnlockRefused: none does.
         InvalidArgument: nothing that could unlock.
     """
-    given = resolve(unlock)
+    resolved = resolve(unlock)
     for slot in slots:
-        root = _opened(slot, profile, given)
+        root = _opened(slot, profile, resolved)
         if root is not None:
             return root
     raise UnlockRefused()
@@ -113,40 +113,41 @@ def resolve(unlock: Unlock) -> str | bytes | Keyring:
     Raises:
         InvalidArgument: it could not.
     """
-    given = unlock() if callable(unlock) else unlock
-    if isinstance(given, bytes | bytearray):
-        if len(given) != KEY_BYTES:
+    resolved = unlock() if callable(unlock) else unlock
+    if isinstance(resolved, bytes | bytearray):
+        if len(resolved) != KEY_BYTES:
             raise InvalidArgument(
-                f"the key has {len(given)} bytes, expected {KEY_BYTES}", "use os.urandom(32), or a passphrase"
+                f"the key has {len(resolved)} bytes, expected {KEY_BYTES}",
+                "use os.urandom(32), or a passphrase",
             )
-        return bytes(given)
-    if isinstance(given, str):
-        require_text(given, "the passphrase")
-        if not given:
+        return bytes(resolved)
+    if isinstance(resolved, str):
+        require_text(resolved, "the passphrase")
+        if not resolved:
             raise InvalidArgument("the passphrase is empty", "choose one of several words")
-        return given
-    if not isinstance(given, Keyring):
+        return resolved
+    if not isinstance(resolved, Keyring):
         raise InvalidArgument(
-            f"unlock is of type {type(given).__name__}",
+            f"unlock is of type {type(resolved).__name__}",
             "give a passphrase, 32 bytes, Keyring(), or a function that returns one of the first two",
         )
-    return given
+    return resolved
 
 
-def _opened(slot: Slot, profile: bytes, given: str | bytes | Keyring) -> SecretBytes | None:
+def _opened(slot: Slot, profile: bytes, resolved: str | bytes | Keyring) -> SecretBytes | None:
     try:
         sealed = bytes.fromhex(slot.sealed)
     except ValueError:
         return None
-    if slot.kind == "passphrase" and isinstance(given, str):
+    if slot.kind == "passphrase" and isinstance(resolved, str):
         try:
-            return open_with_passphrase(sealed, given, tenant=_NOBODY, user=profile, epoch=_EPOCH).secret
+            return open_with_passphrase(sealed, resolved, tenant=_NOBODY, user=profile, epoch=_EPOCH).secret
         except KeyRefused:
             return None
-    if slot.kind == "key" and isinstance(given, bytes):
-        return _unsealed(sealed, profile, given)
-    if slot.kind == "keyring" and isinstance(given, Keyring):
-        stored = _keyring().get_password(given.service, _name(profile, slot.entry))
+    if slot.kind == "key" and isinstance(resolved, bytes):
+        return _unsealed(sealed, profile, resolved)
+    if slot.kind == "keyring" and isinstance(resolved, Keyring):
+        stored = _keyring().get_password(resolved.service, _name(profile, slot.entry))
         try:
             return None if stored is None else _unsealed(sealed, profile, base64.b64decode(stored))
         except binascii.Error:

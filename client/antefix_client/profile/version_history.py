@@ -168,13 +168,13 @@ class VersionHistory:
         with translate_os_errors(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
         replace_file(self._folder / version.file, record)
-        others = [one for one in self.versions if one.digest != version.digest]
-        kept = sorted([*others, version], key=lambda one: (one.number, one.beside))
-        own = [one for one in kept if not one.beside][-MAX_VERSIONS:]
-        beside = [one for one in kept if one.beside and (not own or one.number >= own[0].number)]
+        others = [other for other in self.versions if other.digest != version.digest]
+        versions = sorted([*others, version], key=lambda other: (other.number, other.beside))
+        own = [other for other in versions if not other.beside][-MAX_VERSIONS:]
+        beside = [other for other in versions if other.beside and (not own or other.number >= own[0].number)]
         while len(beside) > MAX_VERSIONS:
-            beside.remove(next(one for one in beside if one is not version))
-        self._write(sorted([*own, *beside], key=lambda one: (one.number, one.beside)))
+            beside.remove(next(other for other in beside if other is not version))
+        self._write(sorted([*own, *beside], key=lambda other: (other.number, other.beside)))
         self._sweep()
 
     def keep_only(self, version: Version) -> None:
@@ -194,9 +194,9 @@ class VersionHistory:
         A crash left them before they were noted, or somebody put back an older `state`.
         """
         for _, path in sorted(self._strays()):
-            found = self._found(path)
-            if found is not None and opens(found):
-                self._write([*self.versions, found])
+            version = self._found(path)
+            if version is not None and opens(version):
+                self._write([*self.versions, version])
             elif path.name not in self.damaged:
                 self.damaged.append(path.name)
 
@@ -209,10 +209,10 @@ class VersionHistory:
 
     def _read(self) -> _State:
         try:
-            found = self._sealed.read(STATE)
-            if found is not None:
-                with found:
-                    return _State.model_validate_json(bytes(found.data))
+            stored = self._sealed.read(STATE)
+            if stored is not None:
+                with stored:
+                    return _State.model_validate_json(bytes(stored.data))
             if not any(self._records()):
                 return _State()
         except (ProfileDamaged, ValidationError):
@@ -224,24 +224,24 @@ class VersionHistory:
 
     def _from_records(self) -> list[Version]:
         """What the records themselves say, where the list of them is lost."""
-        found = [self._found(path) for _, path in sorted(self._records())]
-        return [version for version in found if version is not None]
+        versions = [self._found(path) for _, path in sorted(self._records())]
+        return [version for version in versions if version is not None]
 
     def _found(self, path: Path) -> Version | None:
         """What one record says; None where it cannot be read, or has the name of another."""
         try:
             with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-                made = datetime.fromtimestamp(int(os.fstat(file.fileno()).st_mtime), UTC)
-                cover = read_header(file.read())
+                modified = datetime.fromtimestamp(int(os.fstat(file.fileno()).st_mtime), UTC)
+                header = read_header(file.read())
         except (RecordMismatch, OSError):
             self.damaged.append(path.name)
             return None
         version = Version(
-            number=cover.edition.version,
-            made=made,
+            number=header.edition.version,
+            made=modified,
             how="found",
-            base=cover.edition.address.base.hex(),
-            digest=cover.digest.hex(),
+            base=header.edition.address.base.hex(),
+            digest=header.digest.hex(),
             beside="-" in path.name,
         )
         return version if version.file == path.name else None
@@ -285,10 +285,10 @@ def utc_now() -> datetime:
 def stored_log_ids(sealed: EncryptedFiles) -> list[bytes]:
     """Identities that the file of texts may have; none where the state does not open."""
     try:
-        found = sealed.read(STATE)
-        if found is None:
+        stored = sealed.read(STATE)
+        if stored is None:
             return []
-        with found:
-            return [bytes.fromhex(log) for log in _State.model_validate_json(bytes(found.data)).logs]
+        with stored:
+            return [bytes.fromhex(log) for log in _State.model_validate_json(bytes(stored.data)).logs]
     except (ProfileDamaged, ValueError):
         return []

@@ -19,9 +19,9 @@ from antefix_client.errors import DeviceRefused, ServerNotTrusted, ServerRefused
 
 _WAIT_S = 30.0
 _CLOCK_MIN = 4
-_LONGEST_KEYS = 2**16
-_LONGEST_ANSWER = 2**20
-_LEAST_RATE = 1024.0  # bytes per second, on average
+_MAX_KEYS_BYTES = 2**16
+_MAX_ANSWER_BYTES = 2**20
+_MIN_RATE = 1024.0  # bytes per second, on average
 
 
 class _Numbered(BaseModel):
@@ -47,14 +47,14 @@ class ApiClient:
         )
         self._url = url
 
-    def enrol(self, asked: Enrol) -> Enrolled:
+    def enrol(self, request: Enrol) -> Enrolled:
         """Let this device in.
 
         Raises:
             ServerRefused: the invitation is used or expired.
             ServerUnreachable, ServerNotTrusted.
         """
-        answer = self.request("POST", "/v1/enrol", json=asked.model_dump())
+        answer = self.request("POST", "/v1/enrol", json=request.model_dump())
         try:
             return Enrolled.model_validate_json(answer.content)
         except ValidationError:
@@ -68,7 +68,7 @@ class ApiClient:
         """
         headers = {} if known is None else {"If-None-Match": known}
         path = f"/v1/records/{prefix.hex()}"
-        answer = self.request("GET", path, also=(304, 404), most=RECORD_LIMIT, headers=headers)
+        answer = self.request("GET", path, also=(304, 404), max_bytes=RECORD_LIMIT, headers=headers)
         if answer.status_code == 404:
             return None, None
         return (answer.content if answer.status_code == 200 else None), answer.headers.get("ETag")
@@ -122,8 +122,8 @@ class ApiClient:
         path: str,
         *,
         also: tuple[int, ...] = (),
-        most: int = _LONGEST_ANSWER,
-        **given: Any,
+        max_bytes: int = _MAX_ANSWER_BYTES,
+        **options: Any,
     ) -> httpx.Response:
         """An answer with status 200, or one of those that are also expected; of `most` bytes at most.
 
@@ -133,7 +133,7 @@ class ApiClient:
             ServerUnreachable, ServerNotTrusted.
         """
         try:
-            answer = _read_limited(self.http, method, path, most, **given)
+            answer = _read_limited(self.http, method, path, max_bytes, **options)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             raise _translated(self._url, error) from None
         if answer.status_code == 200 or answer.status_code in also:
@@ -155,7 +155,9 @@ class ApiClient:
         self.close()
 
 
-def _read_limited(client: httpx.Client, method: str, path: str, most: int, **given: Any) -> httpx.Response:
+def _read_limited(
+    client: httpx.Client, method: str, path: str, max_bytes: int, **options: Any
+) -> httpx.Response:
     """A whole answer. A server may send without end, or packed a thousandfold, or a byte a minute.
 
     Raises:
@@ -163,22 +165,22 @@ def _read_limited(client: httpx.Client, method: str, path: str, most: int, **giv
         ServerUnreachable: too slow.
         httpx.HTTPError, ssl.SSLError: as the library does.
     """
-    headers = {**given.pop("headers", {}), "Accept-Encoding": "identity"}
+    headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
     began, body = time.monotonic(), bytearray()
-    with client.stream(method, path, headers=headers, **given) as answer:
+    with client.stream(method, path, headers=headers, **options) as answer:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise ServerRefused("the server packs what it sends", "ask the operator: a proxy may do it")
         for chunk in answer.iter_raw():
             body += chunk
-            passed = time.monotonic() - began
-            if len(body) > most:
-                raise ServerRefused(f"the server sends more than {most:,} bytes", "ask the operator")
-            if passed > _WAIT_S and len(body) < _LEAST_RATE * passed:
+            seconds = time.monotonic() - began
+            if len(body) > max_bytes:
+                raise ServerRefused(f"the server sends more than {max_bytes:,} bytes", "ask the operator")
+            if seconds > _WAIT_S and len(body) < _MIN_RATE * seconds:
                 raise ServerUnreachable(
-                    f"the server sent {len(body):,} bytes in {passed:.0f} s", "try again on a better network"
+                    f"the server sent {len(body):,} bytes in {seconds:.0f} s", "try again on a better network"
                 )
-    kept = {name: answer.headers[name] for name in ("ETag", "Date") if name in answer.headers}
-    return httpx.Response(answer.status_code, headers=kept, content=bytes(body))
+    known_headers = {name: answer.headers[name] for name in ("ETag", "Date") if name in answer.headers}
+    return httpx.Response(answer.status_code, headers=known_headers, content=bytes(body))
 
 
 def _require_clock(answer: httpx.Response) -> None:
@@ -210,25 +212,25 @@ def fetch_server_keys(url: str, invitation: Invitation) -> ServerKeys:
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     try:
-        with httpx.Client(base_url=url, verify=unverified, timeout=_WAIT_S, trust_env=False) as asking:
-            answer = _read_limited(asking, "GET", "/v1/server", _LONGEST_KEYS)
-            found = ServerKeys.model_validate_json(answer.content)
+        with httpx.Client(base_url=url, verify=unverified, timeout=_WAIT_S, trust_env=False) as client:
+            answer = _read_limited(client, "GET", "/v1/server", _MAX_KEYS_BYTES)
+            keys = ServerKeys.model_validate_json(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, UnicodeError) as error:
         raise _translated(url, error) from None
     except ValidationError:
         raise ServerNotTrusted(f"{url} is no server of Antefix", "check the address") from None
-    if not found.are_of(invitation.server):
+    if not keys.are_of(invitation.server):
         raise ServerNotTrusted(
             f"{url} is not the server that gave this invitation",
             "ask who sent it to you for the right address",
         )
-    if not found.are_for(host):
-        known = ", ".join(found.names)[:200] or "nothing"
+    if not keys.are_for(host):
+        names = ", ".join(keys.names)[:200] or "nothing"
         raise ServerNotTrusted(
-            f"the server of this invitation is not called {host!r:.200}, but {known}",
+            f"the server of this invitation is not called {host!r:.200}, but {names}",
             "check the address: somebody may be in between",
         )
-    return found
+    return keys
 
 
 def _host_of(url: str) -> str:
@@ -280,15 +282,15 @@ def _certificate_reason(error: BaseException | None) -> str | None:
 
 def _refusal(answer: httpx.Response) -> ServerRefused:
     try:
-        said = answer.json()
+        body = answer.json()
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, Mapping) or not isinstance(said.get("message"), str):
+        body = None
+    if not isinstance(body, Mapping) or not isinstance(body.get("message"), str):
         return ServerRefused(f"status {answer.status_code}", "try again later", answer.status_code)
-    hint = said.get("hint")
+    hint = body.get("hint")
     # A server's words are shown to a person: no control characters, no end.
     shown = _shown(hint) if isinstance(hint, str) else ""
-    return ServerRefused(_shown(said["message"]), shown, answer.status_code)
+    return ServerRefused(_shown(body["message"]), shown, answer.status_code)
 
 
 def _shown(text: str) -> str:

@@ -120,11 +120,11 @@ def download(
                 part.replace(target)
                 sync_folder(target.parent)
             return
-        said = f"{wanted.sha256[:16]}… ({wanted.size:,} bytes): {'; '.join(refusals) or 'nobody has it'}"
+        reasons = f"{wanted.sha256[:16]}… ({wanted.size:,} bytes): {'; '.join(refusals) or 'nobody has it'}"
         if damaged and refusals:
-            raise ReleaseDamaged(f"nobody gives the file that was signed, {said}", "tell the operator")
-        kept = f"{_size(part):,} bytes are kept" if _size(part) else "nothing came"
-        raise ReleaseUnavailable(f"a file cannot be fetched now, {said}; {kept}", "try again later")
+            raise ReleaseDamaged(f"nobody gives the file that was signed, {reasons}", "tell the operator")
+        received = f"{_size(part):,} bytes are kept" if _size(part) else "nothing came"
+        raise ReleaseUnavailable(f"a file cannot be fetched now, {reasons}; {received}", "try again later")
 
 
 @contextmanager
@@ -196,18 +196,22 @@ def _append(
 
 
 def _take(
-    answer: httpx.Response, file: BinaryIO, most: int, tick: Callable[[int], None], patience: SourceLimits
+    answer: httpx.Response,
+    file: BinaryIO,
+    max_bytes: int,
+    tick: Callable[[int], None],
+    patience: SourceLimits,
 ) -> None:
-    began, came = time.monotonic(), 0
+    began, received = time.monotonic(), 0
     for chunk in answer.iter_raw():
-        file.write(chunk[: most - came])
-        tick(min(len(chunk), most - came))
-        came += len(chunk)
-        if came >= most:  # whatever else it sends
+        file.write(chunk[: max_bytes - received])
+        tick(min(len(chunk), max_bytes - received))
+        received += len(chunk)
+        if received >= max_bytes:  # whatever else it sends
             return
-        passed = time.monotonic() - began
-        if passed > patience.wait_s and came < patience.least_rate * passed:
-            raise _Stopped(f"is too slow, {came / passed:,.0f} bytes a second")
+        seconds = time.monotonic() - began
+        if seconds > patience.wait_s and received < patience.least_rate * seconds:
+            raise _Stopped(f"is too slow, {received / seconds:,.0f} bytes a second")
 
 
 @contextmanager
@@ -233,10 +237,10 @@ def _start(answer: httpx.Response, have: int, size: int) -> int:
         raise _Stopped("sends it packed")
     if answer.status_code == 200:
         return 0  # it knows no ranges
-    found = _RANGE.fullmatch(answer.headers.get("content-range", ""))
+    span = _RANGE.fullmatch(answer.headers.get("content-range", ""))
     if answer.status_code != 206 or not have:
         raise _Stopped(f"answers {answer.status_code}")
-    if found is None or int(found[1]) != have or found[3] not in ("*", str(size)):
+    if span is None or int(span[1]) != have or span[3] not in ("*", str(size)):
         raise _Stopped("sends another range than was asked for")
     return have
 

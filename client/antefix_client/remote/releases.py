@@ -158,16 +158,16 @@ class _Fetching:
     def missing(self, release: Release) -> list[_Missing]:
         """Files that are not there or not whole; what does not belong to the base is taken away."""
         base = self.base_folder(release)
-        names = {one.name for one in release.files}
+        names = {file.name for file in release.files}
         with translate_os_errors(base):
             if names:
                 base.mkdir(mode=0o700, exist_ok=True)
                 for odd in [path for path in base.iterdir() if path.name not in names]:
                     shutil.rmtree(odd) if odd.is_dir() and not odd.is_symlink() else odd.unlink()
-        found = [self._missing(one, base / one.name, one.sources) for one in release.files]
+        files = [self._missing(file, base / file.name, file.sources) for file in release.files]
         if release.shared is not None:
-            found.append(self._missing(release.shared, self.shared_file(release.shared), ()))
-        return [one for one in found if not one.wanted.is_at(one.target)]
+            files.append(self._missing(release.shared, self.shared_file(release.shared), ()))
+        return [file for file in files if not file.wanted.is_at(file.target)]
 
     def _missing(self, file: BaseFile | SharedPrefix, target: Path, urls: tuple[str, ...]) -> _Missing:
         sources = [Source(self._http, f"/v1/files/{file.sha256}", redirects=False)]
@@ -191,11 +191,13 @@ def _checked_base(release: Release, folder: Path) -> str:
     from antefix.loading.base_folder import folder_fingerprint
 
     try:
-        found = folder_fingerprint(folder)
+        fingerprint = folder_fingerprint(folder)
     except BaseError as error:
         raise ReleaseRefused(f"its files are no base: {error.message}") from None
-    if found != release.base.fingerprint:
-        raise ReleaseRefused(f"its files make base {found[:16]}…, it names {release.base.fingerprint[:16]}…")
+    if fingerprint != release.base.fingerprint:
+        raise ReleaseRefused(
+            f"its files make base {fingerprint[:16]}…, it names {release.base.fingerprint[:16]}…"
+        )
     return str(folder)
 
 
@@ -227,7 +229,7 @@ def _require_space(folder: Path, needed: int) -> None:
 def _ticking(
     release: Release, missing: list[_Missing], progress: bool | Progress
 ) -> Iterator[Callable[[int], None]]:
-    done, total = sum(one.kept for one in missing), sum(one.wanted.size for one in missing)
+    done, total = sum(file.kept for file in missing), sum(file.wanted.size for file in missing)
     shown = bool(missing) and progress is True
     with ProgressBar(
         desc=f"base {release.base.name}",

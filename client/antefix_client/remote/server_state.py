@@ -82,12 +82,12 @@ class ServerState(BaseModel):
             NotJoined: it is on no server.
             ProfileDamaged: the file does not open.
         """
-        found = sealed.read(NAME)
-        if found is None:
+        stored = sealed.read(NAME)
+        if stored is None:
             raise NotJoined
-        with found:
+        with stored:
             try:
-                return cls.model_validate_json(bytes(found.data))
+                return cls.model_validate_json(bytes(stored.data))
             except ValidationError:
                 raise ProfileDamaged(
                     f"{sealed.folder / NAME} is damaged", "antefix leave, then join again"
@@ -119,7 +119,7 @@ def load_node_key(pem: str) -> ec.EllipticCurvePrivateKey:
     Raises:
         ValueError: it is none.
     """
-    found = load_pem_private_key(pem.encode(), None)
-    if not isinstance(found, ec.EllipticCurvePrivateKey):
+    key = load_pem_private_key(pem.encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the node's key is of another kind")
-    return found
+    return key

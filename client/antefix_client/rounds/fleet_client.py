@@ -84,14 +84,14 @@ class FleetClient:
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
         key = public_key_to_bytes(self._public)
-        asked = ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S)
-        self._node = Node(node_id=self._asked(self._client.ActivateNode, asked).node_id)
+        request = ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S)
+        self._node = Node(node_id=self._asked(self._client.ActivateNode, request).node_id)
         return int(self._node.node_id)
 
     def heartbeat(self) -> None:
         """Say that it is still there."""
-        asked = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
-        self._asked(self._client.SendNodeHeartbeat, asked)
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
+        self._asked(self._client.SendNodeHeartbeat, request)
 
     def receive(self) -> tuple[Message, ObjectTree] | None:
         """The next message without its content; None for none."""
@@ -102,8 +102,8 @@ class FleetClient:
 
     def bundle_of(self, message: Message) -> str:
         """SHA-256 of the bundle of a message's run, in hex; the bundle itself is never asked for."""
-        asked = GetRunRequest(node=self._node, run_id=message.metadata.run_id)
-        return run_from_proto(self._asked(self._client.GetRun, asked).run).fab_hash
+        request = GetRunRequest(node=self._node, run_id=message.metadata.run_id)
+        return run_from_proto(self._asked(self._client.GetRun, request).run).fab_hash
 
     def pull_content(self, message: Message, tree: ObjectTree) -> Message:
         """A message with its content.
@@ -118,9 +118,9 @@ class FleetClient:
         confirm = make_confirm_message_received_fn_protobuf(
             self._asking(self._client.ConfirmMessageReceived), self._node, run
         )
-        found = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
-        found.metadata.__dict__["_message_id"] = message.metadata.message_id
-        return found
+        content = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
+        content.metadata.__dict__["_message_id"] = message.metadata.message_id
+        return content
 
     def reply(self, reply: Message, seconds: float) -> None:
         """Send an answer, which took so long."""
@@ -129,13 +129,13 @@ class FleetClient:
         with no_object_id_recompute():
             tree = get_object_tree(reply)
             bare = remove_content_from_message(reply) if reply.has_content() else reply
-            asked = PushMessagesRequest(
+            request = PushMessagesRequest(
                 node=self._node,
                 messages_list=[message_to_proto(bare)],
                 message_object_trees=[tree],
                 clientapp_runtime_list=[seconds],
             )
-            answer = self._asked(self._client.PushMessages, asked)
+            answer = self._asked(self._client.PushMessages, request)
             push = make_push_object_fn_protobuf(
                 self._asking(self._client.PushObject), self._node, reply.metadata.run_id, answer.session_id
             )

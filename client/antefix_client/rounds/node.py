@@ -119,13 +119,13 @@ def _serve(link: FleetClient, app: App, stop: threading.Event, poll_s: float) ->
     beating.start()
     try:
         while not stop.is_set():
-            found = link.receive()
-            if found is None:
+            pulled = link.receive()
+            if pulled is None:
                 stop.wait(poll_s)
                 continue
-            begun = time.monotonic()
-            reply = answer(link, app, *found)
-            link.reply(reply, time.monotonic() - begun)
+            began = time.monotonic()
+            reply = answer(link, app, *pulled)
+            link.reply(reply, time.monotonic() - began)
     finally:
         gone.set()
         beating.join()

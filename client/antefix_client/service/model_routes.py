@@ -68,26 +68,26 @@ class ModelRoutes:
             self.forget,
         )
         return [
-            *(Route(f"{API}/{one.__name__}", one) for one in reading),
-            *(Route(f"{API}/{one.__name__}", one, methods=["POST"]) for one in changing),
+            *(Route(f"{API}/{handler.__name__}", handler) for handler in reading),
+            *(Route(f"{API}/{handler.__name__}", handler, methods=["POST"]) for handler in changing),
         ]
 
     async def status(self, request: Request) -> Response:
         """The profile at a glance."""
-        found = asdict(await run_in_threadpool(self._model.status))
-        return JSONResponse({**found, "folder": str(found["folder"])})
+        facts = asdict(await run_in_threadpool(self._model.status))
+        return JSONResponse({**facts, "folder": str(facts["folder"])})
 
     async def versions(self, request: Request) -> Response:
         """What was learned."""
-        found = await run_in_threadpool(self._model.versions)
-        return JSONResponse([_facts(one) for one in found])
+        versions = await run_in_threadpool(self._model.versions)
+        return JSONResponse([_facts(version) for version in versions])
 
     async def texts(self, request: Request) -> Response:
         """What is remembered, by number."""
-        found = await run_in_threadpool(self._model.texts)
+        texts = await run_in_threadpool(self._model.texts)
         rows = [
             {"number": number, "prompt": text.prompt, "completion": text.completion}
-            for number, text in found.items()
+            for number, text in texts.items()
         ]
         return JSONResponse(rows)
 
@@ -99,32 +99,32 @@ class ModelRoutes:
 
     async def remember(self, request: Request) -> Response:
         """Keep texts."""
-        asked = await read_body(request, _Texts)
-        return JSONResponse({"new": await run_in_threadpool(self._model.remember, _examples(asked))})
+        body = await read_body(request, _Texts)
+        return JSONResponse({"new": await run_in_threadpool(self._model.remember, _examples(body))})
 
     async def remove_texts(self, request: Request) -> Response:
         """Forget some texts."""
-        asked = await read_body(request, _Numbers)
-        return JSONResponse({"removed": await run_in_threadpool(self._model.remove_texts, asked.numbers)})
+        body = await read_body(request, _Numbers)
+        return JSONResponse({"removed": await run_in_threadpool(self._model.remove_texts, body.numbers)})
 
     async def learn(self, request: Request) -> Response:
         """Train a new version; answers when it is done."""
-        asked = await read_body(request, Budget)
+        body = await read_body(request, Budget)
         report = await to_thread.run_sync(
-            lambda: self._model.learn(budget=asked, progress=False), limiter=self._learning
+            lambda: self._model.learn(budget=body, progress=False), limiter=self._learning
         )
         return JSONResponse({**_finite(asdict(report)), "said": str(report)})
 
     async def score(self, request: Request) -> Response:
         """How well texts are predicted."""
-        asked = await read_body(request, _Texts)
-        found = await run_in_threadpool(self._model.score, _examples(asked))
-        return JSONResponse({"nats_per_token": found})
+        body = await read_body(request, _Texts)
+        loss = await run_in_threadpool(self._model.score, _examples(body))
+        return JSONResponse({"nats_per_token": loss})
 
     async def roll_back(self, request: Request) -> Response:
         """Use an older version again."""
-        asked = await read_body(request, _Number)
-        return JSONResponse(_facts(await run_in_threadpool(self._model.roll_back, asked.number)))
+        body = await read_body(request, _Number)
+        return JSONResponse(_facts(await run_in_threadpool(self._model.roll_back, body.number)))
 
     async def receive(self, request: Request) -> Response:
         """Keep a version of another device; the body is its sealed record."""
@@ -142,8 +142,8 @@ def _facts(version: Version) -> Any:
     return json.loads(version.model_dump_json())
 
 
-def _examples(asked: _Texts) -> list[str | Example]:
-    return [one if isinstance(one, str) else Example(one.completion, one.prompt) for one in asked.texts]
+def _examples(body: _Texts) -> list[str | Example]:
+    return [text if isinstance(text, str) else Example(text.completion, text.prompt) for text in body.texts]
 
 
 def _finite(facts: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class ServerRoutes:
     @property
     def routes(self) -> list[Route]:
         """All of them."""
-        found = [
+        routes = [
             Route(f"{API}/server", self.server),
             Route(f"{API}/sync", self.sync, methods=["POST"]),
             Route(f"{API}/rounds", self.rounds, methods=["POST"]),
@@ -54,12 +54,12 @@ class ServerRoutes:
             Route(f"{API}/revoke", self.revoke, methods=["POST"]),
         ]
         if not self._background.own_socket:
-            return found
-        own = [
+            return routes
+        for_node = [
             Route(f"{API}/passport", self.node_credentials),
             Route(f"{API}/round", self.round, methods=["POST"]),
         ]
-        return [*found, *own]
+        return [*routes, *for_node]
 
     async def server(self, request: Request) -> Response:
         """Where the profile is, and how the last sync went."""
@@ -76,27 +76,27 @@ class ServerRoutes:
 
     async def rounds(self, request: Request) -> Response:
         """Take part in rounds from now on, or not."""
-        asked = await read_body(request, _TakePart)
-        place = await run_in_threadpool(self._membership.take_part, asked.take_part)
+        body = await read_body(request, _TakePart)
+        place = await run_in_threadpool(self._membership.take_part, body.take_part)
         self._background.trigger()
         return JSONResponse(asdict(place))
 
     async def grants(self, request: Request) -> Response:
         """What the server may use, and whether new versions are granted, too."""
-        found = await run_in_threadpool(self._granting.listed)
+        active = await run_in_threadpool(self._granting.listed)
         keeping = await run_in_threadpool(lambda: self._granting.keeping)
-        return JSONResponse({"grants": [asdict(one) for one in found], "keeping": keeping})
+        return JSONResponse({"grants": [asdict(grant) for grant in active], "keeping": keeping})
 
     async def grant(self, request: Request) -> Response:
         """Let the server use the version in use."""
-        asked = await read_body(request, _Grant)
-        found = await run_in_threadpool(lambda: self._granting.grant(hours=asked.hours, keep=asked.keep))
-        return JSONResponse(asdict(found))
+        body = await read_body(request, _Grant)
+        active = await run_in_threadpool(lambda: self._granting.grant(hours=body.hours, keep=body.keep))
+        return JSONResponse(asdict(active))
 
     async def revoke(self, request: Request) -> Response:
         """Take a grant back, or all of them."""
-        asked = await read_body(request, _Revoke)
-        return JSONResponse({"revoked": await run_in_threadpool(self._granting.revoke, asked.id)})
+        body = await read_body(request, _Revoke)
+        return JSONResponse({"revoked": await run_in_threadpool(self._granting.revoke, body.id)})
 
     async def round(self, request: Request) -> Response:
         """The sealed update of a round, for the node."""

@@ -25,7 +25,7 @@ TOKEN = "a token"
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The service as the command sets it up, on loopback, with less patience and fewer connections."""
     monkeypatch.setattr(timeouts, "HEADERS_S", 1.5)
-    monkeypatch.setattr(listener, "_MOST", 10)
+    monkeypatch.setattr(listener, "_MAX_CONNECTIONS", 10)
     with (
         PersonalModel.create(tmp_path / "profile", unlock=KEY, base=tiny_models.base("llama")) as model,
         socket.socket() as listening,

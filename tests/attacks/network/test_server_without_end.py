@@ -32,7 +32,7 @@ def test_an_answer_without_end() -> None:
         with pytest.raises(ServerRefused, match="sends more than 1,048,576 bytes"):
             server.request("GET", "/v1/release")
         with pytest.raises(ServerRefused, match="sends more than"):
-            server.request("GET", "/v1/release", also=(404,), most=10)
+            server.request("GET", "/v1/release", also=(404,), max_bytes=10)
 
 
 def test_an_answer_that_unpacks_to_gigabytes() -> None:
