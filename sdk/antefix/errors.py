@@ -10,9 +10,7 @@ AntefixError
 ├── PrefixError            about a prefix or its file
 │   ├── PrefixFileRefused  truncated, pickled, wrong names, shapes, NaN …
 │   └── PrefixMismatch     trained on another base, or of another shape
-├── ExampleError           about a user's texts
-│   ├── NoExamples         a user without any text
-│   ├── EmptyText          a completion with no characters in it
+├── ExampleError           about a user's texts: there are none, or one is empty
 │   └── TextTooLong        more tokens than the base can see
 ├── OutOfMemory            the device has none left for what is computed at once
 ├── CheckpointMismatch     a checkpoint of another run, or damaged
@@ -32,6 +30,8 @@ The server adds `VaultError` (antefix_server.errors).
 A message says what failed, both values, and the next step. It never holds a user's text or a
 prefix's values: messages end up in logs.
 """
+
+import warnings
 
 
 class AntefixError(Exception):
@@ -85,21 +85,13 @@ class PrefixMismatch(PrefixError):
 
 
 class ExampleError(AntefixError):
-    """About a user's texts.
+    """About a user's texts: there are none, or a completion has no characters in it.
 
     Attributes:
         number: of the text among those that were given, from 0; None where it is about all of them.
     """
 
     number: int | None = None
-
-
-class NoExamples(ExampleError):
-    """A user without any text."""
-
-
-class EmptyText(ExampleError):
-    """A completion with no characters in it."""
 
 
 class TextTooLong(ExampleError):
@@ -186,3 +178,15 @@ class UpdateRefused(AntefixError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the update is refused: {why}", "the round goes on without it")
+
+
+def __getattr__(name: str) -> object:
+    """Serve former names for one release (PEP 562); this module imports nothing of ours."""
+    if name not in ("NoExamples", "EmptyText"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{__name__}.{name} is called {__name__}.ExampleError; the former name goes with the next release",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return ExampleError

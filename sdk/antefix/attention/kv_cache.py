@@ -1,4 +1,4 @@
-"""Preallocated keys and values of the rows of a running batch.
+"""Preallocated keys and values of rows that generate together.
 
 A row is laid out without gaps from slot 0: prefix, prompt, what was generated. So a mask is `slot < length`,
 there is no padding on the left, and a token's slot is its position. Nothing is copied when a token joins.
@@ -57,7 +57,7 @@ class KVCache:
         if prefix is None:
             return
         own = prefix.layout.split(prefix._values)  # a copy would stay behind in memory
-        parts = self._layout.spread(prefix.layout, own)
+        parts = self._layout.spread(prefix.layout, own)  # per slot [2, heads, P or 0, head_dim]
         for number, stored in self._stored.items():
             stored[:, row, :, : parts[number].shape[2]] = parts[number].to(stored.device)
 
@@ -90,8 +90,9 @@ class KVCache:
 
     def index(self, number: int, rows: Tensor, slots: Tensor) -> Tensor:
         """Where `store` puts keys [B, heads, N, head_dim], of rows [B, N] and slots [B, N]."""
+        # Layer `number` as one matrix [rows * heads * capacity, head_dim]: a key is one line of it.
         _, _, heads, capacity, _ = self._stored[number].shape
-        head = torch.arange(heads, device=rows.device)[None, :, None]
+        head = torch.arange(heads, device=rows.device)[None, :, None]  # (1, heads, 1)
         return ((rows[:, None] * heads + head) * capacity + slots[:, None]).flatten()
 
     def store(self, number: int, index: Tensor, key: Tensor, value: Tensor) -> None:

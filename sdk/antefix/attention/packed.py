@@ -21,7 +21,7 @@ class PackedRows(RowAttention):
         group = query.shape[1] // key.shape[1]
         queries, lengths = self.query_lengths[kind], self.key_lengths[kind]
         hidden = self.prefix_hidden_until if kind == "decoder" else ()
-        outputs = []
+        outputs = []  # of each row [1, T, heads, d]
         for row_query, keys, values, prefix, until in zip(
             _rows(query, queries),
             _rows(key, lengths),

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from antefix.common.validation import require
 from antefix.data.example import Example
-from antefix.errors import EmptyText, ExampleError, NoExamples, TextTooLong
+from antefix.errors import ExampleError, TextTooLong
 from antefix.model.frozen_base import FrozenBase
 
 _SPECIAL: WeakKeyDictionary[FrozenBase, tuple[list[int], list[int]]] = WeakKeyDictionary()
@@ -55,13 +55,13 @@ def encode_user(
         max_prompt_tokens: cut prompts to their first tokens.
 
     Raises:
-        NoExamples, EmptyText, TextTooLong, InvalidArgument.
+        ExampleError, TextTooLong, InvalidArgument.
     """
     texts, number = texts_of(user, examples), 0
     try:
         for number, example in enumerate(texts):
             if not example.completion.strip():
-                raise EmptyText(f"{_named(number, user)} has an empty completion", "leave it out")
+                raise ExampleError(f"{_named(number, user)} has an empty completion", "leave it out")
         rows = _encoded(base, texts, max_prompt_tokens)
         for number, row in enumerate(rows):
             _fit(base, row, length, _named(number, user))
@@ -70,7 +70,7 @@ def encode_user(
         raise
     if not rows:
         who = f"user {user!r} has" if user else "there are"
-        raise NoExamples(
+        raise ExampleError(
             f"{who} no examples", "give at least one" + (", or leave the user out" if user else "")
         )
     return rows

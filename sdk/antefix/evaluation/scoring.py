@@ -63,7 +63,7 @@ def score(
         infix: the prefixes were trained with `PrefixSpec(place="infix")`: prompts do not see them.
 
     Raises:
-        NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, OutOfMemory.
+        ExampleError, TextTooLong, InvalidArgument, PrefixMismatch, OutOfMemory.
     """
     require(base, FrozenBase, "base")
     _require_count(max_prompt_tokens, "max_prompt_tokens")

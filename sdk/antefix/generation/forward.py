@@ -84,7 +84,7 @@ class CachedAttention:
             view.cache.store(number, self._index(kind, number), key, value)
         keys, values = view.cache.view(number, view.rows, view.used)
         if view.pack is not None:
-            query = query[0][:, view.pack.spread].transpose(0, 1)  # (R, heads, T, d)
+            query = query[0][:, view.pack.spread].transpose(0, 1)  # (heads, tokens, d) to (R, heads, T, d)
         mask = self._mask(kind, query.shape[1] // keys.shape[1])
         output = grouped_sdpa(query, keys, values, mask, scaling).transpose(1, 2)
         if isinstance(view.rows, Tensor):  # then these are copies, and freed memory keeps what was in it

@@ -51,6 +51,7 @@ class Head:
         count = len(targets)
         size = CHUNK_TOKENS if hidden.device.type == "cpu" else GPU_CHUNK_TOKENS
         short = -count % size
+        # Whole chunks of zeros at the end: every product has one shape, in which a row's bits are its own.
         hidden = F.pad(hidden, (0, 0, 0, short))
         targets = F.pad(targets, (0, short))
         weights = None if weights is None else F.pad(weights, (0, short))
@@ -65,15 +66,15 @@ class Head:
         return torch.cat(losses)[:count], joined
 
     def _chunk(self, hidden: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        logits = self.logits(hidden).float()  # the one large block: everything happens in it
-        top = logits.amax(1, keepdim=True)
-        picked = logits.gather(1, targets[:, None]) - top
-        shares = logits.sub_(top).exp_()
-        total = shares.sum(1, keepdim=True)
+        logits = self.logits(hidden).float()  # (chunk, vocabulary): the one large block; all happens in it
+        top = logits.amax(1, keepdim=True)  # (chunk, 1): without it exp overflows
+        picked = logits.gather(1, targets[:, None]) - top  # (chunk, 1): the targets' own
+        shares = logits.sub_(top).exp_()  # (chunk, vocabulary): softmax times `total`
+        total = shares.sum(1, keepdim=True)  # (chunk, 1)
         losses = (total.log() - picked)[:, 0]
         if weights is None:
             return losses, None
         # d loss / d logits = softmax - one-hot; what is the same along a row waits until the row is short
         shares.scatter_add_(1, targets[:, None], -total)
-        gradient = (shares.to(self.weight.dtype) @ self.weight).float()
+        gradient = (shares.to(self.weight.dtype) @ self.weight).float()  # (chunk, hidden)
         return losses, gradient.mul_(weights[:, None] * self.scale / total)

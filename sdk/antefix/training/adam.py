@@ -40,8 +40,10 @@ class Adam:
         if norm > plan.clip_norm:
             gradient = gradient * (plan.clip_norm / norm)
         self.step += 1
+        # All of shape [n], in place; `add_(x, alpha=…)` and `addcmul_` would fuse two roundings into one.
         self.mean.mul_(plan.beta1).add_(gradient.mul(1 - plan.beta1))
         self.square.mul_(plan.beta2).add_(gradient.square().mul_(1 - plan.beta2))
+        # Both moments start at 0: dividing by 1 - beta ** step takes that bias away.
         spread = self.square.div(1 - plan.beta2**self.step).sqrt_().add_(plan.epsilon)
         rate = learning_rate(plan, self.step, total_steps) / (1 - plan.beta1**self.step)
         self.trained.sub_(self.mean.mul(rate).div_(spread))

@@ -14,7 +14,7 @@ from torch import Tensor
 from antefix.common.validation import path_of, require, require_users
 from antefix.data.example import Example
 from antefix.data.tokenization import encode_user, texts_of
-from antefix.errors import InvalidArgument, NoExamples
+from antefix.errors import ExampleError, InvalidArgument
 from antefix.model.frozen_base import FrozenBase
 from antefix.model.kv_layout import Layout
 from antefix.prefix.prefix import Prefix
@@ -97,7 +97,7 @@ def train(
             and the steps there are, all users together. What it raises ends the run, checkpoint saved.
 
     Raises:
-        NoExamples, EmptyText, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch,
+        ExampleError, TextTooLong, InvalidArgument, PrefixMismatch, CheckpointMismatch,
         OutOfMemory.
     """
     require(base, FrozenBase, "base")
@@ -155,7 +155,7 @@ def train_shared(
     if spec.start is None and start is None:
         spec = PrefixSpec(**{**spec.model_dump(), "start": "words", "words": SHARED_WORDS})
     if not examples_by_user:
-        raise NoExamples("no users to train a shared prefix on", "give at least one user's texts")
+        raise ExampleError("no users to train a shared prefix on", "give at least one user's texts")
     plan = TrainingPlan(batch_size=16) if plan is None else plan
     require(plan, TrainingPlan, "plan")
     plan = plan.model_copy(update={"batching": "per-user"})

@@ -13,7 +13,7 @@ from pydantic import Field
 from antefix import Example, FrozenBase
 from antefix.common.progress import ProgressBar
 from antefix.common.settings import Settings
-from antefix.errors import NoExamples
+from antefix.errors import ExampleError
 from antefix_simulations.common.machine import wait
 
 
@@ -146,7 +146,7 @@ def compare(
 def require_texts(users: Mapping[str, Sequence[Example]]) -> None:
     """Refuse work that is none."""
     if not users or not all(users.values()):
-        raise NoExamples(
+        raise ExampleError(
             f"a bench needs texts of every user, {sum(map(bool, users.values()))} of {len(users)} have any",
             "give at least one user, with at least one text",
         )

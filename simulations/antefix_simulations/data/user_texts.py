@@ -12,7 +12,7 @@ from typing import IO, Any
 from transformers import PreTrainedTokenizerBase
 
 from antefix import Example
-from antefix.errors import ExampleError, NoExamples
+from antefix.errors import ExampleError
 
 SAMPLE = Path(__file__).parent / "sample" / "writers.jsonl"
 _USERS = 32
@@ -34,7 +34,7 @@ def read_users(path: str | Path) -> dict[str, list[Example]]:
 
     Raises:
         DataRefused: no such file, or a line that cannot be used.
-        NoExamples: a file without users.
+        ExampleError: a file without users.
     """
     source = Path(path)
     users: dict[str, list[Example]] = {}
@@ -42,7 +42,7 @@ def read_users(path: str | Path) -> dict[str, list[Example]]:
         user, example, _ = parse_line(f"line {number} of {source}", line)
         users.setdefault(user, []).append(example)
     if not users:
-        raise NoExamples(f"{source} has no users", "give a file with one JSON object a line")
+        raise ExampleError(f"{source} has no users", "give a file with one JSON object a line")
     return users
 
 
@@ -59,12 +59,12 @@ def choose_users(
     """The first `rows` texts of the first `count` users who have as many; None takes up to 32.
 
     Raises:
-        NoExamples: fewer users have that many.
+        ExampleError: fewer users have that many.
     """
     able = {user: texts[:rows] for user, texts in users.items() if len(texts) >= rows}
     needed = count or min(_USERS, len(able)) or 1
     if len(able) < needed:
-        raise NoExamples(
+        raise ExampleError(
             f"{needed} users with {rows} texts each are wanted, {source} has {len(able)} of {len(users)}",
             f"use --users {len(able)}, or other data"
             if able

@@ -8,6 +8,8 @@ from antefix import TrainingPlan
 from antefix.wire import Invitation
 
 NAMES = [
+    ("antefix.errors", "EmptyText", "ExampleError"),
+    ("antefix.errors", "NoExamples", "ExampleError"),
     ("antefix.records", "Cover", "RecordHeader"),
     ("antefix.records", "Edition", "RecordVersion"),
     ("antefix.records", "FIRST", "NO_PREVIOUS"),

@@ -12,9 +12,8 @@ from antefix.data.tokenization import encode
 from antefix.errors import (
     AntefixError,
     CheckpointMismatch,
-    EmptyText,
+    ExampleError,
     InvalidArgument,
-    NoExamples,
     PrefixMismatch,
     TextTooLong,
 )
@@ -238,8 +237,8 @@ def test_an_interrupt_within_a_step_leaves_no_half_step_behind(
 @pytest.mark.parametrize(
     ("users", "length", "error", "said"),
     [
-        ({"ann": []}, 4, NoExamples, "user 'ann' has no examples"),
-        ({"ann": [Example(completion="  ")]}, 4, EmptyText, "example 0 of user 'ann'"),
+        ({"ann": []}, 4, ExampleError, "user 'ann' has no examples"),
+        ({"ann": [Example(completion="  ")]}, 4, ExampleError, "example 0 of user 'ann'"),
         ({"ann": [Example(completion="secret " * 200)]}, 4, TextTooLong, "the base sees 252"),
         ({"ann": ["text"]}, 4, InvalidArgument, "is a str, not an Example"),
         ({"ann": TEXTS}, 400, TextTooLong, "prefix of 400 leaves no room .* the base sees 256 tokens in all"),

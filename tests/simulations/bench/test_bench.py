@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from antefix import Example, FrozenBase, GenerationRequest, generate
 from antefix.data.tokenization import encode, prompt_tokens
-from antefix.errors import InvalidArgument, NoExamples
+from antefix.errors import ExampleError, InvalidArgument
 from antefix_simulations.arms.peft import PeftLora, PeftPrefixes, PeftTraining, own_copy
 from antefix_simulations.bench import gpu
 from antefix_simulations.bench.gpu import bench_gpu, gpu_table
@@ -140,9 +140,9 @@ def test_encoder_decoders_are_refused() -> None:
 
 @pytest.mark.parametrize("users", [{}, {"al": []}])
 def test_a_bench_without_texts_is_refused(users: dict[str, list[Example]]) -> None:
-    with pytest.raises(NoExamples, match="0 of"):
+    with pytest.raises(ExampleError, match="0 of"):
         bench_train(tiny_models.base("llama"), users, progress=False)
-    with pytest.raises(NoExamples, match="0 of"):
+    with pytest.raises(ExampleError, match="0 of"):
         bench_serve(tiny_models.base("llama"), users, progress=False)
 
 

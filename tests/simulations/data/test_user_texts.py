@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from antefix import Example
-from antefix.errors import ExampleError, NoExamples
+from antefix.errors import ExampleError
 from antefix_simulations.data.jsonl import read_lines
 from antefix_simulations.data.user_texts import SAMPLE, DataRefused, choose_users, cut_prompts, read_users
 from tests.support import tiny_models
@@ -115,7 +115,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_without_users_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoExamples, match="has no users"):
+    with pytest.raises(ExampleError, match="has no users"):
         read_users(written(tmp_path))
 
 
@@ -150,7 +150,9 @@ def test_users_are_chosen_by_their_number_of_texts() -> None:
     users = {"al": [Example("a")], "bo": [Example("b"), Example("c"), Example("d")]}
     assert choose_users(users, None, 2, "x") == {"bo": [Example("b"), Example("c")]}
     assert list(choose_users(users, 1, 1, "x")) == ["al"]
-    with pytest.raises(NoExamples, match="2 users with 2 texts each are wanted, x has 1 of 2; use --users 1"):
+    with pytest.raises(
+        ExampleError, match="2 users with 2 texts each are wanted, x has 1 of 2; use --users 1"
+    ):
         choose_users(users, 2, 2, "x")
-    with pytest.raises(NoExamples, match="1 users with 9 texts each are wanted, x has 0 of 2"):
+    with pytest.raises(ExampleError, match="1 users with 9 texts each are wanted, x has 0 of 2"):
         choose_users(users, None, 9, "x")
