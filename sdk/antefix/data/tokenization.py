@@ -23,7 +23,7 @@ class Row:
         inputs: tokens fed to the decoder, `targets` shifted right at their end.
         targets: tokens to predict, at the last `len(targets)` positions of `inputs`.
         source: tokens fed to the encoder; empty for causal models.
-        blind: of the first `inputs`, so many do not see the prefix: an infix.
+        prefix_hidden_until: of the first `inputs`, so many do not see the prefix: an infix.
     """
 
     inputs: tuple[int, ...]

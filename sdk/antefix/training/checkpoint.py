@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from antefix.common.files import atomic_write
+from antefix.data.tokenization import Row
 from antefix.errors import CheckpointMismatch, InvalidArgument
 from antefix.prefix.strict_safetensors import HEADER_LIMIT, Unreadable, content_of, read_tensor
 from antefix.training.adam import Adam
@@ -166,7 +167,7 @@ class Checkpoint:
         """Digest of everything that this user's result is a function of."""
         digest = hashlib.sha256(f"{self._common}\n{_stored_plan(user.plan)}\n".encode())
         for row in (*user.rows, *user.validation_rows):
-            digest.update(json.dumps(asdict(row)).encode())
+            digest.update(_stored_row(row))
         digest.update(user.start_digest.encode())
         return digest.hexdigest()
 
@@ -175,6 +176,13 @@ def _stored_plan(plan: TrainingPlan) -> str:
     """The plan as checkpoints have always had it: a run that was interrupted before an update goes on."""
     former = FORMER_BATCHING[plan.batching]
     return plan.model_dump_json().replace(f'"batching":"{plan.batching}"', f'"batching":"{former}"')
+
+
+def _stored_row(row: Row) -> bytes:
+    """A text as checkpoints have always had it, with the former name of its last field."""
+    fields = asdict(row)
+    fields["blind"] = fields.pop("prefix_hidden_until")
+    return json.dumps(fields).encode()
 
 
 def _name(user: UserState) -> str:

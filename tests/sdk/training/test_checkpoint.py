@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from antefix import Example, PrefixSpec, TrainedUser, TrainingPlan, train
+from antefix.data.tokenization import Row
 from antefix.training import checkpoint, trainer
 from tests.support import tiny_models
 
@@ -79,3 +80,8 @@ def test_a_run_keeps_the_name_that_its_checkpoint_knows_it_by(batching: str, for
     stored = checkpoint._stored_plan(plan)
     assert json.loads(stored) == {**plan.model_dump(), "batching": former}
     assert stored.startswith('{"max_steps":null,"passes":null,"batch_size":4,"learning_rate":0.005,')
+
+
+def test_a_text_keeps_the_bytes_that_its_checkpoint_knows_it_by() -> None:
+    stored = checkpoint._stored_row(Row((1, 2, 3), (3, 4)).with_infix)
+    assert stored == b'{"inputs": [1, 2, 3], "targets": [3, 4], "source": [], "blind": 1}'
