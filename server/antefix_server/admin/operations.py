@@ -218,7 +218,7 @@ def publish(
     sources: Annotated[list[str], Query(default_factory=list)],
     shared: str | None = None,
     note: str = "",
-    content: Content | None = None,
+    content: Annotated[bytes | None, Body(media_type="application/octet-stream")] = None,
 ) -> Facts:
     """Publish a release; its shared prefix is in a file, or is the content."""
     prefix = content if shared is None else Path(shared)

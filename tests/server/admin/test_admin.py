@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from antefix import FrozenBase
+from antefix.training.shared_init import neutral_prefix
 from antefix_server.admin import admin_socket, operations
 from antefix_server.errors import NameUnknown, ServerRefused
 from antefix_server.vault import Vault
+from tests.sdk.saved_models import save_base
 from tests.support.loopback import serving
 from tests.support.vaults import new_vault
 
@@ -112,3 +115,14 @@ def test_what_this_version_does_not_know_is_refused(
         admin_socket.ask(running, name, **arguments)  # type: ignore[arg-type]
     assert refused.value.hint == operations.SAME_VERSION
     assert len(operations.list_users(operations.Site(vault))) == 1
+
+
+def test_a_release_is_published_with_the_shared_prefix_that_was_sent(running: Path, tmp_path: Path) -> None:
+    """The body may be left out; one that is sent must arrive."""
+    base = save_base(tmp_path / "base")
+    shared = neutral_prefix(FrozenBase.load(str(base), progress=False), 2).to_bytes()
+    admin_socket.ask(running, "publish", base=str(base))
+    with pytest.raises(ServerRefused, match="no shared prefix"):
+        admin_socket.ask(running, "latest_release")
+    admin_socket.ask(running, "publish", shared, base=str(base))
+    assert admin_socket.ask(running, "read_shared", version=2) == shared
