@@ -9,11 +9,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.memory_folder import MEMORY
+
+if TYPE_CHECKING:
+    from antefix import FrozenBase
 
 # Before transformers is imported: no test may depend on what a hub answers today.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -82,6 +85,14 @@ def cached_constructions() -> Iterator[None]:
         patch.setattr("httpx._transports.default.create_ssl_context", context)
         patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
         yield
+
+
+@pytest.fixture(scope="session")
+def real_base() -> "FrozenBase":
+    """The default base, loaded once for each worker: 135 million weights."""
+    from antefix import FrozenBase
+
+    return FrozenBase.load("smollm2-135m-q4", progress=False)
 
 
 @pytest.fixture

@@ -40,12 +40,12 @@ def test_a_budget_of_memory_is_kept(budget_mb: int, tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_learning_brings_texts_nearer_than_the_context_does(tmp_path: Path) -> None:
+def test_learning_brings_texts_nearer_than_the_context_does(tmp_path: Path, real_base: FrozenBase) -> None:
     """On later notes of the same hand, against the same notes in front of each."""
     from antefix import Example, score
     from antefix_simulations.arms.context_prefix import fit_examples
 
-    base = FrozenBase.load("smollm2-135m-q4", progress=False)
+    base = real_base
     notes = [
         f"{note} Seen on day {at}, noted by the keeper at {at % 24}:00." for at, note in enumerate(NOTES)
     ]

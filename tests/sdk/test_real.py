@@ -19,9 +19,9 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def base() -> FrozenBase:
-    return FrozenBase.load("smollm2-135m-q4", progress=False)
+@pytest.fixture
+def base(real_base: FrozenBase) -> FrozenBase:
+    return real_base
 
 
 def test_packed_gradients_equal_sequential_ones(base: FrozenBase) -> None:

@@ -1,4 +1,4 @@
-"""A file server that behaves as badly as it is told."""
+"""A file server that misbehaves in a chosen manner."""
 
 import contextlib
 import threading
@@ -10,17 +10,17 @@ from pathlib import Path
 
 @dataclass
 class Mirror:
-    """What it gives and how, and what it was asked.
+    """The files that the server gives, its manner, and the requests that it received.
 
     Attributes:
-        folder: whose files it gives.
+        folder: the files that it gives.
         manner: see `_Handler.do_GET`.
-        asked: headers of every request.
+        requests: path and headers of every request.
     """
 
     folder: Path
     manner: str = "honest"
-    asked: list[dict[str, str]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
     address: str = ""
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -31,13 +31,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         mirror = self.mirror
-        mirror.asked.append(
+        mirror.requests.append(
             {"path": self.path, **{key.lower(): value for key, value in self.headers.items()}}
         )
         content = (mirror.folder / Path(self.path).name).read_bytes()
         begin = 0
-        if (said := self.headers.get("Range")) is not None and mirror.manner != "no ranges":
-            begin = int(said.removeprefix("bytes=").rstrip("-"))
+        if (span := self.headers.get("Range")) is not None and mirror.manner != "no ranges":
+            begin = int(span.removeprefix("bytes=").rstrip("-"))
         shown = begin + 1 if mirror.manner == "another range" else begin
         body = content[shown:]
         if mirror.manner == "damaged":
@@ -80,12 +80,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
 @contextlib.contextmanager
 def mirroring(folder: Path) -> Iterator[Mirror]:
-    """A mirror on loopback, while the block runs."""
+    """Serve a mirror on loopback while the block runs."""
     mirror = Mirror(folder)
     handler = type("Handler", (_Handler,), {"mirror": mirror})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -20,19 +20,19 @@ def serving(
     certificate: Certificate | None = None,
     protocol: Any = TimeoutProtocol,
 ) -> Iterator[str]:
-    """Its address, while the block runs; with a certificate, over TLS."""
+    """Serve while the block runs, and yield the address; with a certificate, over TLS."""
     if listening is None:
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
     tls = {} if certificate is None else {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "log_level": "critical",
         "access_log": False,
         "lifespan": "auto",
         "ws": "none",
         **tls,
     }
-    config = uvicorn.Config(application, http=protocol, **given)
+    config = uvicorn.Config(application, http=protocol, **options)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -1,7 +1,8 @@
-"""Packages with a line changed, and tests that are to notice: each run is a fork of one process.
+"""Run tests against a package with a changed line, to see whether a test fails.
 
-What all of them load, PyTorch above all, takes longer than most of the tests; that process has it already,
-and nothing of ours. `python -m tests.support.mutation` is that process: a request a line, an answer a line.
+Each run is a fork of one process. Loading PyTorch takes longer than most of the tests; the process has loaded
+the libraries, and no module of Antefix. `python -m tests.support.mutation` is that process: it reads a
+request a line, and writes an answer a line.
 """
 
 import importlib
@@ -34,56 +35,56 @@ LIBRARIES = (
 )
 
 
-class Noticing:
-    """The process to fork."""
+class MutationRunner:
+    """The process that forks for each run."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
-    def noticed(self, package: Path, *words: str) -> bool:
-        """Whether pytest's tests fail with the package in this folder."""
+    def detects(self, package: Path, *words: str) -> bool:
+        """Run pytest with the package in this folder, and say whether a test fails."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"package": str(package), "words": words}) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        print(answer["said"])  # shown where a test of ours fails
+        print(answer["output"])  # shown where a test of ours fails
         assert answer["code"] in (0, 1)
         return bool(answer["code"] == 1)
 
 
 @contextmanager
-def noticing(repository: Path) -> Iterator[Noticing]:
-    """One, while the block runs."""
+def mutation_runner(repository: Path) -> Iterator[MutationRunner]:
+    """Start the process; it ends with the block."""
     command = [sys.executable, "-m", "tests.support.mutation"]
     with subprocess.Popen(
         command, cwd=repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        yield Noticing(process)
+        yield MutationRunner(process)
         assert process.stdin is not None
         process.stdin.close()
 
 
 def serve() -> None:
-    """Answer until nobody asks any more."""
+    """Answer requests until the input ends."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     load()
     loaded = {name.partition(".")[0] for name in sys.modules}
     assert not [name for name in loaded if name.startswith("antefix")], "a fork must load its own"
     for line in sys.stdin:
-        asked = json.loads(line)
-        with tempfile.TemporaryFile() as said:
+        request = json.loads(line)
+        with tempfile.TemporaryFile() as output:
             child = os.fork()
             if child == 0:
-                run(Path(asked["package"]), asked["words"], said.fileno())
-            code = ended(child)
-            said.seek(0)
-            answer = {"code": code, "said": said.read().decode(errors="replace")}
+                run(Path(request["package"]), request["words"], output.fileno())
+            code = wait_for_exit(child)
+            output.seek(0)
+            answer = {"code": code, "output": output.read().decode(errors="replace")}
         print(json.dumps(answer), flush=True)
 
 
 def load() -> None:
-    """What the tests need and nobody changes."""
+    """Import the libraries that the tests need."""
     for name in LIBRARIES:
         importlib.import_module(name)
     torch = sys.modules["torch"]
@@ -94,13 +95,13 @@ def load() -> None:
         getattr(transformers, f"{name}{kind}")
 
 
-def run(package: Path, words: list[str], said: int) -> None:
-    """In a fork; it never returns."""
+def run(package: Path, words: list[str], output: int) -> None:
+    """Run pytest in a fork, and leave with its exit code."""
     code = 3
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         os.environ["PYTHONPATH"] = str(package)  # for programs that the tests start
         sys.path.insert(0, str(package))
         import pytest
@@ -115,12 +116,12 @@ def run(package: Path, words: list[str], said: int) -> None:
         os._exit(code)
 
 
-def ended(child: int) -> int:
-    """How; one that takes too long is killed."""
+def wait_for_exit(child: int) -> int:
+    """Wait for a fork, and return its exit code; kill a fork that takes too long."""
     until = time.monotonic() + LIMIT_S
     while True:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        ended_child, status = os.waitpid(child, os.WNOHANG)
+        if ended_child:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > until:
             os.kill(child, 9)

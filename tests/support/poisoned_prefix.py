@@ -1,4 +1,4 @@
-"""A prefix full of what `Prefix` itself refuses, for tests of what a neighbour may do at worst."""
+"""Prefixes with values that `Prefix` refuses, for tests of hostile neighbours."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from antefix import FrozenBase, Prefix
 
 
 def poisoned(base: FrozenBase, values: Tensor) -> Prefix:
-    """A prefix of `values`, NaN and all, past the check that no caller gets past."""
+    """Make a prefix of `values`, NaN and infinity included, without the check of its constructor."""
     prefix = Prefix(torch.zeros_like(values), base.layout, base.fingerprint)
     prefix._values.copy_(values)
     return prefix

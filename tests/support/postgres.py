@@ -18,7 +18,7 @@ from tests.support.memory_folder import MEMORY
 
 
 def missing() -> str | None:
-    """Why there can be none here, or None."""
+    """Return why PostgreSQL cannot run here, or None."""
     if os.environ.get("ANTEFIX_TEST_POSTGRES") or _binaries() is not None:
         return None
     return "PostgreSQL's server programs are not installed (Debian: apt-get install postgresql)"
@@ -26,10 +26,10 @@ def missing() -> str | None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """A URL of an empty database."""
-    given = os.environ.get("ANTEFIX_TEST_POSTGRES")
-    if given:
-        yield given
+    """Run a server while the block runs, and yield the URL of an empty database."""
+    external = os.environ.get("ANTEFIX_TEST_POSTGRES")
+    if external:
+        yield external
         return
     binaries = _binaries()
     assert binaries is not None
@@ -50,7 +50,7 @@ def running() -> Iterator[str]:
 
 
 def emptied(url: str) -> str:
-    """The same database without a table."""
+    """Drop every table, and return the same URL."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -60,9 +60,9 @@ def emptied(url: str) -> str:
 
 
 def _binaries() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # Debian keeps them off the PATH
-    here = shutil.which("initdb")
-    return found[-1].parent if found else Path(here).parent if here else None
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # Debian keeps them off the PATH
+    on_path = shutil.which("initdb")
+    return versions[-1].parent if versions else Path(on_path).parent if on_path else None
 
 
 def _run(command: Sequence[str], as_postgres: bool = True) -> None:

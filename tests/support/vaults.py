@@ -14,7 +14,7 @@ OPERATOR = DeviceKeys(some_bytes("operator", 64))
 
 
 def new_vault(folder: Path, url: str | None = None, mirror: Path | None = None) -> Vault:
-    """An open, empty vault."""
+    """Create an empty vault, and open it."""
     return Vault.create(folder, OPERATOR.public, Settings(origin="test/removals", url=url, mirror=mirror))
 
 
@@ -35,12 +35,12 @@ class Person:
 
     @classmethod
     def enrolled(cls, vault: Vault, name: str) -> "Person":
-        """A new user."""
+        """Enrol a new user."""
         return cls.with_id(vault.tenant, vault.enrol(), name)
 
     @classmethod
     def with_id(cls, tenant: bytes, user: bytes, name: str) -> "Person":
-        """A user that has this id already."""
+        """Name a user whom the vault knows by this id."""
         owner = Owner.named(name)
         owner.address = replace(owner.address, tenant=tenant, user=user)
         return cls(owner)
@@ -54,7 +54,7 @@ class Person:
         return self.owner.address.prefix
 
     def next(self, payload: bytes) -> bytes:
-        """The record that follows; not put."""
+        """Seal the next version, without putting it."""
         previous = digest_of(self.record) if self.version else bytes(32)
         return self.owner.seal(payload, self.version + 1, previous)
 
@@ -66,7 +66,7 @@ class Person:
         return record
 
     def rotated(self) -> bytes:
-        """The same record under the next user key, which the person has from now on."""
+        """Move the record and the person to the next user key, and return the record."""
         old, new = self.owner.key, self.key_of(self.owner.key.epoch + 1)
         record = rewrap(
             self.record,
@@ -80,9 +80,9 @@ class Person:
         return record
 
     def key_of(self, epoch: int) -> UserKey:
-        """The same key for the same epoch, in any process."""
+        """Derive the key of an epoch; it is the same in every process."""
         return UserKey(SecretBytes(bytearray(some_bytes(f"{self.owner.name} key {epoch}", 32))), epoch)
 
     def stored(self, vault: Vault) -> bytes:
-        """What the vault has."""
+        """Read the record from the vault."""
         return vault.get(self.user, self.prefix)

@@ -78,23 +78,23 @@ def copied(repository: Path, folder: Path, old: str, new: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def noticing(repository: Path) -> Iterator[mutation.Noticing]:
-    with mutation.noticing(repository) as made:
-        yield made
+def runner(repository: Path) -> Iterator[mutation.MutationRunner]:
+    with mutation.mutation_runner(repository) as runner:
+        yield runner
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_is_taken_out_is_missed(
-    step: str, repository: Path, tmp_path: Path, noticing: mutation.Noticing
+    step: str, repository: Path, tmp_path: Path, runner: mutation.MutationRunner
 ) -> None:
     copied(repository, tmp_path, *STEPS[step])
-    assert noticing.noticed(tmp_path / "sdk", *WORDS)
+    assert runner.detects(tmp_path / "sdk", *WORDS)
 
 
 @pytest.mark.slow
 def test_nothing_is_missed_where_nothing_is_taken_out(
-    repository: Path, tmp_path: Path, noticing: mutation.Noticing
+    repository: Path, tmp_path: Path, runner: mutation.MutationRunner
 ) -> None:
     copied(repository, tmp_path, "SUITE):  # 2", "SUITE):  # 2 as it was")
-    assert not noticing.noticed(tmp_path / "sdk", *WORDS)
+    assert not runner.detects(tmp_path / "sdk", *WORDS)

@@ -70,8 +70,8 @@ def test_a_bad_mirror_costs_time_alone(
     found = fetch_release(home.http, release, home.folder, progress=False, patience=patience)
     assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
     assert list((home.folder / "parts").iterdir()) == []
-    assert len(mirror.asked) in (1, 2)
-    assert bool(good.asked) == (manner in [*LASTING, "another range"])
+    assert len(mirror.requests) in (1, 2)
+    assert bool(good.requests) == (manner in [*LASTING, "another range"])
 
 
 @pytest.mark.parametrize("manner", LASTING)
@@ -102,9 +102,9 @@ def test_a_mirror_that_lies_about_ranges_does_not_spoil_what_is_there(
     mirror.manner = manner
     found = fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     assert FrozenBase.load(found.base, progress=False).fingerprint == release.base.fingerprint
-    assert mirror.asked[0]["range"] == f"bytes={len(half)}-"
+    assert mirror.requests[0]["range"] == f"bytes={len(half)}-"
     if manner == "another range":  # then what was there is still good
-        assert [asked["range"] for asked in good.asked] == [f"bytes={len(half)}-"]
+        assert [request["range"] for request in good.requests] == [f"bytes={len(half)}-"]
 
 
 @pytest.mark.parametrize("left", ["zeros", "too much", "all of it"])
@@ -144,14 +144,14 @@ def test_two_profiles_that_fetch_at_once_do_not_mix_their_bytes(
     thread = threading.Thread(target=first)
     thread.start()
     part = home.folder / "parts" / f"{largest(release)}.part"
-    while not (part.exists() and mirror.asked):
+    while not (part.exists() and mirror.requests):
         assert thread.is_alive()
         time.sleep(0.01)
-    asked = len(mirror.asked)
+    count = len(mirror.requests)
     with pytest.raises(ReleaseUnavailable, match="another program fetches the file") as caught:
         fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     assert "try again" in caught.value.hint
-    assert len(mirror.asked) == asked
+    assert len(mirror.requests) == count
     mirror.stopped.set()
     thread.join()
     assert len(refused) == 1
@@ -174,8 +174,8 @@ def test_a_mirror_learns_nothing_of_the_user(home: Home, base: Path, mirror: Mir
     release = published(home, base, mirror)
     fetch_release(home.http, release, home.folder, progress=False, patience=LONG)
     token = home.http.headers["Authorization"].removeprefix("Bearer ")
-    assert mirror.asked
-    for asked in mirror.asked:
-        assert "authorization" not in asked
-        assert "cookie" not in asked
-        assert token not in str(asked)
+    assert mirror.requests
+    for request in mirror.requests:
+        assert "authorization" not in request
+        assert "cookie" not in request
+        assert token not in str(request)

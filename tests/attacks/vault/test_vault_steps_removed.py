@@ -58,9 +58,9 @@ def copied(repository: Path, folder: Path, name: str, old: str, new: str) -> Pat
 
 
 @pytest.fixture(scope="module")
-def noticing(repository: Path) -> Iterator[mutation.Noticing]:
-    with mutation.noticing(repository) as made:
-        yield made
+def runner(repository: Path) -> Iterator[mutation.MutationRunner]:
+    with mutation.mutation_runner(repository) as runner:
+        yield runner
 
 
 # Tests that are slow too, but for the long ones.
@@ -70,16 +70,16 @@ WORDS = ("-m", "", "-k", "not postgresql and not hundred")
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_is_taken_out_is_missed(
-    step: str, repository: Path, tmp_path: Path, noticing: mutation.Noticing
+    step: str, repository: Path, tmp_path: Path, runner: mutation.MutationRunner
 ) -> None:
     name, old, new, tests = STEPS[step]
-    assert noticing.noticed(copied(repository, tmp_path, name, old, new), *WORDS, tests)
+    assert runner.detects(copied(repository, tmp_path, name, old, new), *WORDS, tests)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tests", [REMOVAL, SCAN, VAULT, BACKUPS])
 def test_nothing_is_missed_where_nothing_is_taken_out(
-    tests: str, repository: Path, tmp_path: Path, noticing: mutation.Noticing
+    tests: str, repository: Path, tmp_path: Path, runner: mutation.MutationRunner
 ) -> None:
     server = copied(repository, tmp_path, "vault/vault.py", "class Vault:", "class Vault:  # as it was")
-    assert not noticing.noticed(server, *WORDS, tests)
+    assert not runner.detects(server, *WORDS, tests)

@@ -273,8 +273,8 @@ def test_exact_rows_of_other_sizes_change_nothing() -> None:
 
 
 @pytest.mark.real
-def test_exact_mode_holds_on_a_real_base() -> None:
-    base = FrozenBase.load("smollm2-135m-q4", progress=False)
+def test_exact_mode_holds_on_a_real_base(real_base: FrozenBase) -> None:
+    base = real_base
     ask = GenerationRequest(prompt="A roof is", prefix=prefix_for(base, 4), max_new_tokens=5)
     others = [
         GenerationRequest(prompt=TEXT[:n], prefix=prefix_for(base, n, n), max_new_tokens=n) for n in (2, 3, 5)
@@ -372,8 +372,8 @@ def test_a_base_without_a_chat_template_has_none() -> None:
 
 
 @pytest.mark.real
-def test_a_chat_prompt_is_one_turn_of_the_user() -> None:
-    base = FrozenBase.load("smollm2-135m-q4", progress=False)
+def test_a_chat_prompt_is_one_turn_of_the_user(real_base: FrozenBase) -> None:
+    base = real_base
     plain = tokenize(base, GenerationRequest(prompt="What is a roof?", chat=True))
     text = text_of(base, plain.inputs)
     assert text.endswith("<|im_start|>user\nWhat is a roof?<|im_end|>\n<|im_start|>assistant\n")

@@ -1,4 +1,4 @@
-"""A server for tests of devices: the real gateway over TLS, its vault in a folder."""
+"""A server for tests of devices: the real gateway over TLS, with its vault in a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +23,13 @@ from tests.support.vaults import new_vault
 
 @dataclass
 class Server:
-    """One that runs.
+    """A server that runs.
 
     Attributes:
-        url: of the gateway.
-        vault: behind it.
-        registry: of its users.
-        hosting: an engine with its grants and epochs; None for none.
+        url: address of the gateway.
+        vault: its records.
+        registry: its users and devices.
+        hosting: an engine with its grants and epochs, or None.
     """
 
     url: str
@@ -38,7 +38,7 @@ class Server:
     hosting: Hosting | None = None
 
     def invited(self, name: str) -> str:
-        """A code for a device of a user, who is added if need be."""
+        """Return an invitation for a device of this user; add the user if the registry has none."""
         if any(user.name == name for user in self.registry.users()):
             return self.registry.invite(name).text()
         return self.registry.add(name).invitation.text()
@@ -46,17 +46,20 @@ class Server:
 
 @contextmanager
 def server(folder: Path, *, public: bool = False, base: FrozenBase | None = None) -> Iterator[Server]:
-    """A new one, while the block runs; a public one does not say who signed its certificate.
+    """Run a new server while the block runs.
 
-    With a base it generates under granted prefixes.
+    Args:
+        folder: of its vault.
+        public: invitations do not name the authority that signed the certificate.
+        base: a server with a base generates under granted prefixes.
     """
     with new_vault(folder) as vault, _hosting(vault, base) as hosted:
         certificate = tls.own(folder, [])
         assert certificate.authority is not None
         authority = "" if public else certificate.authority.read_text()
         names = tls.names_of(certificate) if public else ()
-        made = application(vault, authority=authority, names=names, hosting=hosted)
-        with serving(made, certificate=certificate) as url:
+        gateway = application(vault, authority=authority, names=names, hosting=hosted)
+        with serving(gateway, certificate=certificate) as url:
             yield Server(url, vault, Registry(vault), hosted)
 
 
@@ -72,17 +75,17 @@ def _hosting(vault: Vault, base: FrozenBase | None) -> Iterator[Hosting | None]:
 
 
 def enrolled(url: str, code: Invitation, keys: DeviceKeys) -> Enrolled:
-    """Enrol a device that is nothing but its keys."""
-    asked = Enrol(
+    """Enrol a device that has keys and nothing else."""
+    request = Enrol(
         invitation=code.text(),
         kem=keys.public.kem_bytes.hex(),
         signing=keys.public.signing_bytes.hex(),
         proof=code.proof(keys).hex(),
     )
     with remote(url, code, None) as device:
-        return device.enrol(asked)
+        return device.enrol(request)
 
 
 def remote(url: str, code: Invitation, token: str | None) -> ApiClient:
-    """The server as a device sees it."""
+    """Open a connection as a device does."""
     return ApiClient(url, fetch_server_keys(url, code).authority, token)

@@ -15,28 +15,28 @@ from tests.support.vaults import Person
 
 
 class Device:
-    """A device that is nothing but its keys, and a prefix.
+    """A device with keys and a prefix, and no profile.
 
     Attributes:
         person: its user, who has stored the newest of its records.
-        prefix: in that record, or to be stored next.
-        http, openai: with its token.
+        prefix: of that record, or of the next one.
+        http, openai: clients that send its token.
     """
 
     def __init__(self, url: str, name: str, invitation: str, prefix: Prefix) -> None:
-        """Come in."""
+        """Enrol with an invitation."""
         owner = Owner.named(name)
-        found = enrolled(url, Invitation.parse(invitation), owner.device)
-        self.person = Person.with_id(bytes.fromhex(found.tenant), bytes.fromhex(found.user), name)
+        answer = enrolled(url, Invitation.parse(invitation), owner.device)
+        self.person = Person.with_id(bytes.fromhex(answer.tenant), bytes.fromhex(answer.user), name)
         self.prefix = prefix
-        headers = {"Authorization": f"Bearer {found.token}"}
+        headers = {"Authorization": f"Bearer {answer.token}"}
         self.http = httpx.Client(base_url=url, headers=headers, verify=False, timeout=60)
         self.openai: Any = openai.OpenAI(
-            base_url=f"{url}/v1", api_key=found.token, http_client=self.http, max_retries=0
+            base_url=f"{url}/v1", api_key=answer.token, http_client=self.http, max_retries=0
         )
 
     def store(self) -> None:
-        """The prefix, as the next version."""
+        """Store the prefix as the next version."""
         owner = self.person.owner
         at, base = owner.address, bytes.fromhex(self.prefix.base_fingerprint)
         shape = shape_of(self.prefix.layout.digest, self.prefix.length, "fp32")
@@ -48,7 +48,7 @@ class Device:
         self.person.record, self.person.version = record, before + 1
 
     def grant(self) -> str:
-        """The version that was stored last; the grant's id."""
+        """Grant the newest version, and return the id of the grant."""
         owner = self.person.owner
         epoch = Epoch.model_validate_json(Signed.parse(self.http.get("/v1/epoch").content).body)
         signed = issue_grant(
@@ -65,15 +65,15 @@ class Device:
         return str(answer.json()["id"])
 
     def revoke(self, grant: str) -> None:
-        """Take it back."""
+        """Revoke a grant."""
         answer = self.http.delete(f"/v1/grants/{grant}")
         assert answer.status_code == 200, answer.text
 
     def write(self, prompt: str, tokens: int, **more: Any) -> Any:
-        """A completion under the prefix that is granted."""
-        asked = {"model": "personal", "prompt": prompt, "max_tokens": tokens, "temperature": 0, **more}
-        return self.openai.completions.create(**asked)
+        """Ask for a completion under the granted prefix."""
+        request = {"model": "personal", "prompt": prompt, "max_tokens": tokens, "temperature": 0, **more}
+        return self.openai.completions.create(**request)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.http.close()

@@ -1,4 +1,4 @@
-"""A server with users who have granted it their prefixes, on a tiny base."""
+"""A server on a tiny base, and users who granted it their prefixes."""
 
 import time
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ HOUR = 3600
 
 
 class Clock:
-    """The time, which a test can change."""
+    """A clock that a test can set."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -35,7 +35,7 @@ class Clock:
 
 @dataclass
 class Member:
-    """A user with a device that is let in."""
+    """A user with an enrolled device."""
 
     person: Person
     session: Session
@@ -55,7 +55,7 @@ class Host:
         self.grants = Grants(vault, self.epochs, self.clock)
 
     def add(self, name: str) -> Member:
-        """A user whose device was let in; nothing is stored yet."""
+        """Add a user and enrol a device; the user has no record yet."""
         invitation = self.registry.add(name).invitation
         device = DeviceKeys(some_bytes(f"{name} device", 64))
         enrolled = self.registry.enrol(invitation, device.public, invitation.proof(device))
@@ -63,7 +63,7 @@ class Host:
         return Member(person, self.registry.authenticate(enrolled.token), enrolled.token)
 
     def signed(self, member: Member, seconds: int = HOUR) -> Signed:
-        """A grant of the version that was stored last."""
+        """Sign a grant of the newest version."""
         owner = member.person.owner
         return issue_grant(
             member.person.record,
@@ -76,11 +76,11 @@ class Host:
         )
 
     def grant(self, member: Member, seconds: int = HOUR) -> Grant:
-        """The same, put."""
+        """Sign a grant, and put it."""
         return self.grants.put(member.session, self.signed(member, seconds))
 
     def hosted(self, name: str, base: FrozenBase, length: int = 5) -> tuple[Member, Prefix]:
-        """A user with a prefix of its own, stored and granted."""
+        """Add a user whose prefix is stored and granted."""
         member = self.add(name)
         prefix = prefix_of(base, name, length)
         self.store(member, prefix)
@@ -88,7 +88,7 @@ class Host:
         return member, prefix
 
     def store(self, member: Member, prefix: Prefix) -> None:
-        """The next version."""
+        """Store a prefix as the next version."""
         address = member.person.owner.address
         shape = shape_of(prefix.layout.digest, prefix.length, "fp32")
         base = bytes.fromhex(prefix.base_fingerprint)
@@ -97,17 +97,17 @@ class Host:
 
 
 def prefix_of(base: FrozenBase, name: str, length: int = 5) -> Prefix:
-    """The same numbers for the same name."""
+    """Make a prefix whose numbers follow from the name."""
     dice = torch.Generator().manual_seed(int.from_bytes(some_bytes(name, 4), "big"))
     return Prefix(torch.randn(base.layout.size(length), generator=dice) * 0.5, base.layout, base.fingerprint)
 
 
 def slow_steps(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.02) -> None:
-    """So that something can happen in the middle of an answer."""
+    """Slow each step down, so that a test can act in the middle of an answer."""
     step = ContinuousBatch.step
 
-    def slowly(batch: ContinuousBatch) -> list[StepOutput]:
+    def slow_step(batch: ContinuousBatch) -> list[StepOutput]:
         time.sleep(seconds)
         return step(batch)
 
-    monkeypatch.setattr(ContinuousBatch, "step", slowly)
+    monkeypatch.setattr(ContinuousBatch, "step", slow_step)

@@ -25,7 +25,7 @@ KEY = some_bytes("a key of 32 bytes", 32)
 
 
 def command(data: Path, *words: object, code: int = 0) -> str:
-    """What the operator's command prints; on stderr where it is to fail."""
+    """Run an operator's command, and return what it prints: stdout, or stderr if it should fail."""
     done = subprocess.run(
         [*SERVER, *map(str, words)], env=environment(data), capture_output=True, text=True, timeout=300
     )
@@ -35,7 +35,7 @@ def command(data: Path, *words: object, code: int = 0) -> str:
 
 @contextmanager
 def federating(data: Path, log: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`antefix-server federate` under way, written to a log; at the end it is gone."""
+    """Run `antefix-server federate` with its output in a log; kill it when the block ends."""
     with log.open("ab") as file:
         run = subprocess.Popen(
             [*SERVER, "federate", *options], env=environment(data), stdout=file, stderr=file
@@ -48,25 +48,25 @@ def federating(data: Path, log: Path, *options: str) -> Iterator["subprocess.Pop
 
 
 def environment(data: Path) -> dict[str, str]:
-    """Ours without the folder of our Python: a service manager activates no environment."""
+    """Copy our environment without the folder of our Python: a service manager activates no environment."""
     own = str(Path(sys.executable).parent)
-    path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if one != own)
+    path = os.pathsep.join(entry for entry in os.environ["PATH"].split(os.pathsep) if entry != own)
     return {**os.environ, "PATH": path, "ANTEFIX_DATA": str(data), "OMP_NUM_THREADS": "1"}
 
 
 def free_port() -> int:
-    with socket.socket() as asking:
-        asking.bind(("127.0.0.1", 0))
-        return int(asking.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
-    """What it gives at last that is true."""
+    """Call until the result is true, and return it."""
     until = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert time.monotonic() < until, "it did not come in time"
         time.sleep(0.2)
-    return found
+    return result
 
 
 def answers(url: str) -> bool:
@@ -78,7 +78,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def started(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server that may not answer yet; its address, and its supervisor."""
+    """Start a server; yield its address and its supervisor at once."""
     port = free_port()
     process = subprocess.Popen(
         [*SERVER, "up", "--port", str(port), *options], env=environment(data), stdout=subprocess.DEVNULL
@@ -92,22 +92,24 @@ def started(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
 
 @contextmanager
 def up(data: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server; its address, and its supervisor."""
+    """Start a server; yield its address and its supervisor when it answers."""
     with started(data, *options) as (url, supervisor):
         wait_for(lambda: answers(url), 180)  # several programs load PyTorch at once, on a busy machine
         yield url, supervisor
 
 
 def part(supervisor: psutil.Process, word: str) -> psutil.Process:
-    """One of a server's programs, by the end of its name."""
-    return next(one for one in supervisor.children() if any(said.endswith(word) for said in one.cmdline()))
+    """Find a program of a server by the end of a word of its command line."""
+    return next(
+        child for child in supervisor.children() if any(arg.endswith(word) for arg in child.cmdline())
+    )
 
 
 def listens(path: Path) -> bool:
-    """Whether somebody listens there; httpx would leave a socket open that is refused."""
-    with socket.socket(socket.AF_UNIX) as asking:
+    """Say whether a program listens there; httpx would leave a refused socket open."""
+    with socket.socket(socket.AF_UNIX) as probe:
         try:
-            asking.connect(str(path))
+            probe.connect(str(path))
         except OSError:
             return False
     return True
@@ -126,7 +128,7 @@ class Device:
 
     @contextmanager
     def opened(self) -> Iterator[PersonalModel]:
-        """In this process, while it is not served."""
+        """Open the profile in this process; no process may serve it meanwhile."""
         with PersonalModel.open(self.folder, unlock=KEY, base=self.base) as model:
             yield model
 
@@ -146,7 +148,7 @@ class Device:
             )
 
     def ask(self, method: str, path: str, **given: Any) -> Any:
-        """Of its service; None while it is not there."""
+        """Ask the device's service; None if it does not listen."""
         if not listens(self.folder / "service.sock"):
             return None
         transport = httpx.HTTPTransport(uds=str(self.folder / "service.sock"))
@@ -157,8 +159,8 @@ class Device:
             return None
 
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.ask("GET", "server") or {}
-        return found
+        state: dict[str, Any] = self.ask("GET", "server") or {}
+        return state
 
     def stop(self) -> None:
         if self.process is not None:
