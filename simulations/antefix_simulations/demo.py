@@ -87,7 +87,9 @@ class Story:
 
     def as_text(self) -> str:
         """For a terminal."""
-        return "\n".join([*_table(self.summary), "", *_answered(self.answers), "", *_end(self)])
+        return "\n".join(
+            [*_describe_losses(self.summary), "", *_describe_answers(self.answers), "", *_describe_end(self)]
+        )
 
 
 def run_demo(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[str], None]) -> Story:
@@ -105,11 +107,11 @@ def run_demo(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[
     summary = read_summary(out)
     if not all("matrix" in line for line in summary.users):
         raise DataRefused("somebody's training failed", f"see {out / 'metrics.jsonl'}, and leave them out")
-    with Population(out / "population.db") as population, RecordVault(out, population.count) as keeping:
+    with Population(out / "population.db") as population, RecordVault(out, population.count) as vault:
         say("opening sealed prefixes, and answering one prompt under several of them in one batch")
-        answers = _answer(base, population, keeping, Sealer(out, base), summary, settings)
+        answers = _answer(base, population, vault, Sealer(out, base), summary, settings)
         say("removing one user from the vault")
-        removed = _remove(out, population, keeping)
+        removed = _remove(out, population, vault)
     write_report(out)
     return Story(out, summary, answers, removed)
 
@@ -157,18 +159,18 @@ def _clear(out: Path) -> None:
 def _answer(
     base: FrozenBase,
     population: Population,
-    keeping: RecordVault,
+    vault: RecordVault,
     sealer: Sealer,
     summary: Summary,
     settings: RunSettings,
 ) -> Answers:
     """The two users who lose most under each other's prefix, on a prompt that neither trained on."""
     pair = most_unlike(summary)
-    shared = Prefix.load(sorted(keeping.folder.parent.glob("rounds/*/shared.safetensors"))[-1])
+    shared = Prefix.load(sorted(vault.folder.parent.glob("rounds/*/shared.safetensors"))[-1])
     prompt = unseen_prompt(population, pair)
     prefixes = [None, shared]
     for user in pair:
-        with sealer.open(user, keeping.record(user), settings.length) as record:
+        with sealer.open(user, vault.record(user), settings.length) as record:
             prefixes.append(record.prefix())
     requests = [
         GenerationRequest(
@@ -188,10 +190,10 @@ def most_unlike(summary: Summary) -> list[int]:
     """The two users who lose most under each other's prefix, by number."""
     rows = [line["matrix"] for line in summary.users]
     pairs = [[a, b] for a in range(len(rows)) for b in range(a + 1, len(rows))]
-    return max(pairs, key=lambda ab: _lost(rows, *ab))
+    return max(pairs, key=lambda ab: _loss_by_swap(rows, *ab))
 
 
-def _lost(rows: list[list[float]], a: int, b: int) -> float:
+def _loss_by_swap(rows: list[list[float]], a: int, b: int) -> float:
     return rows[a][b] + rows[b][a] - rows[a][a] - rows[b][b]
 
 
@@ -203,31 +205,31 @@ def unseen_prompt(population: Population, pair: list[int]) -> str:
     return next((prompt for prompt in held_out if prompt not in trained), held_out[0])
 
 
-def _remove(out: Path, population: Population, keeping: RecordVault) -> Removed:
+def _remove(out: Path, population: Population, vault: RecordVault) -> Removed:
     """The last user goes, with a receipt that is checked as anybody can; the others' records stay."""
     gone = population.count - 1
-    record = keeping.record(gone)
-    digests = {user: _digest(keeping, user) for user in range(gone)}
+    record = vault.record(gone)
+    digests = {user: _digest(vault, user) for user in range(gone)}
     # The key first: by it a demo is known to be at its end. One that is killed from here on cannot go on.
-    atomic_write(out / LOG_KEY, (keeping.log_key.text() + "\n").encode())
-    receipt = keeping.remove(gone)
+    atomic_write(out / LOG_KEY, (vault.log_key.text() + "\n").encode())
+    receipt = vault.remove(gone)
     atomic_write(out / RECEIPT, receipt.encode())
-    verify_receipt(receipt, keeping.log_key, user=keeping.id(gone))
+    verify_receipt(receipt, vault.log_key, user=vault.id(gone))
     try:
-        keeping.record(gone)
+        vault.record(gone)
     except AntefixError:
-        left = sum(_digest(keeping, user) == digest for user, digest in digests.items())
-        return Removed(population.names([gone])[gone], keeping.id(gone).hex(), len(record), left)
+        left = sum(_digest(vault, user) == digest for user, digest in digests.items())
+        return Removed(population.names([gone])[gone], vault.id(gone).hex(), len(record), left)
     raise RuntimeError("a record was there after its user was removed")
 
 
-def _digest(keeping: RecordVault, user: int) -> bytes:
-    return hashlib.sha256(keeping.record(user)).digest()
+def _digest(vault: RecordVault, user: int) -> bytes:
+    return hashlib.sha256(vault.record(user)).digest()
 
 
-def _table(summary: Summary) -> list[str]:
+def _describe_losses(summary: Summary) -> list[str]:
     rows = [["user", "texts", "no prefix", "shared", "own", "others'"]]
-    others = [_others(line, at) for at, line in enumerate(summary.users)]
+    others = [_mean_of_others(line, at) for at, line in enumerate(summary.users)]
     for line, other in zip(summary.users, others, strict=True):
         losses = [line["none"], line["shared"], line["private"], other]
         name = printable(str(line["user"]), 24)
@@ -246,12 +248,12 @@ def _table(summary: Summary) -> list[str]:
     ]
 
 
-def _others(line: dict[str, Any], at: int) -> float:
+def _mean_of_others(line: dict[str, Any], at: int) -> float:
     losses = [loss for place, loss in enumerate(line["matrix"]) if place != at]
     return float(sum(losses) / len(losses))
 
 
-def _answered(answers: Answers) -> list[str]:
+def _describe_answers(answers: Answers) -> list[str]:
     named = {"(no prefix)": answers.none, "(shared)": answers.shared, **answers.private}
     width = max(len(printable(name, 24)) for name in named)
     return [
@@ -266,7 +268,7 @@ def _line(text: str) -> str:
     return printable(" ⏎ ".join(line.strip() for line in text.strip().splitlines()), 160) or "(nothing)"
 
 
-def _end(story: Story) -> list[str]:
+def _describe_end(story: Story) -> list[str]:
     gone, out = story.removed, story.out
     return [
         f"Removed {printable(gone.user, 24)}: the sealed record of {gone.opened:,} bytes can no longer be "

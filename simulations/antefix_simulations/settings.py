@@ -20,7 +20,7 @@ from antefix_simulations.data.prepare import Choice
 __all__ = ["RunSettings"]
 
 _MEANS = ("fedavg", "fedavgm", "fedprox", "fedadagrad", "fedadam", "fedyogi")
-_OF_SERVERS = ("hostile", "round_timeout_s", "promote_every", "patience")
+_ONLY_ON_SERVERS = ("hostile", "round_timeout_s", "promote_every", "patience")
 _HINT = "docs/guides/simulate.md lists the settings; NAME=VALUE, and a -c for each"
 
 
@@ -63,15 +63,15 @@ class RunSettings(Columns, MethodSettings, Choice, _TextsAndBase, RoundConfig):
         try:
             return cls(**config)
         except ValidationError as error:
-            raise _refused(error, list(cls().model_dump(by_alias=True))) from None
+            raise _explain(error, list(cls().model_dump(by_alias=True))) from None
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _require_sense(self) -> Self:
         if self.strategy.lower() not in _MEANS:
             known = self.strategy.lower() in RULES
             why = "needs each user's update, and a cohort sends sums" if known else "is no strategy"
             raise ValueError(f"{self.strategy:.40} {why}: use one of {', '.join(_MEANS)}")
-        for name in _OF_SERVERS:
+        for name in _ONLY_ON_SERVERS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name.replace('_', '-')} is for real servers: a simulation never looks at it"
@@ -93,11 +93,11 @@ class RunSettings(Columns, MethodSettings, Choice, _TextsAndBase, RoundConfig):
                 f"max-texts={self.max_texts} leaves a user {self.max_texts - judging} training texts, "
                 f"and min-texts={self.min_texts} are wanted"
             )
-        self._agree_on_lists()
-        self._agree_on_data()
+        self._require_lists()
+        self._require_data()
         return self
 
-    def _agree_on_lists(self) -> None:
+    def _require_lists(self) -> None:
         try:
             right = all(size >= 1 for size in self.history_sizes)
             right = right and bool(self.factors) and all(0 < factor < math.inf for factor in self.factors)
@@ -106,7 +106,7 @@ class RunSettings(Columns, MethodSettings, Choice, _TextsAndBase, RoundConfig):
         if not right:
             raise ValueError("histories and tune-factors are positive numbers with commas between")
 
-    def _agree_on_data(self) -> None:
+    def _require_data(self) -> None:
         """What a source would not look at is a mistake."""
         kind = self.data.partition(":")[0]
         if self.where and kind in ("git", "mbox"):
@@ -145,7 +145,7 @@ class RunSettings(Columns, MethodSettings, Choice, _TextsAndBase, RoundConfig):
         return self
 
 
-def _refused(error: ValidationError, names: list[str]) -> InvalidArgument:
+def _explain(error: ValidationError, names: list[str]) -> InvalidArgument:
     """The first mistake."""
     first = error.errors()[0]
     word, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")

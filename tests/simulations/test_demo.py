@@ -127,7 +127,7 @@ def test_a_demo_that_was_interrupted_has_the_settings_that_are_asked_for(
     rows = [{"user": user, "text": f"{user} {at}"} for user in ("al", "bo") for at in range(12)]
     other.write_text("".join(json.dumps(row) + "\n" for row in rows))
     target = {
-        "running": "antefix_simulations.run.driver.Run._private",
+        "running": "antefix_simulations.run.driver.Run._personalize",
         "answering": "antefix_simulations.demo._answer",
         "removing": "antefix_simulations.demo.Keeping.remove",
     }[place]

@@ -15,6 +15,8 @@ import click
 import typer
 from typer.core import TyperCommand
 
+from antefix.common.programs import program
+
 Choice = Annotated[
     list[str] | None,
     typer.Option(
@@ -80,7 +82,7 @@ def _run(data: Path, config: dict[str, Any]) -> int:
     bundle = str(resources.files("antefix_server") / "bundle")
     words = ["run", bundle, processes.CONNECTION, "--stream", "--run-config", said]
     with subprocess.Popen(
-        [processes.program("flwr"), *words], env={**os.environ, **processes.environment(data)}
+        [program("flwr"), *words], env={**os.environ, **processes.environment(data)}
     ) as started:
         try:
             started.wait(_START_S)
@@ -133,7 +135,7 @@ def _flwr(data: Path, *words: str) -> str:
     from antefix_server.flower import processes
 
     return subprocess.run(
-        [processes.program("flwr"), *words],
+        [program("flwr"), *words],
         env={**os.environ, **processes.environment(data)},
         capture_output=True,
         text=True,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import sys
 from pathlib import Path
 
 from antefix.common.files import atomic_write
+from antefix.common.programs import free_port, program, search_path
 from antefix_server.http.tls import Certificate
 from antefix_server.processes.supervisor import Part
 from antefix_server.registry.retired_nodes import FOLDER
@@ -41,7 +41,7 @@ def prepared(data: Path, certificate: Certificate, port: int) -> str:
         VaultFull, VaultUnavailable.
     """
     home = data / FOLDER / "home"
-    address = f"127.0.0.1:{port or _free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     authority = str(certificate.authority).replace("\\", "\\\\").replace('"', '\\"')
     with files(home):
         home.parent.mkdir(mode=0o700, exist_ok=True)
@@ -59,7 +59,7 @@ def prepared(data: Path, certificate: Certificate, port: int) -> str:
 
 def environment(data: Path) -> dict[str, str]:
     """For every program of Flower. They start one another by name, and no service manager activates ours."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    path = search_path()
     return {**_OFF, "FLWR_HOME": str(data / FOLDER / "home"), "ANTEFIX_DATA": str(data), "PATH": path}
 
 
@@ -85,15 +85,3 @@ def parts(data: Path, certificate: Certificate, address: str) -> list[Part]:
         Part("superlink", superlink, environment(data)),
         Part("superexec", superexec, environment(data)),
     ]
-
-
-def program(name: str) -> str:
-    """Of this environment, whether it is activated or not."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else name
-
-
-def _free_port() -> int:
-    with socket.socket() as asking:
-        asking.bind(("127.0.0.1", 0))
-        return int(asking.getsockname()[1])

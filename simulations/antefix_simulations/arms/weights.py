@@ -174,15 +174,15 @@ def _batches(base: FrozenBase, rows: Sequence[Row], size: int) -> Iterator[dict[
         part = rows[start : start + size]
         sources, inputs = [row.source for row in part], [row.inputs for row in part]
         yield {
-            "input_ids": _padded(base, sources, 0),
-            "attention_mask": _padded(base, [[1] * len(source) for source in sources], 0),
-            "decoder_input_ids": _padded(base, inputs, 0),
-            "decoder_attention_mask": _padded(base, [[1] * len(tokens) for tokens in inputs], 0),
-            "labels": _padded(base, [row.targets for row in part], -100),
+            "input_ids": _pad(base, sources, 0),
+            "attention_mask": _pad(base, [[1] * len(source) for source in sources], 0),
+            "decoder_input_ids": _pad(base, inputs, 0),
+            "decoder_attention_mask": _pad(base, [[1] * len(tokens) for tokens in inputs], 0),
+            "labels": _pad(base, [row.targets for row in part], -100),
         }
 
 
-def _padded(base: FrozenBase, rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+def _pad(base: FrozenBase, rows: Sequence[Sequence[int]], filler: int) -> Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], True, filler).to(base.device)
 
 

@@ -22,8 +22,8 @@ from antefix_simulations.settings import RunSettings
 
 __all__ = ["FederationBench", "bench_federation", "federation_table"]
 
-_PEER = "antefix_simulations.bench.flower_peft"
-_SAID = ("base", "dtype", "length", "steps")
+_PEFT = "antefix_simulations.bench.flower_peft"
+_PASSED_ON = ("base", "dtype", "length", "steps")
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ def bench_federation(settings: FederationBench, say: Callable[[str], None]) -> d
         if arm not in _ARMS:
             raise InvalidArgument(f"there is no arm {arm!r:.40}", f"use of {', '.join(_ARMS)}")
     times: dict[str, list[float]] = {arm: [] for arm in arms}
-    with _texts_of(settings) as actual:
+    with _tiny_if_asked(settings) as actual:
         say("one user")
-        alone = {arm: _timed(arm, replace(actual, users=1, rounds=1))[0] for arm in arms}
+        alone = {arm: _time(arm, replace(actual, users=1, rounds=1))[0] for arm in arms}
         peaks = dict.fromkeys(arms, 0.0)
         for number in range(actual.repetitions):
             for arm in arms if number % 2 == 0 else arms[::-1]:
                 say(f"{arm}, {number + 1} of {actual.repetitions}")
-                seconds, memory = _timed(arm, actual)
+                seconds, memory = _time(arm, actual)
                 times[arm].append(seconds)
                 peaks[arm] = max(peaks[arm], memory)
     user_rounds = actual.users * actual.rounds
@@ -117,7 +117,7 @@ def federation_table(report: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _texts_of(settings: FederationBench) -> Iterator[FederationBench]:
+def _tiny_if_asked(settings: FederationBench) -> Iterator[FederationBench]:
     """With the tiny base and its texts on the disk, where they are asked for."""
     if not settings.tiny:
         yield settings
@@ -130,10 +130,10 @@ def _texts_of(settings: FederationBench) -> Iterator[FederationBench]:
         yield replace(settings, base=str(base), data=str(data))
 
 
-def _timed(arm: str, settings: FederationBench) -> tuple[float, float]:
+def _time(arm: str, settings: FederationBench) -> tuple[float, float]:
     """Seconds from nothing to the end, and the most MB of all its processes."""
     with tempfile.TemporaryDirectory(prefix="antefix-bench-") as folder:
-        population_of(_run(settings), Path(folder) / "population.db").close()
+        population_of(_run_settings(settings), Path(folder) / "population.db").close()
         with peak_memory() as peak:
             started = time.perf_counter()
             _ARMS[arm](settings, Path(folder))
@@ -141,7 +141,7 @@ def _timed(arm: str, settings: FederationBench) -> tuple[float, float]:
     return seconds, peak.mb
 
 
-def _run(settings: FederationBench) -> RunSettings:
+def _run_settings(settings: FederationBench) -> RunSettings:
     """The same choice of users and texts for all arms."""
     return RunSettings.read(
         {
@@ -161,7 +161,7 @@ def _run(settings: FederationBench) -> RunSettings:
 
 
 def _ours(settings: FederationBench, folder: Path) -> None:
-    config = _run(settings).model_dump(by_alias=True, exclude_defaults=True)
+    config = _run_settings(settings).model_dump(by_alias=True, exclude_defaults=True)
     choices = [
         word for name, value in config.items() for word in ("-c", f"{name}={value}".replace("False", "false"))
     ]
@@ -170,12 +170,12 @@ def _ours(settings: FederationBench, folder: Path) -> None:
 
 
 def _loop(settings: FederationBench, folder: Path) -> None:
-    arguments = (folder / "population.db", *(getattr(settings, name) for name in _SAID), settings.rounds)
-    subprocess.run([sys.executable, "-m", f"{_PEER}.loop", *map(str, arguments)], check=True)
+    arguments = (folder / "population.db", *(getattr(settings, name) for name in _PASSED_ON), settings.rounds)
+    subprocess.run([sys.executable, "-m", f"{_PEFT}.loop", *map(str, arguments)], check=True)
 
 
 def _flower(settings: FederationBench, folder: Path) -> None:
-    config = {name: getattr(settings, name) for name in (*_SAID, "rounds")}
+    config = {name: getattr(settings, name) for name in (*_PASSED_ON, "rounds")}
     config["population"] = str(folder / "population.db")
     federation = (
         f"num-supernodes={settings.users} client-resources-num-cpus=1 init-args-num-cpus={settings.workers}"
@@ -183,7 +183,7 @@ def _flower(settings: FederationBench, folder: Path) -> None:
     app = folder / "app"
     app.mkdir()
     with local_flower() as running:
-        running.run(bundle(app, f"{_PEER}.server_app:app", f"{_PEER}.client_app:app", config), federation, {})
+        running.run(bundle(app, f"{_PEFT}.server_app:app", f"{_PEFT}.client_app:app", config), federation, {})
 
 
 _ARMS: dict[str, Callable[[FederationBench, Path], None]] = {"ours": _ours, "flower": _flower, "loop": _loop}

@@ -43,7 +43,7 @@ def serve_arms(
         }
         with gateway(data, **settings) as (url, _):
 
-            def called(names: Sequence[str], model: str, more: str) -> int:
+            def call(names: Sequence[str], model: str, more: str) -> int:
                 calls = [Call(number_of[user], prompts[user] + more, new_tokens, model) for user in names]
                 report = load(url, authority, [user.token for user in hosted], calls, timed=False)
                 if report.errors:
@@ -51,6 +51,6 @@ def serve_arms(
                 return sum(outcome.tokens for outcome in report.outcomes)
 
             yield {
-                "served": lambda names: called(names, "personal", ""),
-                "served_base": lambda names: called(names, "base", longer),
+                "served": lambda names: call(names, "personal", ""),
+                "served_base": lambda names: call(names, "base", longer),
             }

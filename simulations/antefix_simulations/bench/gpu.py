@@ -140,21 +140,21 @@ def _speed(base: FrozenBase, users: int, new_tokens: int) -> dict[str, float]:
     trained = train(base, few_texts, _SPEC, plan, progress=False)
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(base.device)
-    seconds, trained = _timed(base, partial(train, base, texts, _SPEC, plan, progress=False))
+    seconds, trained = _time(base, partial(train, base, texts, _SPEC, plan, progress=False))
     prefixes = [result.prefix for result in trained.values()]
     speeds = {
         "training_tokens_per_s": sum(result.tokens for result in trained.values()) / seconds,
         "users_per_s": users / seconds,
     }
     for name, under in (("new_tokens_per_s", prefixes), ("new_tokens_per_s_without", [None] * users)):
-        _generated(base, under[:4], 2)
-        seconds_taken, tokens = _timed(base, partial(_generated, base, under, new_tokens))
+        _generate_all(base, under[:4], 2)
+        seconds_taken, tokens = _time(base, partial(_generate_all, base, under, new_tokens))
         speeds[name] = tokens / seconds_taken
     peak = torch.cuda.max_memory_allocated(base.device) if base.device.type == "cuda" else 0
     return {**speeds, "peak_gb": peak / 1e9}
 
 
-def _generated(base: FrozenBase, prefixes: Sequence[Prefix | None], new_tokens: int) -> int:
+def _generate_all(base: FrozenBase, prefixes: Sequence[Prefix | None], new_tokens: int) -> int:
     requests = [
         GenerationRequest(prompt="a text that goes on", prefix=prefix, max_new_tokens=new_tokens)
         for prefix in prefixes
@@ -162,7 +162,7 @@ def _generated(base: FrozenBase, prefixes: Sequence[Prefix | None], new_tokens: 
     return sum(len(answer.tokens) for answer in generate(base, requests, max_rows=max(1, len(requests))))
 
 
-def _timed(base: FrozenBase, work: Callable[[], Any]) -> tuple[float, Any]:
+def _time(base: FrozenBase, work: Callable[[], Any]) -> tuple[float, Any]:
     wait(base)
     began = time.perf_counter()
     result = work()

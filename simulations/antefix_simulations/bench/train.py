@@ -76,7 +76,9 @@ def bench_train(
         f"Training that did nothing else would reach {limit['limit_tokens_per_s']:,.0f} tokens/s; "
         f"Antefix reaches {limit['ours_of_limit']:.0%} of that."
     )
-    return BenchReport("train", machine, _described(base, users, settings), measured, limit, conclusion)
+    return BenchReport(
+        "train", machine, _settings_as_json(base, users, settings), measured, limit, conclusion
+    )
 
 
 def _peft(base: FrozenBase, rows: Mapping[str, Sequence[Row]], settings: TrainBench) -> Arm:
@@ -118,7 +120,7 @@ def _plan(settings: TrainBench, **alone: Any) -> TrainingPlan:
     )
 
 
-def _described(
+def _settings_as_json(
     base: FrozenBase, users: Mapping[str, Sequence[Example]], settings: TrainBench
 ) -> dict[str, Any]:
     return {

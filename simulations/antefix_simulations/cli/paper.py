@@ -86,7 +86,7 @@ def paper(
     limits = {"budget": budget, "tests": tests, "samples": samples}
     given_limits = {name: value for name, value in limits.items() if value is not None}
     settings = PaperSettings(**{**(QUICK if quick else PaperSettings()).model_dump(), **given_limits})
-    task = None if table is Name.STORAGE else _required(data, table, quick, out)
+    task = None if table is Name.STORAGE else _require_task(data, table, quick, out)
     tell(f"loading {base}")
     loaded = FrozenBase.load(base, device=device, dtype=dtype)
     if task is None:
@@ -100,7 +100,7 @@ def paper(
     _print(tables, as_json)
 
 
-def _required(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
+def _require_task(data: Path | None, table: Name, quick: bool, out: Path) -> Path:
     from antefix.errors import InvalidArgument
     from antefix_simulations.paper.sample import write_sample
     from antefix_simulations.run.folder import explain_full_disk, locked

@@ -36,7 +36,7 @@ def read_dataset(
         InvalidArgument: the extra is missing; no such column.
         DataRefused: the set cannot be read; a row without a user or a text; no user and no partition.
     """
-    table = _loaded(name, columns)
+    table = _load(name, columns)
     for number, (user, row) in enumerate(_by_user(table, name, columns, seed), start=1):
         if not columns.takes(row):
             continue
@@ -51,7 +51,7 @@ def read_dataset(
             broken(number)
 
 
-def _loaded(name: str, columns: Columns) -> Any:
+def _load(name: str, columns: Columns) -> Any:
     try:
         import datasets
     except ImportError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from antefix.common.programs import free_port, program, search_path
 from antefix.errors import InvalidArgument
 from antefix_simulations.flower.processes import end_family, terminable
 from antefix_simulations.run.task import WorkerFailed
@@ -26,7 +26,7 @@ __all__ = ["Flower", "bundle", "local_flower"]
 
 _START_S = 60.0
 _CONNECTION = "antefix-sim"
-_OFF = {
+_ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -59,9 +59,9 @@ class Flower:
         run_config = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
         words = ["run", str(app), _CONNECTION, "--stream", "--federation-config", federation]
         words += ["--run-config", run_config] if run_config else []
-        subprocess.run([_program("flwr"), *words], env=self.environment, stdout=sys.stderr, check=False)
+        subprocess.run([program("flwr"), *words], env=self.environment, stdout=sys.stderr, check=False)
         listed = subprocess.run(
-            [_program("flwr"), "ls", _CONNECTION, "--format", "json"],
+            [program("flwr"), "ls", _CONNECTION, "--format", "json"],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -86,23 +86,23 @@ def local_flower() -> Iterator[Flower]:
     if find_spec("ray") is None:
         raise InvalidArgument("Flower's engine needs Ray", "pip install 'antefix[ray]'")
     with tempfile.TemporaryDirectory(prefix="antefix-flower-") as folder:
-        home, port = Path(folder), _free_port()
+        home, port = Path(folder), free_port()
         connection = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
         (home / "config.toml").write_text(f'{connection}address = "127.0.0.1:{port}"\ninsecure = true\n')
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        environment = {**os.environ, **_OFF, "FLWR_HOME": str(home), "PATH": path}
+        path = search_path()
+        environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
         words = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
         with terminable(), (home / "superlink.log").open("wb") as log:
             # In a session of its own, so that Ctrl-C leaves it to us to end everything.
             superlink = subprocess.Popen(
-                [_program("flower-superlink"), *words],
+                [program("flower-superlink"), *words],
                 env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
             try:
-                _await(superlink, port, home / "superlink.log")
+                _wait_until_up(superlink, port, home / "superlink.log")
                 yield Flower(environment)
             finally:
                 end_family(superlink)
@@ -134,7 +134,7 @@ clientapp = "{clientapp}"
     return folder
 
 
-def _await(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_up(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
     until = time.monotonic() + _START_S
     while superlink.poll() is None and time.monotonic() < until:
         try:
@@ -144,15 +144,3 @@ def _await(superlink: subprocess.Popen[bytes], port: int, log: Path) -> None:
             time.sleep(0.2)
     lines = log.read_text("utf-8", "replace").strip().splitlines()
     raise WorkerFailed(f"Flower's SuperLink does not start: {(lines or ['it says nothing'])[-1][:200]}")
-
-
-def _program(name: str) -> str:
-    """Of this environment, whether it is activated or not."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else name
-
-
-def _free_port() -> int:
-    with socket.socket() as asking:
-        asking.bind(("127.0.0.1", 0))
-        return int(asking.getsockname()[1])

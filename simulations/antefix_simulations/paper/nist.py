@@ -25,13 +25,13 @@ def nist(texts: Sequence[_Words], references: Sequence[Sequence[_Words]]) -> flo
         texts: words of each.
         references: of each text at least one, as words.
     """
-    known = _counted(sentence for sentences in references for sentence in sentences)
+    known = _count(sentence for sentences in references for sentence in sentences)
     information, ngrams = dict.fromkeys(_ORDERS, 0.0), dict.fromkeys(_ORDERS, 0)
     for text, right in zip(texts, references, strict=True):
         allowed = _Counts()
         for sentence in right:
-            allowed |= _counted([sentence])
-        for gram, count in _counted([text]).items():
+            allowed |= _count([sentence])
+        for gram, count in _count([text]).items():
             if not gram:
                 continue
             ngrams[len(gram)] += count
@@ -44,7 +44,7 @@ def nist(texts: Sequence[_Words], references: Sequence[Sequence[_Words]]) -> flo
     return score * _brevity(ngrams[1] / mean_length) if mean_length else 0.0
 
 
-def _counted(texts: Iterator[_Words] | Sequence[_Words]) -> _Counts:
+def _count(texts: Iterator[_Words] | Sequence[_Words]) -> _Counts:
     """All n-grams; the empty one, before every single word, as often as there are words."""
     counts = _Counts()
     for text in texts:

@@ -67,7 +67,7 @@ class Source:
         """
         training, judging, steps = self._chosen(cell, budget)
         read = max(map(self._tokens, (*judging, *self.tests)))
-        max_prompt = max(map(self._asked, self.tests))
+        max_prompt = max(map(self._prompt_tokens, self.tests))
         return Texts(examples_of(training), examples_of(judging), steps, max(read, max_prompt))
 
     def check(self, cell: Cell, *, unseen: bool = False) -> None:
@@ -94,7 +94,7 @@ class Source:
         if key not in self._longest:
             training, judging, _ = self._chosen(cell, self._settings.budget)
             whole = [(self._tokens(item), item) for item in (*training, *judging, *self.tests)]
-            lengths = [(self._asked(item), item) for item in self.tests]
+            lengths = [(self._prompt_tokens(item), item) for item in self.tests]
             self._longest[key] = max(whole + lengths, key=lambda pair: pair[0])
         tokens, item = self._longest[key]
         what = f"the input of line {item.line} of {self._path}, with its text,"
@@ -116,7 +116,7 @@ class Source:
         row = encode(self._base, firsts([item])[0], self._settings.max_prompt_tokens)
         return max(len(row.inputs), len(row.source))
 
-    def _asked(self, item: Item) -> int:
+    def _prompt_tokens(self, item: Item) -> int:
         """Of the input, and what may be written after it."""
         prompt = len(prompt_tokens(self._base, prompt_of(item), self._settings.max_prompt_tokens))
         new = self._settings.new_tokens

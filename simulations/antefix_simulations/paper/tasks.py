@@ -60,8 +60,8 @@ class Task:
         """
         dice = random.Random(seed)
         return Task(
-            _drawn(self.train, inputs, dice, "training"),
-            _drawn(self.dev, min(_judging(inputs), pairs(self.dev)), dice, "dev"),
+            _draw(self.train, inputs, dice, "training"),
+            _draw(self.dev, min(_judging(inputs), pairs(self.dev)), dice, "dev"),
             self.test,
         )
 
@@ -158,7 +158,7 @@ def pairs(items: Iterable[Item]) -> int:
     return sum(len(item.references) for item in items)
 
 
-def _drawn(items: tuple[Item, ...], count: int, dice: random.Random, what: str) -> tuple[Item, ...]:
+def _draw(items: tuple[Item, ...], count: int, dice: random.Random, what: str) -> tuple[Item, ...]:
     each = [replace(item, references=(reference,)) for item in items for reference in item.references]
     if count > len(each):
         raise DataRefused(f"{count:,} {what} texts are asked for, there are {len(each):,}", "ask for fewer")

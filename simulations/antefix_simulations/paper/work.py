@@ -87,11 +87,11 @@ class CellRunner:
         every = [
             (name, at, cell) for name, cells_of_row in cells.items() for at, cell in enumerate(cells_of_row)
         ]
-        every.sort(key=lambda place: (self._kept(place[2]) is None, place[1]))
+        every.sort(key=lambda place: (self._stored(place[2]) is None, place[1]))
         places: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in cells}
         begun, trained, failed = time.monotonic(), 0, None
         for number, (name, at, cell) in enumerate(every):
-            result = self._kept(cell)
+            result = self._stored(cell)
             if not result:
                 cells_left = len(every) - number
                 minutes = (time.monotonic() - begun) / 60
@@ -120,13 +120,13 @@ class CellRunner:
             InvalidArgument: there is no file of its task, or the folder's line of it is damaged. What another
                 file of it gave is another result.
         """
-        source, result = self._source(cell), self._kept(cell)
+        source, result = self._source(cell), self._stored(cell)
         rate = self._rate(cell, source)
         # A folder with a smaller grid may have a result of another rate.
         if result is None or not math.isclose(result.get("rate", rate), rate):
             self._say(cell.name)
             with _room(self._base, cell):
-                loss, facts = self._done(cell, source, rate)
+                loss, facts = self._do(cell, source, rate)
             self._log.add(cell.name, None, source.digest, loss, **facts)
         else:
             self._again(cell, source, result)
@@ -137,7 +137,7 @@ class CellRunner:
             raise InvalidArgument(f"there is no data for {cell.task}", "give a --data FILE of that task")
         return self._sources[cell.task]
 
-    def _kept(self, cell: Cell) -> dict[str, Any] | None:
+    def _stored(self, cell: Cell) -> dict[str, Any] | None:
         return self._log.lines.get((cell.name, None, self._source(cell).digest))
 
     def _again(self, cell: Cell, source: Source, result: dict[str, Any]) -> None:
@@ -167,14 +167,14 @@ class CellRunner:
         tried = trial_of(cell, source, self._settings)
         if tried is None:
             return middle * self._settings.factors[0]
-        losses = {factor: self._tried(tried, source, middle * factor) for factor in self._settings.factors}
+        losses = {factor: self._try(tried, source, middle * factor) for factor in self._settings.factors}
         for side, outward in ((max, 1), (min, -1)):
             for factor in sorted(self._settings.beyond)[::outward]:
                 if side(losses) == min(losses, key=losses.__getitem__) and factor == side(factor, *losses):
-                    losses[factor] = self._tried(tried, source, middle * factor)
+                    losses[factor] = self._try(tried, source, middle * factor)
         return middle * min(losses, key=losses.__getitem__)
 
-    def _tried(self, tried: Cell, source: Source, rate: float) -> float:
+    def _try(self, tried: Cell, source: Source, rate: float) -> float:
         """Nats per token of the dev texts after a part of the budget."""
         name = f"rate for {tried.task}: {tried.method}"
         key = name, None, f"{rate:g} {source.digest}"
@@ -187,7 +187,7 @@ class CellRunner:
         loss = float(self._log.lines[key]["nats_per_token"])
         return math.inf if math.isnan(loss) else loss
 
-    def _done(self, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
+    def _do(self, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
         begun = time.monotonic()
         texts, tests = source.texts(cell, self._settings.budget), source.tests
         trained = METHODS[cell.method].train(self._base, cell, self._settings, texts, rate)
@@ -203,7 +203,7 @@ class CellRunner:
             "judged": trained.judged,
             "seconds": [round(learned - begun, 1), round(time.monotonic() - learned, 1)],
             "parts": {
-                part: _found(trained, tests, texts_written, having) for part, having in _parts(tests).items()
+                part: _judge(trained, tests, texts_written, having) for part, having in _parts(tests).items()
             },
         }
         return trained.read(firsts(tests)), facts
@@ -228,7 +228,7 @@ def _in_order(places: Mapping[str, Mapping[int, dict[str, Any]]]) -> dict[str, l
 _KEYS = ("arm", "seed", "user", "nats_per_token")  # of a line itself
 
 
-def _found(
+def _judge(
     trained: Trained, tests: Sequence[Item], texts: Sequence[str], having: Sequence[int]
 ) -> dict[str, Any]:
     """Loss and scores of some of the tests."""

@@ -105,7 +105,7 @@ class Summary:
             for (arm, reason), users in why.items()
         ]
 
-    def written(self) -> list[list[str]]:
+    def written_rows(self) -> list[list[str]]:
         """A row for each measure of written texts: its mean in each arm, and what the private prefix adds."""
         users = [line["written"] for line in self.users if "written" in line]
         rows = []
@@ -116,7 +116,7 @@ class Summary:
             rows.append([measure, *cells, f"{gain.mean:+.3g}", gain.bounds("+.3g")])
         return rows
 
-    def tuned(self) -> list[list[str]]:
+    def tuning_rows(self) -> list[list[str]]:
         """A row for each method: its rates with their losses, and the one taken."""
         return [
             [
@@ -149,8 +149,11 @@ class Summary:
             "",
             *aligned([head, *self.rows()]),
         ]
-        if written := self.written():
-            lines += ["", *aligned([["written texts", *_WRITTEN, "private over shared", "95 %"], *written])]
+        if measures := self.written_rows():
+            lines += [
+                "",
+                *aligned([["written texts", *_WRITTEN, "private over shared", "95 %"], *measures]),
+            ]
         if curve := self.curve():
             rows = [[str(texts), f"{gain.mean:.3f}", gain.bounds()] for texts, _, gain in curve]
             lines += ["", f"the same {counted(curve[0][1], 'user')} with fewer texts", ""]
@@ -183,7 +186,7 @@ class Summary:
             "curve": [
                 {"texts": texts, "users": users, **gain.as_json()} for texts, users, gain in self.curve()
             ],
-            "written": self.written(),
+            "written": self.written_rows(),
             "arms": {arm: self.mean(arm).as_json() for arm in self.arms},
             "private_gain": {
                 arm: {**self.gain("private", arm).as_json(), "share": self.winners("private", arm)}

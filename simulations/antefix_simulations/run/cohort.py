@@ -140,17 +140,17 @@ class Cohort:
     def _measure_arm(
         self, name: str, users: dict[int, Split], shared: Prefix, task: Task, result: Result
     ) -> None:
-        losses = self._loaded(name).losses(users, shared, task.rate)
+        losses = self._load(name).losses(users, shared, task.rate)
         result.facts += [{"user": user, name: loss} for user, loss in losses.items()]
 
     def _tune_arm(
         self, name: str, users: dict[int, Split], shared: Prefix, task: Task, result: Result
     ) -> None:
-        inner, arm = inner_splits(users), self._loaded(name)
+        inner, arm = inner_splits(users), self._load(name)
         columns = [arm.losses(inner, shared, rate) for rate in grid(self._settings, name)]
         result.facts += [{"user": user, "losses": [losses[user] for losses in columns]} for user in inner]
 
-    def _loaded(self, name: str) -> Arm:
+    def _load(self, name: str) -> Arm:
         """One at a time: an arm may hold a model of its own, and the next one has no need of it."""
         if self._arm is None or self._arm[0] != name:
             self._arm = None  # before the next is loaded: memory may not last for two

@@ -44,7 +44,7 @@ from antefix_simulations.settings import RunSettings
 __all__ = ["CONFIG", "TIMES", "Executor", "LocalExecutor", "Run"]
 
 CONFIG, TIMES = "config.json", "times.jsonl"
-_NAMES = {"personal": "private prefixes"}
+_TITLES = {"personal": "private prefixes"}
 
 
 class Executor(Protocol):
@@ -92,7 +92,7 @@ class Run:
             opening.enter_context(locked(out))
             with explain_full_disk(out):
                 identity: dict[str, Any] = {
-                    "settings": self._asked(),
+                    "settings": self._settings_as_json(),
                     "base": {"name": base.name, "fingerprint": base.fingerprint},
                 }
                 self._require_same(identity)  # before anything is read or said of another run's texts
@@ -102,8 +102,8 @@ class Run:
                 self._require_same(identity)
                 if not (out / CONFIG).is_file():
                     atomic_write(out / CONFIG, json.dumps(identity, indent=2).encode())
-                self._sharing = SimulatedServer(out / "rounds", settings)
-                self._keeping = (
+                self._server = SimulatedServer(out / "rounds", settings)
+                self._vault = (
                     opening.enter_context(RecordVault(out, self.population.count)) if settings.seal else None
                 )
             self._opened = opening.pop_all()
@@ -115,16 +115,16 @@ class Run:
             InvalidArgument: no room on the disk, or a damaged file.
         """
         with explain_full_disk(self.out):
-            self._go(executor)
+            self._run(executor)
 
-    def _go(self, executor: Executor) -> None:
-        self._sharing.begin(self._base)
+    def _run(self, executor: Executor) -> None:
+        self._server.begin(self._base)
         self._newcomers(executor)
-        while self._sharing.number < self.settings.num_server_rounds:
+        while self._server.number < self.settings.num_server_rounds:
             self._round(executor)
             self._newcomers(executor)
         if self.settings.private:
-            self._private(executor)
+            self._personalize(executor)
         atomic_write(self.out / METRICS, json_lines(self._metrics()))
 
     def close(self) -> None:
@@ -139,28 +139,28 @@ class Run:
         """Close it."""
         self.close()
 
-    def _private(self, executor: Executor) -> None:
+    def _personalize(self, executor: Executor) -> None:
         """Everything that is of one user alone."""
         users = self.population.numbers()
-        rates = {method: self._tuned(executor, method) for method in methods(self.settings)}
+        rates = {method: self._tune(executor, method) for method in methods(self.settings)}
         for kind in ("personal", *self.settings.more_arms):
-            tasks = self._tasks(kind, users, rate=rates.get(kind.replace("personal", "private"), 0.0))
-            self._all(executor, tasks, _NAMES.get(kind, f"arm: {kind}"))
+            tasks = self._tasks(kind, users, rate=rates.get("private" if kind == "personal" else kind, 0.0))
+            self._finish(executor, tasks, _TITLES.get(kind, f"arm: {kind}"))
         if self.settings.history_sizes:
             tasks = self._tasks("history", users, rate=rates["private"])
-            self._all(executor, tasks, "shorter histories")
+            self._finish(executor, tasks, "shorter histories")
 
-    def _all(self, executor: Executor, tasks: Sequence[Task], what: str) -> None:
-        for _ in self._done(executor, tasks, what):
+    def _finish(self, executor: Executor, tasks: Sequence[Task], what: str) -> None:
+        for _ in self._results(executor, tasks, what):
             pass
 
-    def _tuned(self, executor: Executor, method: str) -> float:
+    def _tune(self, executor: Executor, method: str) -> float:
         """The learning rate of a method; 0 for that of the settings."""
         users = self.population.numbers()[: self.settings.tune_users]
         if not users:
             return 0.0
         rates, tasks = grid(self.settings, method), self._tasks(f"{TUNE}{method}", users)
-        results = self._done(executor, tasks, f"tuning: {method}")
+        results = self._results(executor, tasks, f"tuning: {method}")
         losses = [line["losses"] for result in results for line in result.facts if "losses" in line]
         facts = facts_of(method, rates, losses)
         self._tuning.append(facts)
@@ -170,58 +170,58 @@ class Run:
         return float(facts["rate"])
 
     def _round(self, executor: Executor) -> None:
-        users, number = self.population.numbers(role=0), self._sharing.number + 1
-        tasks = self._tasks("round", self._sharing.asked(users))
-        results = list(self._done(executor, tasks, f"round {number} of {self.settings.num_server_rounds}"))
-        self._sharing.take(results, len(users))
+        users, number = self.population.numbers(role=0), self._server.number + 1
+        tasks = self._tasks("round", self._server.asked(users))
+        results = list(self._results(executor, tasks, f"round {number} of {self.settings.num_server_rounds}"))
+        self._server.take(results, len(users))
         for task in tasks:
-            self._place(task).unlink()
+            self._path_of(task).unlink()
 
     def _newcomers(self, executor: Executor) -> None:
         new = self.population.numbers(role=1)
         tried = new[: self.settings.newcomers or None]
         losses = [
             line["loss"]
-            for result in self._done(executor, self._tasks("newcomers", tried), "new users")
+            for result in self._results(executor, self._tasks("newcomers", tried), "new users")
             for line in result.facts
             if "loss" in line
         ]
         if losses:
             mean = sum(losses) / len(losses)
             self._say(
-                f"round {self._sharing.number}: {mean:.3f} nats/token for {counted(len(losses), 'new user')}"
+                f"round {self._server.number}: {mean:.3f} nats/token for {counted(len(losses), 'new user')}"
             )
 
     def _tasks(self, kind: str, users: Sequence[int], rate: float = 0.0) -> list[Task]:
-        size, shared = self.settings.cohort_size, self._sharing.shared
-        round = self._sharing.number + (kind == "round") if kind in ("round", "newcomers") else 0
+        size, shared = self.settings.cohort_size, self._server.shared
+        round = self._server.number + (kind == "round") if kind in ("round", "newcomers") else 0
         return [
             Task(kind, number, cohort, round, shared, rate)
-            for number, cohort in enumerate(_cohorts(users, size))
+            for number, cohort in enumerate(_split_into_cohorts(users, size))
         ]
 
-    def _done(self, executor: Executor, tasks: Sequence[Task], what: str) -> Iterator[Result]:
+    def _results(self, executor: Executor, tasks: Sequence[Task], what: str) -> Iterator[Result]:
         """Results in the order of the tasks; each is kept as soon as it is there, records before it."""
-        missing = [task for task in tasks if not self._place(task).is_file()]
+        missing = [task for task in tasks if not self._path_of(task).is_file()]
         users = sum(len(task.users) for task in missing)
         with ProgressBar(
             total=users, desc=what, unit="user", disable=not self._progress or not missing
         ) as bar:
             for task, result in executor.results(missing):
-                if self._keeping is not None and result.records:
-                    self._keeping.commit(result.records)
-                self._time(task, result)
+                if self._vault is not None and result.records:
+                    self._vault.commit(result.records)
+                self._log_time(task, result)
                 if result.micro_batch_tokens:
                     self._say(f"out of memory: micro-batches of {result.micro_batch_tokens} tokens from here")
-                atomic_write(self._place(task), result.to_bytes())
+                atomic_write(self._path_of(task), result.to_bytes())
                 bar.update(len(task.users))
         for task in tasks:
-            yield _result(self._place(task))
+            yield _read_result(self._path_of(task))
 
-    def _place(self, task: Task) -> Path:
+    def _path_of(self, task: Task) -> Path:
         return self.out / "work" / task.name
 
-    def _time(self, task: Task, result: Result) -> None:
+    def _log_time(self, task: Task, result: Result) -> None:
         line = {"task": task.name, "users": len(task.users), "at": time.time()}
         line |= {
             name: getattr(result, name) for name in ("seconds", "tokens", "peak_mb", "micro_batch_tokens")
@@ -231,11 +231,16 @@ class Run:
     def _metrics(self) -> Iterator[dict[str, Any]]:
         """A line for what is the same for all, each round, each new user and round, each user."""
         texts = self.population.facts.get("texts", "")
-        yield {"run": "antefix-sim run", "settings": self._asked(), "texts": texts, "bytes": self._traffic()}
+        yield {
+            "run": "antefix-sim run",
+            "settings": self._settings_as_json(),
+            "texts": texts,
+            "bytes": self._traffic(),
+        }
         for facts in self._tuning:
             yield {"kind": "tuning", **facts}
-        for number in range(self._sharing.number + 1):
-            yield {"kind": "round", **self._sharing.facts(number)}
+        for number in range(self._server.number + 1):
+            yield {"kind": "round", **self._server.facts(number)}
         for round, line in self._lines("newcomers"):
             yield {"kind": "newcomers", "round": round, **line}
         arms: dict[str, dict[str, Any]] = {}
@@ -249,19 +254,19 @@ class Run:
             yield {"kind": "personal", **arms.get(line["user"], {}), **line}
 
     def _traffic(self) -> dict[str, int]:
-        shared = self._sharing.shared
+        shared = self._server.shared
         numbers = self.settings.projection_dim or len(SharedVector.of(shared).values)
-        return traffic(shared, numbers, self._keeping.record_bytes if self._keeping else None)
+        return traffic(shared, numbers, self._vault.record_bytes if self._vault else None)
 
     def _lines(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Of all cohorts in their order, with the round; users by name."""
         for path in sorted((self.out / "work").glob(f"{kind}-[0-9]*-[0-9]*")):
-            result = _result(path)
+            result = _read_result(path)
             names = self.population.names([line["user"] for line in result.facts])
             for line in result.facts:
                 yield Task.kind_and_round(path.name)[1], {**line, "user": names[line["user"]]}
 
-    def _asked(self) -> dict[str, Any]:
+    def _settings_as_json(self) -> dict[str, Any]:
         return self.settings.model_dump(by_alias=True)
 
     def _population(self) -> Population:
@@ -285,13 +290,14 @@ class Run:
             raise InvalidArgument(f"{path} is damaged", "choose another --out") from None
         for part in now:
             if stored.get(part) != now[part]:
+                difference = _first_difference(stored.get(part), now[part])
                 raise InvalidArgument(
-                    f"{self.out} is of a run with other {part}{_difference(stored.get(part), now[part])}",
+                    f"{self.out} is of a run with other {part}{difference}",
                     "choose another --out, or ask for the same again to go on with it",
                 )
 
 
-def _cohorts(users: Sequence[int], size: int) -> list[list[int]]:
+def _split_into_cohorts(users: Sequence[int], size: int) -> list[list[int]]:
     """Of `size` each; none of one user, who would have no others to be compared with, where that can be."""
     starts = list(range(0, len(users), size))
     if len(users) > size > 2 and len(users) % size == 1:
@@ -299,14 +305,14 @@ def _cohorts(users: Sequence[int], size: int) -> list[list[int]]:
     return [list(users[start:end]) for start, end in pairwise([*starts, len(users)])] if users else []
 
 
-def _result(path: Path) -> Result:
+def _read_result(path: Path) -> Result:
     try:
         return Result.from_bytes(path.read_bytes())
     except (ValueError, TypeError, EOFError):
         raise damaged_file(path) from None
 
 
-def _difference(stored: Any, now: Any) -> str:
+def _first_difference(stored: Any, now: Any) -> str:
     if not isinstance(stored, dict):
         return ""
     for name, value in now.items():

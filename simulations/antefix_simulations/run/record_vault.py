@@ -49,12 +49,12 @@ class Sealer:
         except OSError as error:
             raise InvalidArgument(f"{out} has no keys: {error.strerror}", "choose another --out") from None
         self._base = base
-        self._device = DeviceKeys(self._derived(b"device", 64))
+        self._device = DeviceKeys(self._derive(b"device", 64))
         self._writers = {self._device.id: self._device.public.signing}
 
     def seal(self, user: int, prefix: Prefix) -> bytes:
         """The first record of a user's private prefix."""
-        key = UserKey(SecretBytes(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
+        key = UserKey(SecretBytes(bytearray(self._derive(b"user" + self.id(user), 32))), 1)
         version = RecordVersion(self._address(user, prefix.length), 1, NO_PREVIOUS)
         return seal_record(prefix.to_bytes(), version, key=key, device=self._device)
 
@@ -64,7 +64,7 @@ class Sealer:
         Raises:
             RecordError: it is another's, or damaged.
         """
-        key = UserKey(SecretBytes(bytearray(self._derived(b"user" + self.id(user), 32))), 1)
+        key = UserKey(SecretBytes(bytearray(self._derive(b"user" + self.id(user), 32))), 1)
         return open_record(record, self._address(user, length), key=key, writers=self._writers)
 
     def id(self, user: int) -> bytes:
@@ -77,7 +77,7 @@ class Sealer:
             self._tenant, self.id(user), _PREFIX, base, shape_of(self._base.layout.digest, length, "fp32")
         )
 
-    def _derived(self, info: bytes, size: int) -> bytes:
+    def _derive(self, info: bytes, size: int) -> bytes:
         return HKDF(SHA256(), size, None, b"antefix-sim " + info).derive(self._secret)
 
 
@@ -100,7 +100,7 @@ class RecordVault:
                     )
             _secret(out)
         else:
-            _make(out, self.folder, users)
+            _create(out, self.folder, users)
         self._vault = Vault.open(self.folder)
         self._ids = _ids(out)[1]
 
@@ -116,7 +116,7 @@ class RecordVault:
         Raises:
             RecordAbsent: there is none.
         """
-        return self._vault.get(self._id(user), _PREFIX)
+        return self._vault.get(self.id(user), _PREFIX)
 
     @property
     def record_bytes(self) -> int | None:
@@ -135,11 +135,11 @@ class RecordVault:
 
     def id(self, user: int) -> bytes:
         """In the vault, 16 bytes."""
-        return self._id(user)
+        return self._ids[user * _ID : (user + 1) * _ID]
 
     def remove(self, user: int) -> str:
         """Remove a user as a server does; the receipt's text."""
-        return self._vault.remove(self._id(user)).text()
+        return self._vault.remove(self.id(user)).text()
 
     def close(self) -> None:
         """Let the next one in."""
@@ -155,16 +155,13 @@ class RecordVault:
 
     def _has(self, user: int) -> bool:
         try:
-            self._vault.head(self._id(user), _PREFIX)
+            self._vault.head(self.id(user), _PREFIX)
         except RecordAbsent:
             return False
         return True
 
-    def _id(self, user: int) -> bytes:
-        return self._ids[user * _ID : (user + 1) * _ID]
 
-
-def _make(out: Path, folder: Path, users: int) -> None:
+def _create(out: Path, folder: Path, users: int) -> None:
     """Under another name until everybody is in it: who is killed meanwhile makes it once more."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

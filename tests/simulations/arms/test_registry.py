@@ -61,7 +61,7 @@ def test_an_arm_that_is_registered_is_everywhere(tmp_path: Path) -> None:
     summary = read_summary(out)
     assert summary.arms == ["none", "shared", "others", "private", "constant-1"]
     assert "constant-1" in summary.as_text()
-    assert [row[0] for row in summary.tuned()] == ["private", "constant-1"]
+    assert [row[0] for row in summary.tuning_rows()] == ["private", "constant-1"]
     assert [row[0] for row in costs(out / "times.jsonl")][-2:] == ["arm: constant-1", "tuning"]
     page = write_report(out).read_text()
     assert "<td>constant-1</td><td>1.125</td>" in page

@@ -47,7 +47,7 @@ def test_what_is_done_stays_done_and_a_cut_line_is_done_again(
 ) -> None:
     first = work_of(base, data, tmp_path).result(cell_of("prefix"))
     with monkeypatch.context() as without:
-        without.setattr(CellRunner, "_done", None)
+        without.setattr(CellRunner, "_do", None)
         assert work_of(base, data, tmp_path).result(cell_of("prefix")) == first
     kept = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(kept[: len(kept) - 20])
@@ -70,7 +70,7 @@ def test_what_was_missing_is_computed_from_what_was_written(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == length
     monkeypatch.setitem(scores_module.MEASURES, "METEOR", lambda texts, right: Score(50.0 + len(texts)))
     with monkeypatch.context() as without:
-        without.setattr(CellRunner, "_done", None)
+        without.setattr(CellRunner, "_do", None)
         again = work_of(base, data, tmp_path).result(cell_of("nothing"))
         assert [meteor(again, part) for part in ("seen", "unseen", "all")] == [52.0, 52.0, 54.0]
         assert work_of(base, data, tmp_path).result(cell_of("nothing")) == again
@@ -140,8 +140,8 @@ def test_a_grid_goes_on_where_its_outermost_rate_is_the_best(
         seen.append(rate / METHODS["prefix"].rate)
         return abs(math.log(seen[-1] / best))
 
-    monkeypatch.setattr(CellRunner, "_tried", trying)
-    monkeypatch.setattr(CellRunner, "_done", fake_cell)
+    monkeypatch.setattr(CellRunner, "_try", trying)
+    monkeypatch.setattr(CellRunner, "_do", fake_cell)
     work = work_of(base, data, tmp_path, factors=(0.3, 1.0, 3.0), beyond=(0.03, 0.1, 10.0, 30.0))
     found = work.result(cell_of("prefix"))
     assert seen == pytest.approx(tried)
@@ -192,7 +192,7 @@ def test_a_table_that_is_cut_off_has_a_sample_of_each_row(
         done.append((cell.method, cell.sample))
         return fake_cell(work, cell, source, rate)
 
-    monkeypatch.setattr(CellRunner, "_done", noted)
+    monkeypatch.setattr(CellRunner, "_do", noted)
     names = ("prefix", "LoRA")
     cells = {name: [cell_of(name, sample=sample) for sample in (0, 1)] for name in names}
     found = work_of(base, data, tmp_path).results(cells)
@@ -212,7 +212,7 @@ def test_the_page_of_a_table_is_there_after_each_cell(
             raise KeyboardInterrupt
         return fake_cell(work, cell, source, rate)
 
-    monkeypatch.setattr(CellRunner, "_done", seen)
+    monkeypatch.setattr(CellRunner, "_do", seen)
     monkeypatch.setattr(CellRunner, "_rate", lambda work, cell, source: 1.0)
     words = ["paper", "low-data", "--base", str(folder), "--data", str(data), "--out", str(out)]
     stopped = CliRunner().invoke(app, words)
@@ -223,7 +223,7 @@ def test_the_page_of_a_table_is_there_after_each_cell(
     assert "on average of 1; 50 texts" in pages[3]
     assert "| LoRA, 100 texts |" not in pages[4]
     assert (out / "low-data.svg").exists()
-    monkeypatch.setattr(CellRunner, "_done", fake_cell)
+    monkeypatch.setattr(CellRunner, "_do", fake_cell)
     assert CliRunner().invoke(app, words).exit_code == 0
     assert "cells are done" not in (out / "low-data.md").read_text()
     assert "on average of 12; " in (out / "low-data.md").read_text()
@@ -232,14 +232,14 @@ def test_the_page_of_a_table_is_there_after_each_cell(
 def test_a_method_without_room_is_left_out_and_the_others_go_on(
     base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = CellRunner._done
+    done = CellRunner._do
 
     def tight(work: CellRunner, cell: Cell, source: Source, rate: float) -> tuple[float, dict[str, Any]]:
         if cell.method == "LoRA":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return done(work, cell, source, rate)
 
-    monkeypatch.setattr(CellRunner, "_done", tight)
+    monkeypatch.setattr(CellRunner, "_do", tight)
     work = work_of(base, data, tmp_path)
     found = work.results({name: [cell_of(name)] for name in ("LoRA", "nothing")})
     assert list(found) == ["nothing"]

@@ -436,7 +436,7 @@ def test_texts_are_written_and_compared(tmp_path: Path) -> None:
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = read_summary(run(tmp_path / "run", data=str(data), generate=2, generate_tokens=4))
-    assert [row[0] for row in summary.written()] == list(MEASURES)
+    assert [row[0] for row in summary.written_rows()] == list(MEASURES)
     assert all(set(line["written"]) == {"none", "shared", "private"} for line in summary.users)
     assert agreement([("a b  c d e", "a b c d e")]) == pytest.approx(
         {"exact match": 1, "BLEU": 100, "ROUGE-L": 1}

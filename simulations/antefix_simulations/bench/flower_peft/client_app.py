@@ -16,9 +16,9 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """One user."""
     config = context.run_config
-    users = PeftUsers.asked(config)
+    users = PeftUsers.from_config(config)
     shared = message.content.array_records["arrays"]["shared"].numpy()
-    values, texts = users.trained(int(context.node_config["partition-id"]), shared)
+    values, texts = users.train(int(context.node_config["partition-id"]), shared)
     content = RecordDict(
         {
             "arrays": ArrayRecord({"shared": Array(values)}),

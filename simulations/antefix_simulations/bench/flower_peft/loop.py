@@ -20,7 +20,7 @@ def main() -> None:
     for _ in range(int(rounds)):
         total, weight = np.zeros_like(shared, dtype=np.float64), 0
         for user in range(users.count):
-            values, texts = users.trained(user, shared)
+            values, texts = users.train(user, shared)
             total += texts * values.astype(np.float64)
             weight += texts
         shared = (total / weight).astype(np.float32)

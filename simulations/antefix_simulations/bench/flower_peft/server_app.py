@@ -17,7 +17,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """One round."""
     config = context.run_config
-    users = PeftUsers.asked(config)
+    users = PeftUsers.from_config(config)
     strategy = FedAvg(
         fraction_train=1.0,
         fraction_evaluate=0.0,

@@ -31,10 +31,10 @@ class PeftUsers:
         self._peer = PeftTraining(self._base, length)
 
     @classmethod
-    def asked(cls, config: Mapping[str, object]) -> PeftUsers:
+    def from_config(cls, config: Mapping[str, object]) -> PeftUsers:
         """Those of a run's settings; loaded once in a process."""
         words = [str(config[name]) for name in ("population", "base", "dtype", "length", "steps")]
-        return _loaded(*words)
+        return _load(*words)
 
     @property
     def start(self) -> NDArray[np.float32]:
@@ -46,7 +46,7 @@ class PeftUsers:
         """Users."""
         return self._population.count
 
-    def trained(self, user: int, shared: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    def train(self, user: int, shared: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
         """The shared prefix after this user's steps, and how many texts it has."""
         texts = self._population.splits([user])[user].training
         cut = cut_prompts(texts, self._base.tokenizer, _PROMPT_TOKENS)  # as a run does
@@ -57,7 +57,7 @@ class PeftUsers:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(population: str, base: str, dtype: str, length: str, steps: str) -> PeftUsers:
+def _load(population: str, base: str, dtype: str, length: str, steps: str) -> PeftUsers:
     return PeftUsers(population, base, dtype, int(length), int(steps))
 
 

@@ -76,7 +76,7 @@ def steps_table(bench: StepCostBench, texts: Sequence[Example], say: Callable[[s
         spawning = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(1, mp_context=spawning) as alone:
-                times, memory = alone.submit(_measured, bench, name, list(texts)).result()
+                times, memory = alone.submit(_measure, bench, name, list(texts)).result()
         except (BrokenProcessPool, torch.OutOfMemoryError, OutOfMemory) as error:
             ended = isinstance(error, BrokenProcessPool)
             table.rows.append([name, "-", "-", "-"])
@@ -102,7 +102,7 @@ def writing_table(base: FrozenBase, repetitions: int) -> Table:
     rates = {length: [0.0] * repetitions for length in _LENGTHS if length + 2 * _TOKENS <= seen}
     for number in range(-1, repetitions):  # the first one warms up
         for length in rates:
-            rate = _written(base, length)
+            rate = _write_speed(base, length)
             if number >= 0:
                 rates[length][number] = rate
     for length, rates_of_length in rates.items():
@@ -117,7 +117,7 @@ def writing_table(base: FrozenBase, repetitions: int) -> Table:
     return table
 
 
-def _measured(bench: StepCostBench, name: str, texts: Sequence[Example]) -> tuple[list[float], float]:
+def _measure(bench: StepCostBench, name: str, texts: Sequence[Example]) -> tuple[list[float], float]:
     """Seconds of a step, each repetition; most MiB beside the loaded base, a copy of it included."""
     base = FrozenBase.load(bench.base, device=bench.device, dtype=bench.dtype, progress=False)
     score(base, list(texts))  # all its weights are in memory then, and count as the base's
@@ -126,7 +126,7 @@ def _measured(bench: StepCostBench, name: str, texts: Sequence[Example]) -> tupl
         steps(1)
         times = []
         for _ in range(bench.repetitions):
-            few, more = _timed(base, steps, _FEW), _timed(base, steps, _MORE)
+            few, more = _time(base, steps, _FEW), _time(base, steps, _MORE)
             times.append((more - few) / (_MORE - _FEW))
     return times, grown[0]
 
@@ -148,7 +148,7 @@ def _stepping(
     return lambda count: weights.train(rows, Schedule(count, bench.batch_size, 1e-5, 0))
 
 
-def _timed(base: FrozenBase, steps: Callable[[int], object], count: int) -> float:
+def _time(base: FrozenBase, steps: Callable[[int], object], count: int) -> float:
     wait(base)
     begun = time.perf_counter()
     steps(count)
@@ -176,7 +176,7 @@ def _growth(base: FrozenBase) -> Iterator[list[float]]:
         yield grown
 
 
-def _written(base: FrozenBase, length: int) -> float:
+def _write_speed(base: FrozenBase, length: int) -> float:
     """Tokens a second, reading of prompts included."""
     dice = torch.Generator().manual_seed(length)
     prefixes: list[Prefix | None] = [

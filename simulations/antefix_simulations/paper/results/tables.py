@@ -70,7 +70,7 @@ def over_samples(results: Sequence[Mapping[str, Any]], measure: str) -> Interval
 def table_to_text(rows: Rows) -> Table:
     """Table 2, E2E."""
     theirs = _in_columns(published.E2E)
-    return _noted(_beside("E2E, table to text (table 2)", rows, _WRITTEN, theirs), rows)
+    return _add_notes(_beside("E2E, table to text (table 2)", rows, _WRITTEN, theirs), rows)
 
 
 def webnlg(rows: Rows) -> Table:
@@ -82,7 +82,7 @@ def webnlg(rows: Rows) -> Table:
     }
     table = _beside("WebNLG, categories that are trained on and others (table 2)", rows, columns, theirs)
     table.notes.append("TER: lower is better.")
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def summaries(rows: Rows) -> Table:
@@ -90,7 +90,7 @@ def summaries(rows: Rows) -> Table:
     columns = tuple((measure, "all") for measure in ("ROUGE-1", "ROUGE-2", "ROUGE-L"))
     table = _beside("Summaries (table 3)", rows, columns, _in_columns(published.SUMMARISE))
     table.notes.append("The paper's set is XSUM, and its base BART large.")
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def variants(rows: Rows) -> Table:
@@ -98,7 +98,7 @@ def variants(rows: Rows) -> Table:
     theirs = _in_columns(published.VARIANTS)
     table = _beside("E2E, other kinds of prefixes (table 5)", rows, _WRITTEN, theirs)
     table.notes.append("A number behind a name is positions; the others have 10.")
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def extrapolation(rows: Rows) -> Table:
@@ -117,18 +117,18 @@ def extrapolation(rows: Rows) -> Table:
         seen, unseen = (figure(result, "BLEU", part) for part in ("seen", "unseen"))
         known, new = (figure(result, "loss", part) for part in ("seen", "unseen"))
         losses = [f"{known:.3f}", f"{new:.3f}", f"{new - known:+.3f}"]
-        cells = [_said("BLEU", value) for value in (seen, unseen, seen - unseen)]
+        cells = [_format("BLEU", value) for value in (seen, unseen, seen - unseen)]
         table.rows.append([name, "here", *cells, *losses])
         if name in published.WEBNLG:
             seen, unseen = (published.WEBNLG[name]["BLEU"][part] for part in ("seen", "unseen"))
             figures = [f"{value:.1f}" for value in (seen, unseen, seen - unseen)]
             table.rows.append(["", "paper", *figures, "", "", ""])
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def few_texts(rows: Rows) -> Table:
     """Figure 3, E2E; and the mean difference of pairs: the same texts, two methods."""
-    table = _sampled("E2E from few texts (figure 3)", rows)
+    table = _add_sampled("E2E from few texts (figure 3)", rows)
     ours = rows.of("prefix")
     for method in ("fine-tuning", "LoRA"):
         theirs = rows.of(method)
@@ -138,7 +138,7 @@ def few_texts(rows: Rows) -> Table:
         whole = f"{sum(gaps.values()) / len(gaps):+.1f} BLEU on average of {len(gaps)}"
         table.notes.append(f"Prefix over {method}: {whole}; {_by(gaps, 0)}; {_by(gaps, 1)}.")
     table.notes.append("Paper, prefix over fine-tuning: +2.9 BLEU on average.")
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def _by(gaps: Mapping[tuple[str, ...], float], part: int) -> str:
@@ -162,14 +162,14 @@ def lengths(rows: Rows) -> Table:
     table.notes.append(
         "One position of each prefix but the shortest is an attention sink, which is not trained."
     )
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def starts(rows: Rows) -> Table:
     """Figure 5."""
-    table = _sampled("E2E from 100 texts, start of the prefix (figure 5)", rows)
+    table = _add_sampled("E2E from 100 texts, start of the prefix (figure 5)", rows)
     table.notes.append("Paper: random is low and varies most, any word does better, words of the task best.")
-    return _noted(table, rows)
+    return _add_notes(table, rows)
 
 
 def _in_columns(figures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[Column, float]]:
@@ -187,41 +187,41 @@ def _beside(
     names = [measure if single else f"{measure} {part}" for measure, part in columns]
     table = Table(title, ["", "", *names, "nats/token", "numbers"])
     for name, (result,) in rows.results.items():
-        here = [_shown(result, *column) for column in columns]
+        here = [_show(result, *column) for column in columns]
         loss = f"{figure(result, 'loss'):.3f}"
         table.rows.append([name, "here", *here, loss, f"{result['numbers']:,}"])
         if name in theirs:
-            paper = [_said(column[0], theirs[name][column]) for column in columns]
+            paper = [_format(column[0], theirs[name][column]) for column in columns]
             table.rows.append(["", "paper", *paper, "", ""])
     return table
 
 
-def _sampled(title: str, rows: Rows) -> Table:
+def _add_sampled(title: str, rows: Rows) -> Table:
     """A row for the samples of each."""
     table = Table(title, ["", "BLEU", "lowest, highest", "ROUGE-L", "nats/token", "lowest, highest"])
     for name, results in rows.results.items():
         bleu, rouge, loss = (over_samples(results, measure) for measure in ("BLEU", "ROUGE-L", "loss"))
-        bleu_cells = _said("BLEU", bleu.mean), f"{_said('BLEU', bleu.low)}, {_said('BLEU', bleu.high)}"
+        bleu_cells = _format("BLEU", bleu.mean), f"{_format('BLEU', bleu.low)}, {_format('BLEU', bleu.high)}"
         loss_cells = f"{loss.mean:.3f}", f"{loss.low:.3f}, {loss.high:.3f}"
-        table.rows.append([name, *bleu_cells, _said("ROUGE-L", rouge.mean), *loss_cells])
+        table.rows.append([name, *bleu_cells, _format("ROUGE-L", rouge.mean), *loss_cells])
     return table
 
 
-def _shown(result: Mapping[str, Any], measure: str, part: str) -> str:
+def _show(result: Mapping[str, Any], measure: str, part: str) -> str:
     """A value and half of its 95 % interval; a dash where there is none."""
     score = result["parts"].get(part, {"scores": {}})["scores"].get(measure, {"value": None})
     if score["value"] is None:
         return "-"
-    value = _said(measure, score["value"])
-    return value if score["spread"] is None else f"{value} ± {_said(measure, score['spread'])}"
+    value = _format(measure, score["value"])
+    return value if score["spread"] is None else f"{value} ± {_format(measure, score['spread'])}"
 
 
-def _said(measure: str, value: float) -> str:
+def _format(measure: str, value: float) -> str:
     """With as many places as the paper; a dash for what is missing."""
     return "-" if math.isnan(value) else f"{value:.{_DECIMALS.get(measure, 1)}f}"
 
 
-def _noted(table: Table, rows: Rows) -> Table:
+def _add_notes(table: Table, rows: Rows) -> Table:
     """With what is to be said below every table."""
     every = [result for results in rows.results.values() for result in results]
     missing = {
