@@ -11,9 +11,10 @@ from typing import Any
 
 from antefix import FrozenBase, GenerationRequest, Prefix, generate
 from antefix.common.files import atomic_write
+from antefix.common.table import align
 from antefix.errors import AntefixError
 from antefix.receipts import verify_receipt
-from antefix_simulations.common.terminal import aligned, printable
+from antefix_simulations.common.terminal import printable
 from antefix_simulations.data.store import Population
 from antefix_simulations.data.user_texts import DataRefused
 from antefix_simulations.report.html import write_report
@@ -241,7 +242,7 @@ def _describe_losses(summary: Summary) -> list[str]:
         "Loss in nats per token on texts that nothing was trained on, lower is better: with no prefix, the",
         "shared one of the last round, the user's own, and the other users' (mean).",
         "",
-        *aligned(rows),
+        *align(rows),
         "",
         f"Own beats shared for {round(summary.winners('private', 'shared') * len(others))} of {len(others)} "
         f"users, and the mean of the others' for {won} of {len(others)}.",

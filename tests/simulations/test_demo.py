@@ -9,10 +9,11 @@ from statistics import fmean
 import pytest
 
 from antefix import Example
+from antefix.common.table import align
 from antefix.errors import AntefixError, InvalidArgument
 from antefix.receipts import LogKey, verify_receipt
 from antefix_simulations import demo
-from antefix_simulations.common.terminal import aligned, printable
+from antefix_simulations.common.terminal import printable
 from antefix_simulations.data.store import Population, Split
 from antefix_simulations.data.user_texts import SAMPLE, DataRefused, read_users
 from antefix_simulations.demo import LOG_KEY, RECEIPT, SETTINGS, Story, run_demo
@@ -185,7 +186,7 @@ def test_a_prompt_that_neither_was_trained_on_is_preferred() -> None:
 def test_lines_for_a_terminal_cannot_steer_it() -> None:
     assert printable("a\x1b[31m\nb") == "a [31m b"
     assert printable("abcdef", 4) == "abc…"
-    assert aligned([["a", "1"], ["bcd", "22"]]) == ["a     1", "bcd  22"]
+    assert align([["a", "1"], ["bcd", "22"]]) == ["a     1", "bcd  22"]
 
 
 def test_the_sample_has_forty_texts_of_eight_writers() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from antefix.common.table import align
 from antefix.keys import DeviceKeys
 from antefix.records import digest_of
 from antefix.records.header import BODY_OFFSET, NO_PREVIOUS, Address, KeyEnvelope, RecordVersion, header_of
@@ -83,9 +84,7 @@ def table(report: dict[str, Any]) -> str:
                 f"{size['bytes_per_user']:,}",
             ]
         )
-    widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *align(rows, left=0)])
 
 
 class _Population:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from antefix_server.cli.data_access import AsJson, do, say, table
+from antefix.common.table import table
+from antefix_server.cli.data_access import AsJson, do, say
 
 Name = Annotated[str, typer.Argument(help="Name of the user.", show_default=False)]
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from antefix_server.cli.data_access import AsJson, day, do, say, table
+from antefix.common.table import table
+from antefix_server.cli.data_access import AsJson, day, do, say
 
 Version = Annotated[int, typer.Argument(min=1, help="Version of a release.", show_default=False)]
 

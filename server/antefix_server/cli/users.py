@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from antefix_server.cli.data_access import AsJson, day, do, say, table
+from antefix.common.table import table
+from antefix_server.cli.data_access import AsJson, day, do, say
 
 Name = Annotated[str, typer.Argument(help="Name of the user.", show_default=False)]
 Expires = Annotated[float, typer.Option(min=0.01, max=365, help="Days for which the invitation is good.")]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from antefix import Example, FrozenBase, score
+from antefix.common.table import align
 from antefix_client import PersonalModel
 from antefix_simulations.arms.context_prefix import fit_examples
-from antefix_simulations.common.terminal import aligned
 
 _KEY = bytes(range(32))
 _OPEN = """
@@ -104,7 +104,7 @@ def device_table(report: dict[str, Any]) -> str:
         [f"nats per token, {report['held_out_texts']} later texts" if not n else "", name, f"{loss:.3f}"]
         for n, (name, loss) in enumerate(report["nats_per_token"].items())
     ]
-    return "\n".join(["bench device", "", *aligned(rows, left=2)])
+    return "\n".join(["bench device", "", *align(rows, left=2)])
 
 
 def _figures(program: str, argument: str) -> list[float]:

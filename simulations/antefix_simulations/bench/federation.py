@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from antefix.common.table import align
 from antefix.errors import InvalidArgument
 from antefix_simulations.common.memory import peak_memory
-from antefix_simulations.common.terminal import aligned
 from antefix_simulations.data.sources import population_of
 from antefix_simulations.flower.local import bundle, local_flower
 from antefix_simulations.settings import RunSettings
@@ -113,7 +113,7 @@ def federation_table(report: dict[str, Any]) -> str:
     counted = f"start-up included, median of {report['repetitions']}"
     base = "the base of bench scale" if report["tiny"] else report["base"]
     head = f"bench federation: {work}, {base}, {report['dtype']}; {counted}"
-    return "\n".join([head, "", *aligned(rows)])
+    return "\n".join([head, "", *align(rows)])
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from antefix import Example, FrozenBase, GenerationRequest, Prefix, PrefixSpec, TrainingPlan, generate, train
+from antefix.common.table import align
 from antefix.data.tokenization import encode
 from antefix.training.bucketing import Buckets
 from antefix.training.micro_batch import MicroBatchResult, forward_backward
 from antefix_simulations.bench.random_base import random_base
 from antefix_simulations.common.machine import describe, wait
-from antefix_simulations.common.terminal import aligned
 
 __all__ = ["bench_gpu", "gpu_table"]
 
@@ -75,7 +75,7 @@ def gpu_table(report: Mapping[str, Any]) -> str:
     ]
     conditions = f"{report['users']} users, bf16, prefixes of {_LENGTH}"
     return "\n".join(
-        [", ".join(names), "", *aligned(checks, left=4), "", conditions, "", *aligned([head, *speed], left=1)]
+        [", ".join(names), "", *align(checks, left=4), "", conditions, "", *align([head, *speed], left=1)]
     )
 
 

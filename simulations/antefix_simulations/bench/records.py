@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from antefix.common.table import align
 from antefix.keys import DeviceKeys, UserKey
 from antefix.records import NO_PREVIOUS, Address, RecordVersion, open_record, rewrap, seal
-from antefix_simulations.common.terminal import aligned
 
 
 def bench_records(sizes: list[int], repetitions: int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def records_table(report: dict[str, Any]) -> str:
         times = [f"{row[kind]['p50_ms']:.2f}/{row[kind]['p99_ms']:.2f}" for kind in kinds]
         rows.append([f"{row['payload_bytes']:,}", f"{row['record_bytes']:,}", *times])
     head = f"bench records: p50/p99 in ms of {report['repetitions']:,} each, one thread"
-    return "\n".join([head, "", *aligned(rows)])
+    return "\n".join([head, "", *align(rows)])
 
 
 def _times(actions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from antefix_simulations.common.terminal import aligned
+from antefix.common.table import align
 
 __all__ = ["bench_scale", "scale_table", "written"]
 
@@ -44,7 +44,7 @@ def scale_table(report: dict[str, Any]) -> str:
         outside, peak = f"{row['outside']:.0%}", f"{row['peak_mb']:,.0f}"
         rows.append([f"{row['users']:,}", f"{row['seconds']:.0f}", each, outside, peak])
     head = "bench scale: 2 layers of 64, prefixes of 4, 16 texts a user, 3 rounds of 2 steps, vault"
-    return "\n".join([head, "", *aligned(rows)])
+    return "\n".join([head, "", *align(rows)])
 
 
 def _one(users: int) -> None:

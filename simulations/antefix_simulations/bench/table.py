@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from antefix.common.table import align
 from antefix_simulations.bench.harness import BenchReport
-from antefix_simulations.common.terminal import aligned
 
 _NAMES = {
     "ours": "Antefix, users in one batch",
@@ -33,7 +33,7 @@ def table(report: BenchReport) -> str:
             f"load {machine['load']}",
             versions,
             "",
-            *aligned(rows),
+            *align(rows),
             "",
             report.conclusion,
         ]

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from antefix import Example, FrozenBase, PrefixSpec, TrainingPlan, score, train
 from antefix.common.settings import Settings
+from antefix.common.table import align
 from antefix_simulations.common.results_log import ResultsLog
-from antefix_simulations.common.terminal import aligned
 
 _BEST = 5  # settings of each number of texts that the table shows
 
@@ -86,7 +86,7 @@ def tuning_table(rows: Sequence[Mapping[str, Any]]) -> str:
             behind = row["nats_per_token"] - ordered[0]["nats_per_token"]
             cells = [row["texts"], row["length"], f"{row['rate']:g}", f"{row['passes']:g}"]
             lines.append([*map(str, cells), f"{row['nats_per_token']:.3f}", f"{behind:.3f}"])
-    return "\n".join(aligned(lines, left=0))
+    return "\n".join(align(lines, left=0))
 
 
 def _plan(grid: Grid, rate: float, passes: float) -> TrainingPlan:

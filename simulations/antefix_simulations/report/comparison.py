@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from antefix.common.table import align
 from antefix.errors import InvalidArgument
 from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import interval
-from antefix_simulations.common.terminal import aligned, counted
+from antefix_simulations.common.terminal import counted
 from antefix_simulations.report.summary import Summary, read_summary
 
 __all__ = ["Comparison", "compare", "require_same_texts"]
@@ -42,7 +43,7 @@ class Comparison:
         rows += [[arm, *(self._cell(arm, at) for at in range(len(self.runs)))] for arm in self.arms]
         users = counted(len(self.users), "user")
         head = f"{users} of all runs; nats per token, and lower than the first by (95 %)"
-        return "\n".join([head, "", *aligned(rows), "", *self.differences()])
+        return "\n".join([head, "", *align(rows), "", *self.differences()])
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from antefix.common.table import align
 from antefix.errors import InvalidArgument
 from antefix_simulations.arms.registry import ARMS
 from antefix_simulations.common.bootstrap import Interval, interval
 from antefix_simulations.common.results_log import METRICS
-from antefix_simulations.common.terminal import aligned, counted
+from antefix_simulations.common.terminal import counted
 
 __all__ = ["Summary", "read_summary"]
 
@@ -147,17 +148,17 @@ class Summary:
         lines = [
             f"{counted(len(self.users), 'user')}, {counted(len(self.rounds) - 1, 'round')}",
             "",
-            *aligned([head, *self.rows()]),
+            *align([head, *self.rows()]),
         ]
         if measures := self.written_rows():
             lines += [
                 "",
-                *aligned([["written texts", *_WRITTEN, "private over shared", "95 %"], *measures]),
+                *align([["written texts", *_WRITTEN, "private over shared", "95 %"], *measures]),
             ]
         if curve := self.curve():
             rows = [[str(texts), f"{gain.mean:.3f}", gain.bounds()] for texts, _, gain in curve]
             lines += ["", f"the same {counted(curve[0][1], 'user')} with fewer texts", ""]
-            lines += aligned([["texts", "over shared", "95 %"], *rows])
+            lines += align([["texts", "over shared", "95 %"], *rows])
         if remarks := self._remarks():
             lines += ["", *remarks]
         return "\n".join(lines)

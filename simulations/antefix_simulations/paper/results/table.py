@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from antefix_simulations.common.terminal import aligned
+from antefix.common.table import align
 
 __all__ = ["Table"]
 
@@ -27,7 +27,7 @@ class Table:
 
     def as_text(self) -> str:
         """For a terminal."""
-        return "\n".join([self.title, "", *aligned([self.head, *self.rows]), "", *self.notes]).rstrip()
+        return "\n".join([self.title, "", *align([self.head, *self.rows]), "", *self.notes]).rstrip()
 
     def as_markdown(self) -> str:
         """For a page."""
