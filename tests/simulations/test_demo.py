@@ -130,7 +130,7 @@ def test_a_demo_that_was_interrupted_has_the_settings_that_are_asked_for(
     target = {
         "running": "antefix_simulations.run.driver.Run._personalize",
         "answering": "antefix_simulations.demo._answer",
-        "removing": "antefix_simulations.demo.Keeping.remove",
+        "removing": "antefix_simulations.demo.RecordVault.remove",
     }[place]
     out = tmp_path / "out"
     with monkeypatch.context() as patched:

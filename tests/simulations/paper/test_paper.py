@@ -74,7 +74,7 @@ def test_every_table_says_what_its_cells_found(
     name: str, base: FrozenBase, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, work = STUDIES[name], work_of(base, data, tmp_path)
-    monkeypatch.setattr(CellRunner, "_done", fake_cell)
+    monkeypatch.setattr(CellRunner, "_do", fake_cell)
     cells = study.cells(base, SETTINGS)
     rows = Rows({label: [work.result(cell) for cell in some] for label, some in cells.items()}, SETTINGS)
     table = study.table(rows)
@@ -104,7 +104,7 @@ def test_every_table_and_plot_has_dashes_and_gaps_where_no_measure_is(
             score.update(value=None, spread=None, missing="needs a package")
         return loss, facts
 
-    monkeypatch.setattr(CellRunner, "_done", without)
+    monkeypatch.setattr(CellRunner, "_do", without)
     cells = study.cells(base, SETTINGS)
     rows = Rows({label: [work.result(cell) for cell in some] for label, some in cells.items()}, SETTINGS)
     table = study.table(rows)
@@ -183,7 +183,7 @@ def test_extrapolation_needs_unseen_inputs(
 ) -> None:
     monkeypatch.setattr(
         CellRunner,
-        "_done",
+        "_do",
         lambda *given: (2.0, {"rate": given[3], "parts": {"all": fake_cell(*given)[1]["parts"]["all"]}}),
     )
     work = work_of(base, data, tmp_path)
@@ -301,7 +301,7 @@ def test_speed_is_a_command_and_a_method_without_memory_is_a_dash(
     steps, written = json.loads(told.stdout)
     assert [row[0] for row in steps["rows"]] == ["prefix"]
     assert [row[0] for row in written["rows"]] == ["0", "1", "10", "50", "100", "200", "300"]
-    monkeypatch.setattr(step_cost, "_measured", gone)
+    monkeypatch.setattr(step_cost, "_measure", gone)
     table = steps_table(StepCostBench(str(tmp_path / "base")), [], lambda line: None)
     assert table.rows == [["prefix", "-", "-", "-"]]
     assert "prefix: its process was ended, for memory perhaps." in table.notes
