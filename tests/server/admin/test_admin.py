@@ -9,6 +9,7 @@ import pytest
 
 from antefix import FrozenBase
 from antefix.training.shared_init import neutral_prefix
+from antefix.wire.release import Privacy
 from antefix_server.admin import admin_socket, operations
 from antefix_server.errors import NameUnknown, ServerRefused
 from antefix_server.vault import Vault
@@ -126,3 +127,9 @@ def test_a_release_is_published_with_the_shared_prefix_that_was_sent(running: Pa
         admin_socket.ask(running, "latest_release")
     admin_socket.ask(running, "publish", shared, base=str(base))
     assert admin_socket.ask(running, "read_shared", version=2) == shared
+    admin_socket.ask(running, "publish_shared", shared, note="of a round")
+    guarantee = Privacy(epsilon=2.0, delta=1e-5, rounds=1, noise=1.0, clip=1.0, users=3)
+    admin_socket.ask(
+        running, "publish_shared", shared, note="of a private round", privacy=guarantee.model_dump_json()
+    )
+    assert admin_socket.ask(running, "latest_release")["version"] == 4
