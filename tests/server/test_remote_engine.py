@@ -19,13 +19,13 @@ from antefix import FrozenBase, GenerationRequest, Prefix, generate
 from antefix.errors import BaseNotFound, GrantRefused, InvalidArgument, TextTooLong
 from antefix.records import OpenedRecord
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineBusy, EngineLost, NoGrant, ServerUnfit, VaultUnavailable
 from antefix_server.remote_engine import client as client_module
 from antefix_server.remote_engine import rpc_messages
 from antefix_server.remote_engine.client import Plan, RemoteEngine, _Row
-from antefix_server.remote_engine.router import Engines, order
-from antefix_server.remote_engine.rpc import Line
+from antefix_server.remote_engine.router import EngineRouter, rendezvous_order
+from antefix_server.remote_engine.rpc import RpcChannel
 from tests.client.people import tiny_folder
 from tests.support.records import some_bytes
 from tests.support.server.hosted_server import Host, Member
@@ -57,9 +57,9 @@ def plan(folder: Path) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def pair(host: Host, plan: Plan) -> Iterator[tuple[Engines, list[RemoteEngine]]]:
+def pair(host: Host, plan: Plan) -> Iterator[tuple[EngineRouter, list[RemoteEngine]]]:
     made = [RemoteEngine(plan, host.grants, index) for index in range(2)]
-    with Engines(made) as engines:
+    with EngineRouter(made) as engines:
         yield engines, made
     assert not any(psutil.pid_exists(one.process) for one in made)
 
@@ -70,7 +70,7 @@ def alone(folder: Path, prefix: Prefix | None, **settings: Any) -> str:
 
 
 def home(made: list[RemoteEngine], user: bytes) -> RemoteEngine:
-    return made[order(user, len(made))[0]]
+    return made[rendezvous_order(user, len(made))[0]]
 
 
 def spread(host: Host, base: FrozenBase, made: list[RemoteEngine], said: str) -> list[tuple[Member, Prefix]]:
@@ -82,7 +82,7 @@ def spread(host: Host, base: FrozenBase, made: list[RemoteEngine], said: str) ->
 
 
 def test_each_user_at_its_own_engine(
-    host: Host, folder: Path, pair: tuple[Engines, list[RemoteEngine]]
+    host: Host, folder: Path, pair: tuple[EngineRouter, list[RemoteEngine]]
 ) -> None:
     engines, made = pair
     base = FrozenBase.load(str(folder), progress=False)
@@ -101,7 +101,7 @@ def test_each_user_at_its_own_engine(
 
 
 def test_logprobs_and_a_drawn_text_cross_the_line(
-    host: Host, folder: Path, pair: tuple[Engines, list[RemoteEngine]]
+    host: Host, folder: Path, pair: tuple[EngineRouter, list[RemoteEngine]]
 ) -> None:
     engines, _ = pair
     base = FrozenBase.load(str(folder), progress=False)
@@ -119,7 +119,9 @@ def test_logprobs_and_a_drawn_text_cross_the_line(
     assert stream.prompt_tokens == len(base.tokenizer(ASKED["prompt"])["input_ids"])
 
 
-def test_refusals_cross_the_line(host: Host, folder: Path, pair: tuple[Engines, list[RemoteEngine]]) -> None:
+def test_refusals_cross_the_line(
+    host: Host, folder: Path, pair: tuple[EngineRouter, list[RemoteEngine]]
+) -> None:
     engines, _ = pair
     ann, _ = host.hosted("ann who is refused", FrozenBase.load(str(folder), progress=False))
     with pytest.raises(NoGrant):
@@ -128,7 +130,7 @@ def test_refusals_cross_the_line(host: Host, folder: Path, pair: tuple[Engines, 
         engines.ask(ann.user, {**ASKED, "temperature": -1.0})
     with pytest.raises(TextTooLong):
         engines.ask(ann.user, {**ASKED, "prompt": "word " * 5000})
-    before, streams = engines.measured().get("cancelled", 0), list[Stream]()
+    before, streams = engines.measured().get("cancelled", 0), list[OutputStream]()
     with pytest.raises(EngineBusy) as refused:
         _ask_until_refused(engines, ann.user, streams)
     assert refused.value.retry_after_s > 0
@@ -137,14 +139,14 @@ def test_refusals_cross_the_line(host: Host, folder: Path, pair: tuple[Engines, 
     wait_for(lambda: engines.measured().get("cancelled", 0) == before + len(streams), 20)
 
 
-def _ask_until_refused(engines: Engines, user: bytes, streams: list[Stream]) -> None:
+def _ask_until_refused(engines: EngineRouter, user: bytes, streams: list[OutputStream]) -> None:
     for _ in range(9):
         streams.append(engines.ask(user, LONG))
 
 
 @pytest.mark.alone
 def test_a_revocation_ends_what_runs_within_a_second(
-    host: Host, folder: Path, pair: tuple[Engines, list[RemoteEngine]]
+    host: Host, folder: Path, pair: tuple[EngineRouter, list[RemoteEngine]]
 ) -> None:
     engines, _ = pair
     base = FrozenBase.load(str(folder), progress=False)
@@ -162,7 +164,7 @@ def test_a_revocation_ends_what_runs_within_a_second(
 
 
 def test_a_killed_engine_loses_its_requests_alone(
-    host: Host, folder: Path, pair: tuple[Engines, list[RemoteEngine]]
+    host: Host, folder: Path, pair: tuple[EngineRouter, list[RemoteEngine]]
 ) -> None:
     engines, made = pair
     base = FrozenBase.load(str(folder), progress=False)
@@ -222,7 +224,7 @@ def test_what_was_opened_is_wiped_here_too(
 def test_a_base_that_is_none_is_said_and_nothing_is_left(host: Host, tmp_path: Path) -> None:
     engine = RemoteEngine(Plan(str(tmp_path / "nothing")), host.grants)
     with pytest.raises(BaseNotFound):
-        Engines([engine])
+        EngineRouter([engine])
     assert not psutil.pid_exists(engine.process)
 
 
@@ -278,7 +280,10 @@ def test_a_request_that_goes_while_grants_are_opened_disturbs_no_other(how: str,
             return False
 
     idle._rows.update(
-        {101: _Row(Looked(16), Stream(0, lambda: None)), 102: _Row(bytes(16), Stream(0, lambda: None))}
+        {
+            101: _Row(Looked(16), OutputStream(0, lambda: None)),
+            102: _Row(bytes(16), OutputStream(0, lambda: None)),
+        }
     )
     going.append(threading.Thread(target=leave, daemon=True))
     if how == "refused":
@@ -300,8 +305,8 @@ def test_a_key_that_cannot_be_overwritten_ends_no_engine(
     monkeypatch.setattr(idle._grants, "tidy", stuck)
     ours, theirs = socket.socketpair()
     line, end = (
-        Line(ours, {"tidy": idle._tidy}, {"alive": lambda _, answer: answer({})}),
-        Line(theirs, {}, {}),
+        RpcChannel(ours, {"tidy": idle._tidy}, {"alive": lambda _, answer: answer({})}),
+        RpcChannel(theirs, {}, {}),
     )
     for one in (line, end):
         threading.Thread(target=one.run, daemon=True).start()
@@ -324,7 +329,7 @@ def test_an_engine_that_gets_no_process_at_the_start_says_so(
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", _no_process([]))
     with pytest.raises(ServerUnfit, match=r"cannot be started.*Cannot allocate memory"):
-        Engines([RemoteEngine(Plan("no base"), host.grants)])
+        EngineRouter([RemoteEngine(Plan("no base"), host.grants)])
 
 
 def test_an_engine_that_gets_no_process_later_is_tried_again(
@@ -342,7 +347,7 @@ def test_an_engine_that_gets_no_process_later_is_tried_again(
 
 def test_users_move_only_when_their_engine_goes() -> None:
     users = [some_bytes(f"user {number}", 16) for number in range(2000)]
-    with_three, with_four = [[order(user, count)[0] for user in users] for count in (3, 4)]
+    with_three, with_four = [[rendezvous_order(user, count)[0] for user in users] for count in (3, 4)]
     assert set(with_four) == {0, 1, 2, 3}
     assert all(after in (before, 3) for before, after in zip(with_three, with_four, strict=True))
     assert all(430 < with_four.count(home) < 570 for home in range(4))
@@ -351,7 +356,7 @@ def test_users_move_only_when_their_engine_goes() -> None:
 @pytest.mark.parametrize("said", [b"{", b"[]", b'{"do": "nothing of ours"}', b'{"do": "told"}', b"\xff"])
 def test_a_line_that_says_nonsense_is_hung_up_and_nobody_waits(said: bytes) -> None:
     ours, theirs = socket.socketpair()
-    line = Line(ours, {"told": lambda said: said["missing"]}, {})
+    line = RpcChannel(ours, {"told": lambda said: said["missing"]}, {})
     reader = threading.Thread(target=line.run)
     reader.start()
     answers = []

@@ -252,7 +252,7 @@ def prune(site: TheSite, keep: int) -> list[int]:
 @router.post("/find_participants")
 def find_participants(site: TheSite, nodes: Annotated[list[int], Body()]) -> list[Facts]:
     """Which of Flower's nodes may take part in rounds."""
-    participants = site.registry.participants(nodes)
+    participants = site.registry.nodes.participants(nodes)
     return [{"node": node.node, "user": node.user, "signing": node.signing.hex()} for node in participants]
 
 

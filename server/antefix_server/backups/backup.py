@@ -30,9 +30,9 @@ from antefix_server.storage.database import Database
 from antefix_server.storage.os_errors import database, files
 from antefix_server.storage.staging import scratch
 from antefix_server.vault import Vault
-from antefix_server.vault.envelope import Owner
+from antefix_server.vault.envelope import UserEnvelope
 from antefix_server.vault.key_file import KeyFile
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 from antefix_server.vault.removal import Remover
 from antefix_server.vault.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 from antefix_server.vault.user_facts import Kind
@@ -79,7 +79,7 @@ def operator_keys(code: RecoveryCode) -> DeviceKeys:
 def backup_records(vault: Vault, target: Path) -> int:
     """Copy all records into a SQLite file, beside everything else that goes on. How many there were."""
     with _beside(target) as path:
-        copy = Shelf(Database.of_file(path, wait_s=_WAIT_S, create=True))
+        copy = RecordStore(Database.of_file(path, wait_s=_WAIT_S, create=True))
         migrate.upgrade(copy.database)
         copy.claim(vault.tenant)
         count = copy_records(vault.shelf, copy, lambda _: True)
@@ -172,10 +172,10 @@ def _rebuilt(building: Path, sources: Sources, made: key_backup.Made, settings: 
     with ExitStack() as opened:
         keys = opened.enter_context(closing(KeyFile(building / KEYS)))
         log = opened.enter_context(closing(_log(building / LOG, sources, made, settings, keys)))
-        source = Shelf(opened.enter_context(closing(Database.of_backup(sources.records))))
+        source = RecordStore(opened.enter_context(closing(Database.of_backup(sources.records))))
         _require_plain(source)
         source.require(keys.identity.tenant)
-        target = Shelf(opened.enter_context(closing(_database(building, settings))))
+        target = RecordStore(opened.enter_context(closing(_database(building, settings))))
         migrate.upgrade(target.database)
         if (count := target.count()) > 0:
             raise RestoreRefused(f"{target.database.name} has {count} records", "give an empty database")
@@ -186,7 +186,7 @@ def _rebuilt(building: Path, sources: Sources, made: key_backup.Made, settings: 
         return copy_records(source, target, lambda row: row.owner in living)
 
 
-def _require_plain(source: Shelf) -> None:
+def _require_plain(source: RecordStore) -> None:
     """Refuse a file in which a table is a view, or a column holds anything but bytes.
 
     SQLite lets them; of a number Python would make as many zero bytes.
@@ -223,7 +223,7 @@ def _log(
     signing = keys.identity.signing
     log = RemovalLog(path, sources.mirror, settings.origin, signing, _WAIT_S)
     if sources.accept_lost_removals and log.size > log.removals:
-        log.leap()  # else what is published next could have a number that devices know otherwise
+        log.skip_to_fresh()  # else what is published next could have a number that devices know otherwise
     return log
 
 
@@ -237,7 +237,7 @@ def _tags(keys: KeyFile) -> set[bytes]:
     """What stands for each living user in the database."""
     tags = set()
     for _, user, key in keys.living():
-        with Owner(keys.identity.tenant, user, key) as owner:
+        with UserEnvelope(keys.identity.tenant, user, key) as owner:
             tags.add(owner.tag)
     return tags
 

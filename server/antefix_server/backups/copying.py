@@ -12,10 +12,10 @@ from collections.abc import Callable
 from antefix_server.errors import RecordReplaced
 from antefix_server.storage.database import Database
 from antefix_server.vault import user_facts
-from antefix_server.vault.record_store import Shelf, Stored
+from antefix_server.vault.record_store import RecordStore, Stored
 
 
-def copy_records(source: Shelf, target: Shelf, keeps: Callable[[Stored], bool]) -> int:
+def copy_records(source: RecordStore, target: RecordStore, keeps: Callable[[Stored], bool]) -> int:
     """Copy the rows that `keeps` accepts; how many there were. Durable on return."""
     count = 0
     for rows in source.rows():
@@ -48,7 +48,7 @@ def copy_facts(source: Database, target: Database, keeps: Callable[[bytes], bool
     target.purge()
 
 
-def _copied(source: Shelf, target: Shelf, row: Stored) -> bool:
+def _copied(source: RecordStore, target: RecordStore, row: Stored) -> bool:
     """Copy a record of several pieces; whether it was still there."""
     upload = target.begin_upload(row.owner, row.head)
     try:

@@ -13,7 +13,7 @@ from antefix.grants import Epoch, issue_grant
 from antefix.keys import DeviceKeys, UserKey
 from antefix.records import NO_PREVIOUS, Address, RecordVersion, seal, shape_of
 from antefix_server.bench.vault import summary
-from antefix_server.engine.prefix_loader import openers
+from antefix_server.engine.prefix_loader import loader_pool
 from antefix_server.grants import Grants
 from antefix_server.grants.epochs import Epochs
 from antefix_server.registry import Added, Registry
@@ -78,7 +78,7 @@ def openings(data: Path, base: FrozenBase, callers: Sequence[Hosted]) -> dict[st
     In such a thread as an engine has for it.
     """
     fingerprint = bytes.fromhex(base.fingerprint)
-    with Vault.open(data) as vault, openers(1) as opening:
+    with Vault.open(data) as vault, loader_pool(1) as opening:
         grants = Grants(vault, Epochs(vault.folder))
         return summary([opening.submit(_opening, grants, one, fingerprint).result() for one in callers])
 

@@ -10,12 +10,12 @@ from antefix.generation.engines import open_engine
 from antefix.generation.interface import DecodingEngine, StepOutput
 from antefix.generation.request import Size, TokenizedRequest
 
-__all__ = ["Rows"]
+__all__ = ["BatchSet"]
 
 _SMALL = 64  # positions that are kept for the next request when nothing runs
 
 
-class Rows:
+class BatchSet:
     """At most `most` rows together. Not for several threads at once.
 
     In exact mode a row's bits depend on nothing but its request and `most`: it is computed in a batch of

@@ -10,15 +10,15 @@ from antefix_server.grants import Grants
 from antefix_server.grants.epochs import Epochs
 
 if TYPE_CHECKING:
-    from antefix_server.engine.output_stream import Stream
+    from antefix_server.engine.output_stream import OutputStream
 
-__all__ = ["Answering", "Hosting"]
+__all__ = ["Hosting", "InferenceBackend"]
 
 
-class Answering(Protocol):
+class InferenceBackend(Protocol):
     """One engine, or several."""
 
-    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> Stream:
+    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> OutputStream:
         """Begin a request; see `antefix_server.engine.core.Engine`."""
 
     def recheck(self, user: bytes) -> None:
@@ -32,6 +32,6 @@ class Answering(Protocol):
 class Hosting:
     """What a gateway needs to answer under users' prefixes; its owner closes the engine."""
 
-    engine: Answering
+    engine: InferenceBackend
     grants: Grants
     epochs: Epochs

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Figures"]
+__all__ = ["EngineMetrics"]
 
 _GAUGES = {
     "engines": "Processes that compute; 1 where the gateway's own does.",
@@ -26,7 +26,7 @@ _COUNTERS = {
 }
 
 
-class Figures(Collector):
+class EngineMetrics(Collector):
     """Reads an engine whenever it is asked."""
 
     def __init__(self, measured: Callable[[], Mapping[str, float]]) -> None:

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 
 __all__ = ["pieces"]
 
 _GONE_S = 0.5  # how often it is looked whether somebody still reads
 
 
-async def pieces(stream: Stream, gone: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[str]:
+async def pieces(
+    stream: OutputStream, gone: Callable[[], Awaitable[bool]] | None = None
+) -> AsyncIterator[str]:
     """Pieces of text as they come; whoever stops reading ends the request.
 
     Args:

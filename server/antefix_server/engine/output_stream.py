@@ -13,18 +13,18 @@ from typing import Any
 from antefix import Generated, Prefix
 from antefix.errors import AntefixError
 from antefix.generation.request import TokenLogprob
-from antefix_server.engine.prefix_key import Applied
+from antefix_server.engine.prefix_key import PrefixKey
 
-__all__ = ["Asked", "Stream"]
+__all__ = ["OutputStream", "QueuedRequest"]
 
 
 @dataclass
-class Asked:
+class QueuedRequest:
     """A request that waits or runs. Private.
 
     Attributes:
         user: 16 bytes; whose turn it takes.
-        applied: whose prefix, of which version; None for none.
+        key: whose prefix, of which version; None for none.
         settings: keywords of a `GenerationRequest`, without the prefix.
         stream: where the answer goes.
         prefix: as soon as it is there.
@@ -32,14 +32,14 @@ class Asked:
     """
 
     user: bytes
-    applied: Applied | None
+    key: PrefixKey | None
     settings: dict[str, Any] = field(repr=False)
-    stream: Stream = field(repr=False)
+    stream: OutputStream = field(repr=False)
     prefix: Prefix | None = field(default=None, repr=False)
     ticket: int = 0
 
 
-class Stream:
+class OutputStream:
     """What comes of one request: pieces of text, then the result. Private.
 
     One thread puts, one takes. It holds no more than the request may be long.

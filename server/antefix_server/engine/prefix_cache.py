@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from antefix import Prefix
-from antefix_server.engine.prefix_key import Applied
+from antefix_server.engine.prefix_key import PrefixKey
 
-__all__ = ["Bank"]
+__all__ = ["PrefixCache"]
 
 
 @dataclass
@@ -19,18 +19,18 @@ class _Entry:
     over: bool = False
 
 
-class Bank:
+class PrefixCache:
     """Not for several threads at once: the engine's own thread has it.
 
     Attributes:
-        hits: of `lease`.
+        hits: of `acquire`.
         wiped: prefixes that were let go.
     """
 
     def __init__(self, most_bytes: int) -> None:
         """Keep so many bytes of prefixes, those in use included; those in use are never let go."""
         self._most, self._bytes = most_bytes, 0
-        self._entries: OrderedDict[Applied, _Entry] = OrderedDict()
+        self._entries: OrderedDict[PrefixKey, _Entry] = OrderedDict()
         self._leaving: list[_Entry] = []
         self.hits = self.wiped = 0
 
@@ -39,7 +39,7 @@ class Bank:
         """That are kept now."""
         return self._bytes
 
-    def lease(self, key: Applied) -> Prefix | None:
+    def acquire(self, key: PrefixKey) -> Prefix | None:
         """A prefix for a row, until `release`; None where it has to be opened first."""
         entry = self._entries.get(key)
         if entry is None:
@@ -49,7 +49,7 @@ class Bank:
         self._entries.move_to_end(key)
         return entry.prefix
 
-    def keep(self, key: Applied, prefix: Prefix) -> None:
+    def keep(self, key: PrefixKey, prefix: Prefix) -> None:
         """Take over an opened prefix, which is wiped here; others make room."""
         if key in self._entries:
             prefix.wipe()
@@ -62,7 +62,7 @@ class Bank:
             if other != key and not self._entries[other].uses:
                 self._let_go(other)
 
-    def release(self, key: Applied, prefix: Prefix) -> None:
+    def release(self, key: PrefixKey, prefix: Prefix) -> None:
         """A row is done with a prefix."""
         entry = self._entries.get(key)
         if entry is None or entry.prefix is not prefix:
@@ -72,7 +72,7 @@ class Bank:
             self._leaving.remove(entry)
             self._wipe(entry)
 
-    def drop(self, which: Callable[[Applied], bool]) -> int:
+    def drop(self, which: Callable[[PrefixKey], bool]) -> int:
         """Forget all prefixes of which `which` is true; those in use when their rows are done."""
         found = [key for key in self._entries if which(key)]
         for key in found:
@@ -83,11 +83,11 @@ class Bank:
         """Whether it is kept; does not count as a use."""
         return key in self._entries
 
-    def keys(self) -> list[Applied]:
+    def keys(self) -> list[PrefixKey]:
         """What is kept, the least recently used first."""
         return list(self._entries)
 
-    def _let_go(self, key: Applied) -> None:
+    def _let_go(self, key: PrefixKey) -> None:
         entry = self._entries.pop(key)
         entry.over = True
         if entry.uses:

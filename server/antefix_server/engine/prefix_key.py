@@ -9,11 +9,11 @@ from antefix.errors import GrantRefused
 from antefix.grants import Grant
 from antefix.records import OpenedRecord
 
-__all__ = ["Applied"]
+__all__ = ["PrefixKey"]
 
 
 @dataclass(frozen=True)
-class Applied:
+class PrefixKey:
     """Key of everything that is kept of an opened prefix. Public, and of no use without the vault.
 
     Attributes:

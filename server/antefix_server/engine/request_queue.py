@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 from antefix_server.errors import EngineBusy
 
-__all__ = ["Turns"]
+__all__ = ["FairRequestQueue"]
 
 _Item = TypeVar("_Item")
 
 
-class Turns(Generic[_Item]):
+class FairRequestQueue(Generic[_Item]):
     """A queue for each user; the next item is of the user who has waited longest for a turn.
 
     Not for several threads at once.

@@ -24,15 +24,15 @@ from antefix.records import read_header
 from antefix.wire import Enrol, Enrolled, Invitation, NodeKey, ServerKeys
 from antefix_server.engine.interface import Hosting
 from antefix_server.errors import TokenRefused
-from antefix_server.gateway.fleet_proxy import BODY_BYTES, Fleet
+from antefix_server.gateway.fleet_proxy import BODY_BYTES, FleetProxy
 from antefix_server.gateway.release_routes import Downloads
 from antefix_server.http.auth import Bearer, Credentials
-from antefix_server.http.body_limits import Bounded
-from antefix_server.http.rate_limit import Rates
+from antefix_server.http.body_limits import BodyLimitMiddleware
+from antefix_server.http.rate_limit import RateLimiter
 from antefix_server.http.responses import ApiError, error_responses, register_handlers
 from antefix_server.registry import Registry, Session
 from antefix_server.releases import Releases
-from antefix_server.vault import Head, Vault
+from antefix_server.vault import RecordMeta, Vault
 
 __all__ = ["Limits", "application"]
 
@@ -74,7 +74,7 @@ def application(
     *,
     authority: str = "",
     names: Sequence[str] = (),
-    fleet: Fleet | None = None,
+    fleet: FleetProxy | None = None,
     hosting: Hosting | None = None,
 ) -> FastAPI:
     """The ASGI application of an open vault, which its owner closes.
@@ -98,15 +98,15 @@ class Gateway:
         vault: Vault,
         limits: Limits,
         known_by: tuple[str, Sequence[str]],
-        fleet: Fleet | None,
+        fleet: FleetProxy | None,
         hosting: Hosting | None,
     ) -> None:
         """Use an open vault."""
         self._vault, self._registry, self._limits = vault, Registry(vault), limits
         (self._authority, self._names), self._fleet, self._hosting = known_by, fleet, hosting
-        self._devices = Rates(limits.requests_per_minute)
-        self._addresses = Rates(limits.enrolments_per_minute)
-        self._anybody = Rates(limits.requests_per_minute)
+        self._devices = RateLimiter(limits.requests_per_minute)
+        self._addresses = RateLimiter(limits.enrolments_per_minute)
+        self._anybody = RateLimiter(limits.requests_per_minute)
         self._releases = Releases(vault)
         self._prompts: tuple[str, ...] = ()
 
@@ -114,7 +114,9 @@ class Gateway:
     def application(self) -> FastAPI:
         """The routes, their description at `/openapi.json`."""
         app = FastAPI(title="Antefix", version="1", docs_url=None, redoc_url=None, lifespan=self._living)
-        app.add_middleware(Bounded, most=self._most, streamed=RECORDS, seconds=self._limits.body_s)
+        app.add_middleware(
+            BodyLimitMiddleware, most=self._most, streamed=RECORDS, seconds=self._limits.body_s
+        )
         register_handlers(app)
         app.get("/health")(self.health)
         app.get("/v1/server", responses=error_responses(429))(self.server)
@@ -196,7 +198,7 @@ class Gateway:
         headers = {"ETag": _tag(head), "Content-Length": str(head.size)}
         return StreamingResponse(pieces, media_type=_BYTES, headers=headers)
 
-    def _read(self, user: bytes, place: bytes) -> tuple[Head, Iterator[bytes]]:
+    def _read(self, user: bytes, place: bytes) -> tuple[RecordMeta, Iterator[bytes]]:
         """Piece by piece: who reads slowly holds a piece of memory, not the record."""
         while True:
             pieces = self._vault.stream(user, place)
@@ -226,7 +228,7 @@ class Gateway:
         head = await run_in_threadpool(self._put, session.user, address.prefix, record, replaces)
         return {"version": head.version}
 
-    def _put(self, user: bytes, prefix: bytes, record: bytes, replaces: int) -> Head:
+    def _put(self, user: bytes, prefix: bytes, record: bytes, replaces: int) -> RecordMeta:
         # The lock: several records that come at once would all find the room of one.
         with self._vault.writing():
             self._require_room(user, prefix, len(record))
@@ -268,10 +270,10 @@ class Gateway:
         """Flower's fleet interface, its calls for devices alone. Bodies are Flower's protocol buffers."""
         session = await self._session(bearer)
         body = await _body(request)
-        return await self._rounds.passed_on(call, session, request, body)
+        return await self._rounds.forward(call, session, request, body)
 
     @property
-    def _rounds(self) -> Fleet:
+    def _rounds(self) -> FleetProxy:
         if self._fleet is None:
             raise ApiError(404, "this server has no rounds")
         return self._fleet
@@ -304,7 +306,7 @@ def _sliced(pieces: Iterable[bytes]) -> Iterator[bytes]:
             yield piece[at : at + _SLICE]
 
 
-def _tag(head: Head) -> str:
+def _tag(head: RecordMeta) -> str:
     return f'"{head.version}-{head.epoch}-{head.digest.hex()}"'
 
 
@@ -312,14 +314,14 @@ def _address(request: Request) -> bytes:
     return (request.client.host if request.client else "").encode()
 
 
-def _require_patience(rates: Rates, who: bytes) -> None:
-    wait = rates.wait_s(who)
+def _require_patience(rates: RateLimiter, who: bytes) -> None:
+    wait = rates.retry_after_s(who)
     if wait:
         raise ApiError(429, "too many requests", retry_after_s=wait)
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body; `Bounded` has counted it."""
+    """The whole body; `BodyLimitMiddleware` has counted it."""
     try:
         return await request.body()
     except ClientDisconnect:

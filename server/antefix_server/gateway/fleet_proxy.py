@@ -46,7 +46,7 @@ _HEADERS = (_KEY, "flwr-signature", "flwr-timestamp", "content-type", "accept")
 _WAIT_S = 60.0
 
 
-class Fleet:
+class FleetProxy:
     """The SuperLink as devices see it."""
 
     def __init__(self, registry: Registry, superlink: SuperLink, address: str, authority: Path) -> None:
@@ -68,14 +68,14 @@ class Fleet:
             raise ApiError(403, "the key is not proved, or not of P-384")
         key = asked.key.encode()
         async with self._registering:
-            known = await run_in_threadpool(self._registry.node_of, session)
+            known = await run_in_threadpool(self._registry.nodes.of, session)
             if known is not None and known.key == key:
                 return known.id
             id = await run_in_threadpool(self._superlink.register, key, os.urandom(8).hex())
-            await run_in_threadpool(self._registry.keep_node, session, Node(id, session.device, key))
+            await run_in_threadpool(self._registry.nodes.keep, session, Node(id, session.device, key))
         return id
 
-    async def passed_on(self, call: str, session: Session, request: Request, body: bytes) -> Response:
+    async def forward(self, call: str, session: Session, request: Request, body: bytes) -> Response:
         """What the SuperLink answers to one of `CALLS`.
 
         Raises:
@@ -84,7 +84,7 @@ class Fleet:
         """
         if call not in CALLS:
             raise ApiError(404, "no such call for devices")
-        node = await run_in_threadpool(self._registry.node_of, session)
+        node = await run_in_threadpool(self._registry.nodes.of, session)
         if node is None or request.headers.get(_KEY) != base64.b64encode(node.key).decode():
             raise ApiError(403, "the key is not that of this device's node")
         headers = {name: request.headers[name] for name in _HEADERS if name in request.headers}

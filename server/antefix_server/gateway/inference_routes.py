@@ -23,7 +23,7 @@ from antefix.http.openai import ChatCompletionRequest, CompletionRequest, EventW
 from antefix.wire import Signed
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.output_reader import pieces
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineLost
 from antefix_server.http.auth import Bearer, Credentials
 from antefix_server.http.responses import ApiError, error_responses, public_message
@@ -144,12 +144,12 @@ class Inference:
         with _quietly():
             return JSONResponse(answer.response(stream.result))
 
-    def _begun(self, user: bytes, settings: dict[str, Any], personal: bool) -> Stream:
+    def _begun(self, user: bytes, settings: dict[str, Any], personal: bool) -> OutputStream:
         with _quietly():
             return self._engine.ask(user, settings, personal=personal)
 
 
-async def _events(writer: EventWriter, stream: Stream) -> AsyncIterator[str]:
+async def _events(writer: EventWriter, stream: OutputStream) -> AsyncIterator[str]:
     """Server-sent events of one request; one that ends before its end says why."""
     try:
         with _quietly():

@@ -13,7 +13,7 @@ from antefix.errors import AntefixError
 from antefix_server.admin import admin_socket
 from antefix_server.config import Configuration
 from antefix_server.gateway.app import Limits, application
-from antefix_server.gateway.fleet_proxy import Fleet
+from antefix_server.gateway.fleet_proxy import FleetProxy
 from antefix_server.http import listener, tls
 from antefix_server.http.tls import Certificate
 from antefix_server.registry import Registry
@@ -76,13 +76,13 @@ def serve(data: Path, configuration: Configuration, flower: str | None) -> None:
         )
 
 
-def _fleet(vault: Vault, flower: str, authority: Path) -> Fleet:
+def _fleet(vault: Vault, flower: str, authority: Path) -> FleetProxy:
     from antefix_server.flower.superlink import SuperLink
 
     superlink = SuperLink(flower, authority)
     registry, retired = Registry(vault), Retired(vault.folder)
     threading.Thread(target=_retire, args=(retired, registry, superlink), daemon=True).start()
-    return Fleet(registry, superlink, flower, authority)
+    return FleetProxy(registry, superlink, flower, authority)
 
 
 def _retire(retired: Retired, registry: Registry, superlink: SuperLink) -> None:
@@ -99,7 +99,7 @@ def _retire_some(retired: Retired, registry: Registry, superlink: SuperLink) -> 
     """Those that no device has. One that Flower does not let go of keeps no other one."""
     for node in retired.nodes():
         try:
-            if not registry.has_node(node):
+            if not registry.nodes.has(node):
                 superlink.unregister(node)
                 retired.done(node)
         except AntefixError as error:

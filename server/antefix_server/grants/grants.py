@@ -25,7 +25,7 @@ from antefix_server.grants.epochs import Epochs
 from antefix_server.registry import Session
 from antefix_server.registry import devices as devices_module
 from antefix_server.vault import Vault, reader, user_facts
-from antefix_server.vault.envelope import Head, Owner
+from antefix_server.vault.envelope import RecordMeta, UserEnvelope
 from antefix_server.vault.user_facts import Kind
 
 __all__ = ["Grants"]
@@ -139,10 +139,10 @@ class Grants:
         """Destroy the keys of epochs that are over; so many were."""
         return self._epochs.destroy_over(self._clock())
 
-    def _holding(self, connection: Connection, owner: Owner) -> list[tuple[Grant, int, Head]]:
+    def _holding(self, connection: Connection, owner: UserEnvelope) -> list[tuple[Grant, int, RecordMeta]]:
         """Each with row and head of its record. In one transaction: what is found together holds together."""
         now, facts = self._clock(), user_facts.of_kinds(connection, owner, Kind.USER, Kind.DEVICE, Kind.GRANT)
-        if not user_facts.let_in(owner, facts[Kind.USER]):
+        if not user_facts.is_active(owner, facts[Kind.USER]):
             return []
         kept = [one.grant for one in store.read(owner, facts[Kind.GRANT]) if one.until > now]
         devices = {one.id.hex() for one in devices_module.read(owner, facts[Kind.DEVICE]) if not one.revoked}
@@ -155,15 +155,15 @@ class Grants:
         found = [(one, records.get((one.prefix, one.record))) for one in live]
         return [(grant, *record) for grant, record in found if record is not None]
 
-    def _stored(self, connection: Connection, owner: Owner, grant: Grant) -> bytes:
+    def _stored(self, connection: Connection, owner: UserEnvelope, grant: Grant) -> bytes:
         return reader.record(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))
 
-    def _require_stored(self, connection: Connection, owner: Owner, grant: Grant) -> None:
+    def _require_stored(self, connection: Connection, owner: UserEnvelope, grant: Grant) -> None:
         _, head = reader.find(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))
         if head.digest.hex() != grant.record:
             raise GrantRefused(f"it is for version {grant.version}, stored is {head.version}")
 
-    def _opened(self, owner: Owner, grant: Grant, record: bytes, base: bytes) -> OpenedRecord:
+    def _opened(self, owner: UserEnvelope, grant: Grant, record: bytes, base: bytes) -> OpenedRecord:
         now = self._clock()
         epoch = self._epochs.find(bytes.fromhex(grant.epoch), now)
         if epoch is None:
@@ -173,7 +173,7 @@ class Grants:
         )
 
 
-def _device(connection: Connection, owner: Owner, device: bytes) -> DevicePublic:
+def _device(connection: Connection, owner: UserEnvelope, device: bytes) -> DevicePublic:
     found = devices_module.public_key(connection, owner, device)
     if found is None:
         raise GrantRefused(f"its device is not one of user {owner.user.hex()}")

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from antefix.grants import Grant
 from antefix.wire import Signed
 from antefix_server.vault import user_facts
-from antefix_server.vault.envelope import Owner
-from antefix_server.vault.user_facts import Fact, Kind
+from antefix_server.vault.envelope import UserEnvelope
+from antefix_server.vault.user_facts import Kind, UserRow
 
 _MOST = 256
 
@@ -33,7 +33,7 @@ class Kept:
     until: int
 
 
-def keep(connection: Connection, owner: Owner, signed: Signed, grant: Grant, now: float) -> bool:
+def keep(connection: Connection, owner: UserEnvelope, signed: Signed, grant: Grant, now: float) -> bool:
     """Keep a grant in place of others for its prefix; False if it was revoked, or there are too many."""
     rows = user_facts.of(connection, owner, Kind.GRANT)
     left = 0
@@ -62,14 +62,14 @@ def keep(connection: Connection, owner: Owner, signed: Signed, grant: Grant, now
     return True
 
 
-def read(owner: Owner, rows: Iterable[Fact]) -> list[Kept]:
+def read(owner: UserEnvelope, rows: Iterable[UserRow]) -> list[Kept]:
     """What rows say."""
     return [_kept(user_facts.opened(owner, row)) for row in rows]
 
 
-def revoked(connection: Connection, owner: Owner, id: bytes) -> bool:
+def revoked(connection: Connection, owner: UserEnvelope, id: bytes) -> bool:
     """Forget the sealed key of a grant, and remember its id while it could be sent again; counted."""
-    row: Fact | None = user_facts.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
+    row: UserRow | None = user_facts.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
     if row is None:
         return False
     _forget(connection, owner, row)
@@ -77,7 +77,7 @@ def revoked(connection: Connection, owner: Owner, id: bytes) -> bool:
     return True
 
 
-def all_revoked(connection: Connection, owner: Owner) -> int:
+def all_revoked(connection: Connection, owner: UserEnvelope) -> int:
     """The same of all of them, counted as one revocation even where there was none; so many there were."""
     rows = [
         row for row in user_facts.of(connection, owner, Kind.GRANT) if user_facts.opened(owner, row)["body"]
@@ -88,13 +88,13 @@ def all_revoked(connection: Connection, owner: Owner) -> int:
     return len(rows)
 
 
-def revocations(connection: Connection, owner: Owner) -> int:
+def revocations(connection: Connection, owner: UserEnvelope) -> int:
     """How often something was revoked. It only grows, while the user is there."""
     rows = user_facts.of(connection, owner, Kind.REVOCATIONS)
     return int(user_facts.opened(owner, rows[0])["count"]) if rows else 0
 
 
-def _count(connection: Connection, owner: Owner) -> None:
+def _count(connection: Connection, owner: UserEnvelope) -> None:
     content = {"count": revocations(connection, owner) + 1}
     rows = user_facts.of(connection, owner, Kind.REVOCATIONS)
     if rows:
@@ -104,7 +104,7 @@ def _count(connection: Connection, owner: Owner) -> None:
         user_facts.add(connection, owner, Kind.REVOCATIONS, mark, content)
 
 
-def _forget(connection: Connection, owner: Owner, row: Fact) -> None:
+def _forget(connection: Connection, owner: UserEnvelope, row: UserRow) -> None:
     user_facts.change(connection, owner, row, {**user_facts.opened(owner, row), "body": "", "signature": ""})
 
 
@@ -118,5 +118,5 @@ def _kept(said: dict[str, Any]) -> Kept:
     return Kept(grant, bytes.fromhex(said["id"]), said["until"])
 
 
-def _mark(owner: Owner, id: str) -> bytes:
+def _mark(owner: UserEnvelope, id: str) -> bytes:
     return hmac.digest(owner.key.data, b"antefix/v1/registry grant\0" + id.encode(), "sha256")

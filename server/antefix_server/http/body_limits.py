@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from antefix_server.http.responses import ApiError
 
 
-class Bounded:
+class BodyLimitMiddleware:
     """Lets bodies through that say their length, are no longer than allowed, and come in time.
 
     Frameworks read a JSON body whole before they ask who sends it, and a chunked one without end.
@@ -37,7 +37,7 @@ class Bounded:
         if refusal is not None:
             await refusal.response(scope["path"])(scope, receive, send)
             return
-        counted = _Counted(receive, self._most(scope["path"]), self._seconds)
+        counted = _CountedBody(receive, self._most(scope["path"]), self._seconds)
         await self._app(scope, counted, send)
 
     def _refused(self, method: str, path: str, headers: Headers) -> ApiError | None:
@@ -57,7 +57,7 @@ class Bounded:
         return None
 
 
-class _Counted:
+class _CountedBody:
     """A request's body as it comes."""
 
     def __init__(self, receive: Receive, most: int, seconds: float) -> None:

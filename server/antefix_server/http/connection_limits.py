@@ -8,7 +8,7 @@ from typing import Any
 from antefix.http.timeouts import TimeoutProtocol
 
 
-def sparing(most: int) -> type[TimeoutProtocol]:
+def per_address_limit(most: int) -> type[TimeoutProtocol]:
     """A protocol for one server.
 
     Args:

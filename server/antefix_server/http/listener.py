@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from antefix_server.config import Configuration
 from antefix_server.errors import ServerUnfit
-from antefix_server.http.connection_limits import sparing
+from antefix_server.http.connection_limits import per_address_limit
 from antefix_server.http.tls import Certificate
 
 _CONNECTIONS = 2_000
@@ -81,7 +81,7 @@ async def _serve(
     try:
         with_tls = uvicorn.Config(
             application,
-            http=sparing(connections_per_address),
+            http=per_address_limit(connections_per_address),
             ssl_certfile=str(certificate.chain),
             ssl_keyfile=str(certificate.key),
             limit_concurrency=_CONNECTIONS,

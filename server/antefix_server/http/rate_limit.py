@@ -9,7 +9,7 @@ from collections import OrderedDict
 _MOST = 100_000
 
 
-class Rates:
+class RateLimiter:
     """Lets each one ask so many times a minute, a minute's worth at once."""
 
     def __init__(self, per_minute: int) -> None:
@@ -17,7 +17,7 @@ class Rates:
         self._most, self._lock = float(per_minute), threading.Lock()
         self._left: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
-    def wait_s(self, who: bytes) -> float:
+    def retry_after_s(self, who: bytes) -> float:
         """0 where one may ask now, which is counted; else how long to wait.
 
         Who has not asked for longest is forgotten first: by then the bucket is full again, unless more than

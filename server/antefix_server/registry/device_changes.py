@@ -14,20 +14,20 @@ from antefix.errors import DeviceListRefused
 from antefix.keys import DeviceChange
 from antefix_server.errors import VersionConflict
 from antefix_server.vault import user_facts
-from antefix_server.vault.envelope import Owner
+from antefix_server.vault.envelope import UserEnvelope
 from antefix_server.vault.user_facts import Kind
 
 _MOST = 1000
 _FARTHEST = 64  # versions that a restored backup may be behind
 
 
-def found(connection: Connection, owner: Owner, version: int) -> bytes | None:
+def found(connection: Connection, owner: UserEnvelope, version: int) -> bytes | None:
     """The change that made a version of the list; None where there is none."""
     row = user_facts.by_mark(connection, Kind.CHANGE, _mark(owner, version))
     return None if row is None else bytes.fromhex(user_facts.opened(owner, row)["change"])
 
 
-def added(connection: Connection, owner: Owner, content: bytes, by: bytes) -> bytes | None:
+def added(connection: Connection, owner: UserEnvelope, content: bytes, by: bytes) -> bytes | None:
     """Keep the next change; id of the device that left with it, 16 bytes.
 
     The first one that is stored has no list before it here, nor has one after a gap (devices are ahead after
@@ -71,6 +71,6 @@ def added(connection: Connection, owner: Owner, content: bytes, by: bytes) -> by
     return left
 
 
-def _mark(owner: Owner, version: int) -> bytes:
+def _mark(owner: UserEnvelope, version: int) -> bytes:
     message = b"antefix/v1/registry change\0" + version.to_bytes(8, "big")
     return hmac.digest(owner.key.data, message, "sha256")

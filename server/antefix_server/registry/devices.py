@@ -20,8 +20,8 @@ from sqlalchemy import Connection
 from antefix.keys import DevicePublic
 from antefix_server.errors import DeviceUnknown, InvitationRefused, TokenRefused
 from antefix_server.vault import user_facts
-from antefix_server.vault.envelope import Owner
-from antefix_server.vault.user_facts import Fact, Kind
+from antefix_server.vault.envelope import UserEnvelope
+from antefix_server.vault.user_facts import Kind, UserRow
 
 _SECRET = 32
 
@@ -65,7 +65,7 @@ class Session:
     device: bytes
 
 
-def enrolled(connection: Connection, owner: Owner, device: DevicePublic, name: str) -> Enrolled:
+def enrolled(connection: Connection, owner: UserEnvelope, device: DevicePublic, name: str) -> Enrolled:
     """Keep a device; one that is there gets a new token, and the old one is no good any more.
 
     Raises:
@@ -107,7 +107,7 @@ def parts_of(token: str) -> tuple[bytes, bytes]:
     return content[:16], content[16:]
 
 
-def session(connection: Connection, owner: Owner, secret: bytes) -> Session:
+def session(connection: Connection, owner: UserEnvelope, secret: bytes) -> Session:
     """The device of a user that has a token.
 
     Raises:
@@ -121,36 +121,36 @@ def session(connection: Connection, owner: Owner, secret: bytes) -> Session:
     raise TokenRefused
 
 
-def signing_key(connection: Connection, owner: Owner, device: bytes) -> bytes | None:
+def signing_key(connection: Connection, owner: UserEnvelope, device: bytes) -> bytes | None:
     """Of a device that may come in: its Ed25519 public key; None for any other."""
     found = public_key(connection, owner, device)
     return None if found is None else found.signing_bytes
 
 
-def public_key(connection: Connection, owner: Owner, device: bytes) -> DevicePublic | None:
+def public_key(connection: Connection, owner: UserEnvelope, device: bytes) -> DevicePublic | None:
     """Both public keys of a device that may come in; None for any other."""
     row = user_facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
     said = None if row is None else user_facts.opened(owner, row)
     return None if said is None or said["revoked"] else _public(said)
 
 
-def listed(connection: Connection, owner: Owner) -> list[Device]:
+def listed(connection: Connection, owner: UserEnvelope) -> list[Device]:
     """A user's devices."""
     return read(owner, user_facts.of(connection, owner, Kind.DEVICE))
 
 
-def read(owner: Owner, rows: Iterable[Fact]) -> list[Device]:
+def read(owner: UserEnvelope, rows: Iterable[UserRow]) -> list[Device]:
     """What rows say."""
     return [_device(user_facts.opened(owner, row)) for row in rows]
 
 
-def revoked(connection: Connection, owner: Owner, device: bytes) -> Device:
+def revoked(connection: Connection, owner: UserEnvelope, device: bytes) -> Device:
     """Let it in no more.
 
     Raises:
         DeviceUnknown.
     """
-    row: Fact | None = user_facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
+    row: UserRow | None = user_facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
     if row is None:
         raise DeviceUnknown(f"the user has no device {device.hex()}", "antefix-server devices list NAME")
     said = {**user_facts.opened(owner, row), "revoked": True}
@@ -158,7 +158,7 @@ def revoked(connection: Connection, owner: Owner, device: bytes) -> Device:
     return _device(said)
 
 
-def _mark(owner: Owner, device: bytes) -> bytes:
+def _mark(owner: UserEnvelope, device: bytes) -> bytes:
     return hmac.digest(owner.key.data, b"antefix/v1/registry device\0" + device, "sha256")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from antefix_server.vault import user_facts
-from antefix_server.vault.envelope import Owner
-from antefix_server.vault.user_facts import Fact, Kind
+from antefix_server.vault.envelope import UserEnvelope
+from antefix_server.vault.user_facts import Kind, UserRow
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Participant:
     signing: bytes
 
 
-def keep(connection: Connection, owner: Owner, node: Node, mark: bytes, hint: bytes) -> list[int]:
+def keep(connection: Connection, owner: UserEnvelope, node: Node, mark: bytes, hint: bytes) -> list[int]:
     """Keep a device's node in place of the one before; ids of those that are no more."""
     before = [row for row in _all(connection, owner) if _node(owner, row).device == node.device]
     gone = [_node(owner, row).id for row in before]
@@ -55,12 +55,12 @@ def keep(connection: Connection, owner: Owner, node: Node, mark: bytes, hint: by
     return [id for id in gone if id != node.id]
 
 
-def listed(connection: Connection, owner: Owner) -> list[Node]:
+def listed(connection: Connection, owner: UserEnvelope) -> list[Node]:
     """A user's nodes."""
     return [_node(owner, row) for row in _all(connection, owner)]
 
 
-def dropped(connection: Connection, owner: Owner, device: bytes) -> list[int]:
+def dropped(connection: Connection, owner: UserEnvelope, device: bytes) -> list[int]:
     """Forget a device's nodes; their ids."""
     gone = [row for row in _all(connection, owner) if _node(owner, row).device == device]
     for row in gone:
@@ -68,15 +68,15 @@ def dropped(connection: Connection, owner: Owner, device: bytes) -> list[int]:
     return [_node(owner, row).id for row in gone]
 
 
-def pseudonym(owner: Owner) -> str:
+def pseudonym(owner: UserEnvelope) -> str:
     """What stands for a user in rounds: `Participant.user`."""
     return hmac.digest(owner.key.data, b"antefix/v1/round pseudonym", "sha256")[:8].hex()
 
 
-def _all(connection: Connection, owner: Owner) -> list[Fact]:
+def _all(connection: Connection, owner: UserEnvelope) -> list[UserRow]:
     return user_facts.of(connection, owner, Kind.NODE)
 
 
-def _node(owner: Owner, row: Fact) -> Node:
+def _node(owner: UserEnvelope, row: UserRow) -> Node:
     said: dict[str, Any] = user_facts.opened(owner, row)
     return Node(said["node"], bytes.fromhex(said["device"]), said["key"].encode())

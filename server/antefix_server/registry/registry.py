@@ -12,18 +12,14 @@ Everything here is sealed in the vault's database under the user's shred key (`v
 
 from __future__ import annotations
 
-import hmac
 import time
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection
 
-from antefix.crypto.aead import decrypt, encrypt
-from antefix.errors import InvalidArgument
+from antefix.crypto.aead import encrypt
 from antefix.keys import DevicePublic
 from antefix.receipts import Receipt
 from antefix.wire import Invitation, server_id
@@ -31,7 +27,6 @@ from antefix_server.errors import (
     DeviceUnknown,
     InvitationRefused,
     NameTaken,
-    NameUnknown,
     TokenRefused,
     UnknownUser,
     VaultDamaged,
@@ -39,35 +34,19 @@ from antefix_server.errors import (
 from antefix_server.registry import device_changes, nodes
 from antefix_server.registry import devices as devices_module
 from antefix_server.registry.devices import Device, Enrolled, Session
+from antefix_server.registry.node_directory import NodeDirectory
 from antefix_server.registry.nodes import Node, Participant
 from antefix_server.registry.retired_nodes import Retired
+from antefix_server.registry.user_directory import User, UserDirectory, user_beside
 from antefix_server.vault import Vault, user_facts
-from antefix_server.vault.envelope import Owner
-from antefix_server.vault.user_facts import Fact, Kind
+from antefix_server.vault.envelope import UserEnvelope
+from antefix_server.vault.user_facts import Kind, UserRow
 
 __all__ = ["Added", "Device", "Enrolled", "Node", "Participant", "Registry", "Session", "User"]
 
 DAY_S = 86_400
 INVITED_S = 7 * DAY_S
-_LONGEST_NAME = 200
-_NODE_LABEL = b"antefix/v1/registry node\0"
-
-
-@dataclass(frozen=True)
-class User:
-    """A user as the operator sees it.
-
-    Attributes:
-        name: as it was added.
-        id: 16 random bytes.
-        added: seconds since 1970.
-        suspended: its devices are not let in for now.
-    """
-
-    name: str
-    id: bytes
-    added: int
-    suspended: bool
+_INVITED_LABEL = b"antefix/v1/registry invitation\0"
 
 
 @dataclass(frozen=True)
@@ -79,13 +58,17 @@ class Added:
 
 
 class Registry:
-    """Users and devices of one vault. Any thread may call anything."""
+    """Users and devices of one vault. Any thread may call anything.
+
+    Attributes:
+        nodes: by which devices take part in rounds.
+    """
 
     def __init__(self, vault: Vault) -> None:
         """Use an open vault; its owner closes it."""
         self._vault, self._retired = vault, Retired(vault.folder)
         self._database = vault.shelf.database
-        self._index_key = vault.identity.index_key
+        self._users, self.nodes = UserDirectory(vault), NodeDirectory(vault, self._retired)
         self._server = server_id(vault.identity.releasing.public_key().public_bytes_raw())
 
     def add(self, name: str, *, invited_s: int = INVITED_S) -> Added:
@@ -107,19 +90,21 @@ class Registry:
         Raises:
             InvalidArgument, NameTaken: as `add`; also where two of the names are one.
         """
-        marks = {self._mark(name): name for name in names}
+        marks = {self._users.mark(name): name for name in names}
         if len(marks) < len(names):
             raise NameTaken("two of the names are one", "case and width of letters do not count")
         with self._vault.writing():
             for mark, name in marks.items():
-                self._refuse_taken(name, mark)
+                self._users.refuse_taken(name, mark)
             ids, now = self._vault.enrol_many(len(names)), int(time.time())
             with self._database.writing() as connection:
-                pairs = zip(marks.items(), ids, strict=True)
-                return [
-                    self._added(connection, User(name, id, now, suspended=False), mark, invited_s)
-                    for (mark, name), id in pairs
-                ]
+                added = []
+                for (mark, name), id in zip(marks.items(), ids, strict=True):
+                    user = User(name, id, now, suspended=False)
+                    with self._vault.owner(id) as owner:
+                        self._users.insert(connection, owner, user, mark)
+                        added.append(Added(user, self._invited(connection, owner, invited_s)))
+                return added
 
     def invite(self, name: str, *, invited_s: int = INVITED_S) -> Invitation:
         """The way in for one more device of a user.
@@ -127,7 +112,11 @@ class Registry:
         Raises:
             NameUnknown.
         """
-        with self._vault.writing(), self._owner_of(name) as owner, self._database.writing() as connection:
+        with (
+            self._vault.writing(),
+            self._users.owner_of(name) as owner,
+            self._database.writing() as connection,
+        ):
             return self._invited(connection, owner, invited_s)
 
     def find(self, name: str) -> User:
@@ -136,29 +125,15 @@ class Registry:
         Raises:
             NameUnknown.
         """
-        with self._owner_of(name) as owner, self._database.reading() as connection:
-            return _user(owner, self._row(connection, owner, name))
+        return self._users.find(name)
 
     def users(self) -> Iterator[User]:
         """All of them, in the order in which they were added."""
-        last = 0
-        while True:
-            with self._database.reading() as connection:
-                rows = user_facts.after(connection, Kind.USER, last)
-            if not rows:
-                return
-            for row in rows:
-                try:
-                    with self._vault.owner(self._id_in(row)) as owner:
-                        yield _user(owner, row)
-                except UnknownUser:
-                    continue  # removed meanwhile
-            last = rows[-1].id
+        return self._users.all()
 
     def count(self) -> int:
         """How many users there are."""
-        with self._database.reading() as connection:
-            return user_facts.count(connection, Kind.USER)
+        return self._users.count()
 
     def suspend(self, name: str, suspended: bool = True) -> User:
         """Let a user's devices in no more, or again. Its records stay.
@@ -166,12 +141,8 @@ class Registry:
         Raises:
             NameUnknown.
         """
-        with self._vault.writing(), self._owner_of(name) as owner, self._database.writing() as connection:
-            row = self._row(connection, owner, name)
-            found = _user(owner, row)
-            changed = User(found.name, found.id, found.added, suspended)
-            user_facts.change(connection, owner, row, _content(changed))
-            return changed
+        with self._vault.writing():
+            return self._users.suspend(name, suspended)
 
     def remove(self, name: str) -> Receipt:
         """Remove a user with everything that is known of it: `docs/security/removal.md`.
@@ -180,7 +151,7 @@ class Registry:
             NameUnknown; and as `Vault.remove`.
         """
         with self._vault.writing():
-            with self._owner_of(name) as owner:
+            with self._users.owner_of(name) as owner:
                 user = owner.user
                 with suppress(VaultDamaged), self._database.reading() as connection:  # rows stop no removal
                     self._retired.add(one.id for one in nodes.listed(connection, owner))
@@ -220,51 +191,11 @@ class Registry:
         user, secret = devices_module.parts_of(token)
         try:
             with self._vault.owner(user) as owner, self._database.reading() as connection:
-                if not user_facts.let_in(owner, user_facts.of(connection, owner, Kind.USER)):
+                if not user_facts.is_active(owner, user_facts.of(connection, owner, Kind.USER)):
                     raise TokenRefused
                 return devices_module.session(connection, owner, secret)
         except UnknownUser:
             raise TokenRefused from None
-
-    def keep_node(self, session: Session, node: Node) -> None:
-        """Keep by which node of Flower's a device takes part in rounds; the one that it replaces is retired.
-
-        Raises:
-            UnknownUser: removed meanwhile; the node is retired.
-        """
-        mark = self._node_mark(node.id)
-        with self._vault.writing():
-            self._retired.add([node.id])  # first: where it is not kept in the end, nobody would know of it
-            with self._vault.owner(session.user) as owner:
-                hint = encrypt(self._index_key, _NODE_LABEL + mark, owner.user)
-                with self._database.writing() as connection:
-                    self._retired.add(nodes.keep(connection, owner, node, mark, hint))
-            self._retired.done(node.id)
-
-    def has_node(self, id: int) -> bool:
-        """Whether a user's device has a node. Nobody takes one or gives one up meanwhile."""
-        with self._vault.writing():
-            user, _ = self._noded(id)
-            try:
-                with self._vault.owner(user):
-                    return True
-            except UnknownUser:
-                return False
-
-    def node_of(self, session: Session) -> Node | None:
-        """A device's node.
-
-        Raises:
-            UnknownUser: removed meanwhile.
-        """
-        with self._vault.owner(session.user) as owner, self._database.reading() as connection:
-            found = [one for one in nodes.listed(connection, owner) if one.device == session.device]
-            return found[0] if found else None
-
-    def participants(self, ids: Iterable[int]) -> list[Participant]:
-        """Who of these nodes may take part in rounds; the rest is left out."""
-        found = (self._participant(id) for id in ids)
-        return [one for one in found if one is not None]
 
     def devices(self, name: str) -> list[Device]:
         """A user's devices, those revoked too.
@@ -272,7 +203,7 @@ class Registry:
         Raises:
             NameUnknown.
         """
-        with self._owner_of(name) as owner, self._database.reading() as connection:
+        with self._users.owner_of(name) as owner, self._database.reading() as connection:
             return devices_module.listed(connection, owner)
 
     def revoke(self, name: str, device: bytes) -> Device:
@@ -283,7 +214,11 @@ class Registry:
         Raises:
             NameUnknown, DeviceUnknown.
         """
-        with self._vault.writing(), self._owner_of(name) as owner, self._database.writing() as connection:
+        with (
+            self._vault.writing(),
+            self._users.owner_of(name) as owner,
+            self._database.writing() as connection,
+        ):
             self._retired.add(nodes.dropped(connection, owner, device))
             return devices_module.revoked(connection, owner, device)
 
@@ -314,104 +249,19 @@ class Registry:
                 with suppress(DeviceUnknown):  # it was never on this server
                     devices_module.revoked(connection, owner, left)
 
-    def _participant(self, id: int) -> Participant | None:
-        user, row = self._noded(id)
-        if row is None:
-            return None
-        try:
-            with self._vault.owner(user) as owner, self._database.reading() as connection:
-                device = bytes.fromhex(user_facts.opened(owner, row)["device"])
-                signing = devices_module.signing_key(connection, owner, device)
-                if signing is None or not user_facts.let_in(
-                    owner, user_facts.of(connection, owner, Kind.USER)
-                ):
-                    return None
-                return Participant(id, nodes.pseudonym(owner), signing)
-        except UnknownUser:
-            return None
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._vault.shelf.database.writing()
 
-    def _noded(self, id: int) -> tuple[bytes, Fact | None]:
-        """Whose node it is, and its row; nobody's id where there is none."""
-        with self._database.reading() as connection:
-            row = user_facts.by_mark(connection, Kind.NODE, self._node_mark(id))
-        user = None if row is None else _hinted(row, self._index_key, _NODE_LABEL)
-        return user or bytes(16), row
-
-    def _node_mark(self, id: int) -> bytes:
-        return hmac.digest(self._index_key, b"node\0" + id.to_bytes(8, "big"), "sha256")
-
-    def _mark(self, name: str) -> bytes:
-        return hmac.digest(self._index_key, b"name\0" + _folded(name).encode(), "sha256")
-
-    def _refuse_taken(self, name: str, mark: bytes) -> None:
-        with self._database.reading() as connection:
-            if user_facts.by_mark(connection, Kind.USER, mark) is not None:
-                raise NameTaken(f"there is a user {name!r}", "choose another name, or invite that one again")
-
-    def _added(self, connection: Connection, user: User, mark: bytes, invited_s: int) -> Added:
-        with self._vault.owner(user.id) as owner:
-            hint = encrypt(self._index_key, b"antefix/v1/registry name\0" + mark, user.id)
-            user_facts.add(connection, owner, Kind.USER, mark, _content(user), hint)
-            return Added(user, self._invited(connection, owner, invited_s))
-
-    def _owner_of(self, name: str) -> Owner:
-        with self._database.reading() as connection:
-            row = user_facts.by_mark(connection, Kind.USER, self._mark(name))
-        if row is None:
-            raise NameUnknown(f"there is no user {name!r}", "antefix-server users list")
-        try:
-            return self._vault.owner(self._id_in(row))
-        except UnknownUser:  # removed meanwhile
-            raise NameUnknown(f"there is no user {name!r}", "antefix-server users list") from None
-
-    def _row(self, connection: Connection, owner: Owner, name: str) -> Fact:
-        row = user_facts.by_mark(connection, Kind.USER, self._mark(name))
-        if row is None:
-            raise NameUnknown(f"there is no user {name!r}", "antefix-server users list")
-        return row
-
-    def _id_in(self, row: Fact) -> bytes:
-        return _hinted(row, self._index_key, b"antefix/v1/registry name\0") or bytes(16)
-
-    def _invited(self, connection: Connection, owner: Owner, invited_s: int) -> Invitation:
-        made = Invitation.fresh(self._server)
-        hint = encrypt(made.key, b"antefix/v1/registry invitation\0" + made.lookup_id, owner.user)
+    def _invited(self, connection: Connection, owner: UserEnvelope, invited_s: int) -> Invitation:
+        invitation = Invitation.fresh(self._server)
+        hint = encrypt(invitation.key, _INVITED_LABEL + invitation.lookup_id, owner.user)
         content = {"until": int(time.time()) + invited_s, "used": ""}
-        user_facts.add(connection, owner, Kind.INVITATION, made.lookup_id, content, hint)
-        return made
+        user_facts.add(connection, owner, Kind.INVITATION, invitation.lookup_id, content, hint)
+        return invitation
 
-    def _invited_owner(self, row: Fact, invitation: Invitation) -> Owner:
-        user = _hinted(row, invitation.key, b"antefix/v1/registry invitation\0")
+    def _invited_owner(self, row: UserRow, invitation: Invitation) -> UserEnvelope:
+        user = user_beside(row, invitation.key, _INVITED_LABEL)
         try:
             return self._vault.owner(user or bytes(16))
         except UnknownUser:
             raise InvitationRefused from None
-
-
-def _hinted(row: Fact, key: bytes, label: bytes) -> bytes | None:
-    """The user's id beside a row."""
-    plain = None if row.hint is None else decrypt(key, label + row.mark, row.hint)
-    return None if plain is None else bytes(plain.data)
-
-
-def _folded(name: object) -> str:
-    """A name without what the eye does not tell apart.
-
-    Raises:
-        InvalidArgument: what is no name.
-    """
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
-        size = len(name) if isinstance(name, str) else 0
-        raise InvalidArgument(f"a name of {size:,} characters", f"1 to {_LONGEST_NAME}")
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    if not folded.isprintable() or folded != folded.strip() or folded == "":
-        raise InvalidArgument("the name has characters in it that do not show", "use letters and digits")
-    return folded
-
-
-def _content(user: User) -> dict[str, Any]:
-    return {"name": user.name, "added": user.added, "suspended": user.suspended}
-
-
-def _user(owner: Owner, row: Fact) -> User:
-    return User(id=owner.user, **user_facts.opened(owner, row))

@@ -17,10 +17,10 @@ from typing import Any
 from antefix.errors import AntefixError, GrantRefused
 from antefix_server.engine.access import Granting
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineClosed, EngineLost, ServerUnfit
 from antefix_server.remote_engine import rpc_messages
-from antefix_server.remote_engine.rpc import Answer, Line
+from antefix_server.remote_engine.rpc import Answer, RpcChannel
 
 __all__ = ["Plan", "RemoteEngine"]
 
@@ -53,7 +53,7 @@ class Plan:
 @dataclass(frozen=True)
 class _Row:
     user: bytes
-    stream: Stream
+    stream: OutputStream
 
 
 class RemoteEngine:
@@ -71,7 +71,7 @@ class RemoteEngine:
         self._lock, self._numbers = threading.Lock(), itertools.count(1)
         self._rows: dict[int, _Row] = {}
         self._words: dict[int, str] = {}
-        self._line: Line | None = None
+        self._line: RpcChannel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started, self._closing = threading.Event(), threading.Event()
         self._failed: AntefixError | None = None
@@ -100,7 +100,7 @@ class RemoteEngine:
         """Id of the process; 0 for none."""
         return 0 if self._process is None else self._process.pid
 
-    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> Stream:
+    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> OutputStream:
         """Begin a request; see `Engine.ask`.
 
         Raises:
@@ -109,7 +109,7 @@ class RemoteEngine:
         if self._closing.is_set():
             raise EngineClosed
         row = next(self._numbers)
-        stream = Stream(0, lambda: self._tell("cancel", {"row": row}))
+        stream = OutputStream(0, lambda: self._tell("cancel", {"row": row}))
         with self._lock:
             line = self._line
             if line is None:
@@ -188,7 +188,7 @@ class RemoteEngine:
         self._lost()
         process.wait()
 
-    def _begun(self) -> tuple[subprocess.Popen[bytes], Line, threading.Thread]:
+    def _begun(self) -> tuple[subprocess.Popen[bytes], RpcChannel, threading.Thread]:
         """A process, the line to it, and the thread that reads from it."""
         ours, theirs = socket.socketpair()
         try:
@@ -201,7 +201,7 @@ class RemoteEngine:
                     env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
                 )
             told = {"pieces": self._pieces, "end": self._end, "tidy": self._tidy}
-            line = Line(ours, told, {"of": self._of, "open": self._open})
+            line = RpcChannel(ours, told, {"of": self._of, "open": self._open})
             reader = threading.Thread(target=line.run, name="antefix-engine-reader", daemon=True)
             reader.start()
         except BaseException:

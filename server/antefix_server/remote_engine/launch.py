@@ -17,7 +17,7 @@ from antefix_server.vault import Vault
 if TYPE_CHECKING:
     from antefix_server.engine.core import Engine
     from antefix_server.engine.limits import Limits
-    from antefix_server.remote_engine.router import Engines
+    from antefix_server.remote_engine.router import EngineRouter
 
 __all__ = ["hosting"]
 
@@ -61,15 +61,15 @@ def _one(asked: Configuration, grants: Grants, limits: Limits) -> Engine:
     return Engine(base, grants, limits)
 
 
-def _several(asked: Configuration, grants: Grants, limits: Limits) -> Engines:
+def _several(asked: Configuration, grants: Grants, limits: Limits) -> EngineRouter:
     """In processes of their own, which share the cores."""
     from antefix_server.remote_engine.client import Plan, RemoteEngine
-    from antefix_server.remote_engine.router import Engines
+    from antefix_server.remote_engine.router import EngineRouter
 
     count = asked.inference_engines
     threads = max(1, (os.cpu_count() or 1) // count) if asked.inference_device == "cpu" else 0
     plan = Plan(asked.inference, asked.inference_device, asked.inference_dtype, threads, limits)
-    return Engines([RemoteEngine(plan, grants, index) for index in range(count)])
+    return EngineRouter([RemoteEngine(plan, grants, index) for index in range(count)])
 
 
 @contextmanager
@@ -79,10 +79,10 @@ def _figures(measured: Callable[[], dict[str, float]], port: int) -> Iterator[No
         return
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from antefix_server.engine.metrics import Figures
+    from antefix_server.engine.metrics import EngineMetrics
 
     registry = CollectorRegistry()
-    registry.register(Figures(measured))
+    registry.register(EngineMetrics(measured))
     try:
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:

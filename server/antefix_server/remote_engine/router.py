@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from antefix.errors import AntefixError
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineLost
 from antefix_server.remote_engine.client import RemoteEngine
 
-__all__ = ["Engines", "order"]
+__all__ = ["EngineRouter", "rendezvous_order"]
 
 
-def order(user: bytes, engines: int) -> list[int]:
+def rendezvous_order(user: bytes, engines: int) -> list[int]:
     """Numbers of the engines, the user's own first."""
     return sorted(range(engines), key=lambda one: hashlib.blake2b(user, key=one.to_bytes(4)).digest())
 
 
-class Engines:
+class EngineRouter:
     """Asked like one `Engine`. Any thread may call anything."""
 
     def __init__(self, engines: Sequence[RemoteEngine]) -> None:
@@ -43,14 +43,14 @@ class Engines:
             self.close()
             raise
 
-    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> Stream:
+    def ask(self, user: bytes, settings: Mapping[str, Any], *, personal: bool = True) -> OutputStream:
         """Begin a request at the user's engine, or at the next while that one is away.
 
         Raises:
             EngineLost: none is there.
             AntefixError: as `Engine.ask`.
         """
-        for number in order(user, len(self._engines)):
+        for number in rendezvous_order(user, len(self._engines)):
             if self._engines[number].there:
                 try:
                     return self._engines[number].ask(user, settings, personal=personal)

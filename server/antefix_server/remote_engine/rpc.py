@@ -21,7 +21,7 @@ from antefix.errors import AntefixError
 from antefix_server.errors import EngineLost
 from antefix_server.remote_engine import rpc_messages
 
-__all__ = ["Answer", "Line"]
+__all__ = ["Answer", "RpcChannel"]
 
 _HEAD = struct.Struct(">IQ")
 _MOST = 2**31  # of either part
@@ -36,7 +36,7 @@ class Answer(Protocol):
         """Send it; the payload is the caller's to wipe."""
 
 
-class Line:
+class RpcChannel:
     """One end. Any thread may call anything."""
 
     def __init__(

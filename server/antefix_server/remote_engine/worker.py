@@ -22,10 +22,10 @@ from antefix.grants import Grant
 from antefix.records import OpenedRecord
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineClosed
 from antefix_server.remote_engine import rpc_messages
-from antefix_server.remote_engine.rpc import Answer, Line
+from antefix_server.remote_engine.rpc import Answer, RpcChannel
 
 __all__ = ["Worker"]
 
@@ -39,9 +39,9 @@ class Worker:
         """Nothing happens before `run`."""
         told = {"cancel": self._cancel, "recheck": self._recheck, "close": self._close}
         asked = {"start": self._start, "ask": self._ask, "measured": self._measured}
-        self._line = Line(end, told, asked)
+        self._line = RpcChannel(end, told, asked)
         self._engine: Engine | None = None
-        self._rows: dict[int, Stream] = {}
+        self._rows: dict[int, OutputStream] = {}
 
     def run(self) -> None:
         """Until the gateway hangs up or goes away; then nothing that was opened is left."""
@@ -102,7 +102,7 @@ class Worker:
 class _Granted:
     """The gateway's grants."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: RpcChannel) -> None:
         self._line = line
 
     def of(self, user: bytes) -> list[Grant]:
@@ -121,7 +121,9 @@ class _Granted:
 class _Forward:
     """Passes on what comes of one request, in whichever thread it comes."""
 
-    def __init__(self, line: Line, rows: dict[int, Stream], row: int, stream: Stream, word: Any) -> None:
+    def __init__(
+        self, line: RpcChannel, rows: dict[int, OutputStream], row: int, stream: OutputStream, word: Any
+    ) -> None:
         self._line, self._rows, self._row, self._stream, self._word = line, rows, row, stream, word
         self._lock, self._over = threading.Lock(), False
 

@@ -84,7 +84,7 @@ class RemovalLog:
         self._level = True
         return range(first, self.size)
 
-    def catch_up(self) -> list[int]:
+    def sync_mirror(self) -> list[int]:
         """After an `append` that failed: let each copy have what the other took. Slots that are new here.
 
         To go on without it would give the copies two histories.
@@ -131,7 +131,7 @@ class RemovalLog:
         """A number under which nothing was ever said."""
         return self._here.last_number(kind) + 1
 
-    def leap(self) -> None:
+    def skip_to_fresh(self) -> None:
         """Skip numbers of statements: those that a lost part of the log may have had."""
         skipped = (Statement(kind, self.next_number(kind) + _LEAP, bytes(32)) for kind in Kind)
         self.append(list(skipped))

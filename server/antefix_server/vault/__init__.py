@@ -14,6 +14,9 @@ called from any thread, and changes all or nothing.
         receipt = vault.remove(user)
 """
 
-from antefix_server.vault.vault import Head, Vault
+from antefix.common.deprecation import former_names
+from antefix_server.vault.vault import RecordMeta, Vault
 
-__all__ = ["Head", "Vault"]
+__all__ = ["RecordMeta", "Vault"]
+
+__getattr__ = former_names(__name__, {"Head": "RecordMeta"})

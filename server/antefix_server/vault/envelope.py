@@ -26,7 +26,7 @@ _VERSION = struct.Struct(">QI")
 
 
 @dataclass(frozen=True)
-class Head:
+class RecordMeta:
     """What the vault knows of a stored record.
 
     Attributes:
@@ -50,7 +50,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Owner:
+class UserEnvelope:
     """A living user's key and what is made of it. Use it in a `with` block.
 
     Attributes:
@@ -71,12 +71,12 @@ class Owner:
         """What stands for one of the user's prefixes, 16 bytes."""
         return hmac.digest(self.key.data, b"antefix/v1/vault place\0" + prefix, "sha256")[:16]
 
-    def seal_head(self, head: Head) -> bytes:
+    def seal_head(self, head: RecordMeta) -> bytes:
         """136 bytes."""
         fields = (head.prefix, head.version, head.epoch, head.size, head.digest)
         return encrypt(self.key.data, self._context(b"head"), _HEAD.pack(*fields))
 
-    def open_head(self, sealed: bytes) -> Head:
+    def open_head(self, sealed: bytes) -> RecordMeta:
         """Read it.
 
         Raises:
@@ -86,7 +86,7 @@ class Owner:
         if plain is None:
             raise VaultDamaged(f"a record of user {self.user.hex()} is damaged", "restore it from a backup")
         with plain:
-            return Head(*_HEAD.unpack(plain.data))
+            return RecordMeta(*_HEAD.unpack(plain.data))
 
     def seal_fact(self, kind: int, mark: bytes, content: bytes) -> bytes:
         """Something else that is known of the user, bound to its row's kind and mark."""
@@ -104,7 +104,7 @@ class Owner:
         with plain:
             return bytes(plain.data)
 
-    def seal(self, head: Head, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def seal(self, head: RecordMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The record's bytes sealed, in pieces of `PIECE` bytes; nothing is in the clear outside memory."""
         encryptor = Cobblestone256Encryptor(self.key.data, self._content(head))
         buffer = bytearray()
@@ -117,7 +117,7 @@ class Owner:
         for at in range(0, len(buffer), PIECE):
             yield bytes(buffer[at : at + PIECE])
 
-    def open(self, head: Head, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def open(self, head: RecordMeta, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The record's bytes, as they come: each is authentic, but only the end tells that all came.
 
         Raises:
@@ -144,5 +144,5 @@ class Owner:
     def _context(self, label: bytes, extra: bytes = b"") -> bytes:
         return b"antefix/v1/vault " + label + b"\0" + self.tenant + self.user + extra
 
-    def _content(self, head: Head) -> bytes:
+    def _content(self, head: RecordMeta) -> bytes:
         return self._context(b"content", head.prefix + _VERSION.pack(head.version, head.epoch))

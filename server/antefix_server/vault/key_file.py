@@ -192,13 +192,13 @@ class KeyFile:
                         user = self._id(first + number, bytes(slot[_NONCE_AT : _NONCE_AT + _NONCE]))
                         yield first + number, user, SecretBytes(bytearray(slot[:KEY_BYTES]))
 
-    def not_zero(self, slots: Sequence[int]) -> list[int]:
+    def still_set(self, slots: Sequence[int]) -> list[int]:
         """Those of `slots` that hold anything."""
         return [number for number in slots if number < self.slots and any(self._block(number, 1))]
 
-    def hide(self, slots: Iterable[list[int]]) -> None:
+    def exclude(self, slots: Iterable[list[int]]) -> None:
         """Treat removed users as unknown whose keys are still there: a reader cannot finish a removal."""
-        self._hidden = frozenset(number for some in slots for number in self.not_zero(some))
+        self._hidden = frozenset(number for some in slots for number in self.still_set(some))
 
     def tag_in(self, number: int) -> bytes | None:
         """What stands in the database for whoever has or had a slot; None where it is zero or torn."""
@@ -209,7 +209,7 @@ class KeyFile:
                 return owner_tag(slot.data[:KEY_BYTES])
             return None
 
-    def doom(self, slots: Sequence[int]) -> None:
+    def begin_erase(self, slots: Sequence[int]) -> None:
         """Overwrite keys with what is left to delete; durable on return."""
         self.require_there()
         with files(self._path):
@@ -220,7 +220,7 @@ class KeyFile:
                     self._overwrite(number, left + _check(number, left, b"doomed"))
             os.fsync(self._file)
 
-    def erase(self, slots: Sequence[int]) -> None:
+    def zeroize(self, slots: Sequence[int]) -> None:
         """Zero slots; durable on return."""
         self.require_there()
         with files(self._path):

@@ -5,21 +5,23 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from antefix_server.errors import RecordAbsent
-from antefix_server.vault.envelope import Head, Owner
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.envelope import RecordMeta, UserEnvelope
+from antefix_server.vault.record_store import RecordStore
 
 
-def heads(shelf: Shelf, connection: Connection, owner: Owner) -> list[Head]:
+def heads(shelf: RecordStore, connection: Connection, owner: UserEnvelope) -> list[RecordMeta]:
     """Of all records, without content."""
     return list(rows(shelf, connection, owner).values())
 
 
-def rows(shelf: Shelf, connection: Connection, owner: Owner) -> dict[int, Head]:
+def rows(shelf: RecordStore, connection: Connection, owner: UserEnvelope) -> dict[int, RecordMeta]:
     """Heads of all records by row."""
     return {one.id: owner.open_head(one.head) for one in shelf.owned(connection, owner.tag)}
 
 
-def find(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> tuple[int, Head]:
+def find(
+    shelf: RecordStore, connection: Connection, owner: UserEnvelope, prefix: bytes
+) -> tuple[int, RecordMeta]:
     """Row and head of a record.
 
     Raises:
@@ -35,7 +37,7 @@ def find(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> t
     return stored.id, owner.open_head(stored.head)
 
 
-def record(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) -> bytes:
+def record(shelf: RecordStore, connection: Connection, owner: UserEnvelope, prefix: bytes) -> bytes:
     """A record as it was put.
 
     Raises:
@@ -44,7 +46,9 @@ def record(shelf: Shelf, connection: Connection, owner: Owner, prefix: bytes) ->
     return content(shelf, connection, owner, *find(shelf, connection, owner, prefix))
 
 
-def content(shelf: Shelf, connection: Connection, owner: Owner, row: int, head: Head) -> bytes:
+def content(
+    shelf: RecordStore, connection: Connection, owner: UserEnvelope, row: int, head: RecordMeta
+) -> bytes:
     """What is in a row.
 
     Raises:

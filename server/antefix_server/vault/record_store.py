@@ -36,7 +36,7 @@ class Stored:
     head: bytes
 
 
-class Shelf:
+class RecordStore:
     """The tables `records` and `pieces`. Transactions are the caller's."""
 
     def __init__(self, database: Database) -> None:

@@ -19,9 +19,9 @@ from antefix.receipts import Receipt, Removal, heads_digest
 from antefix_server.errors import RemovalUnfinished, UnknownUser, VaultError
 from antefix_server.removal_log.log import RemovalLog
 from antefix_server.removal_log.log_file import Entry
-from antefix_server.vault.envelope import Owner
+from antefix_server.vault.envelope import UserEnvelope
 from antefix_server.vault.key_file import KeyFile
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 
 _UNREAD = bytes(32)
 """Digest of heads that could not be read: a damaged or absent database stops no removal."""
@@ -37,7 +37,7 @@ class _Statement:
 class Remover:
     """Removes users; the caller holds the vault's lock."""
 
-    def __init__(self, keys: KeyFile, shelf: Shelf, log: RemovalLog) -> None:
+    def __init__(self, keys: KeyFile, shelf: RecordStore, log: RemovalLog) -> None:
         """Use what the vault is made of."""
         self._keys, self._shelf, self._log = keys, shelf, log
         self._pending: list[int] = []
@@ -50,7 +50,7 @@ class Remover:
             VaultBusy, VaultFull: nobody is yet; whom the mirror has by then, the next call or start removes.
             RemovalUnfinished: recorded and keys destroyed; the same call again, or a start, does the rest.
         """
-        self.catch_up()
+        self.sync_mirror()
         stated = {user: self._known(user) or self._stated(user, day) for user in dict.fromkeys(users)}
         new = [one.entry for one in stated.values() if not one.recorded]
         if new:
@@ -62,21 +62,21 @@ class Remover:
         found = [stated[user] for user in users]
         return [self._log.receipt(indices[one.entry.slot], one.removal, checkpoint) for one in found]
 
-    def catch_up(self) -> None:
+    def sync_mirror(self) -> None:
         """Before anything is appended to the log: take note of removals that only one copy has."""
-        self._pending += self._log.catch_up()
+        self._pending += self._log.sync_mirror()
 
     def replay(self) -> None:
         """Finish what a crash cut off, and remove again whom an old key file brought back."""
         self._keys.reserve(self._log.slots_used())
-        self._pending = [slot for slots in self._log.slots() for slot in self._keys.not_zero(slots)]
+        self._pending = [slot for slots in self._log.slots() for slot in self._keys.still_set(slots)]
         self._finish()
 
     def _finish(self) -> None:
         """Steps 2 to 4 for everything that is pending."""
         if not self._pending:
             return
-        self._keys.doom(self._pending)  # 2
+        self._keys.begin_erase(self._pending)  # 2
         tags = [tag for slot in self._pending if (tag := self._keys.tag_in(slot)) is not None]
         try:
             self._shelf.drop_owners(tags)  # 3
@@ -85,7 +85,7 @@ class Remover:
                 f"{len(tags)} removals are recorded and their keys destroyed, but {error.message}",
                 "remove again when that is mended, for the receipt; a restart finishes them too",
             ) from error
-        self._keys.erase(self._pending)  # 4
+        self._keys.zeroize(self._pending)  # 4
         self._pending = []
 
     def _known(self, user: bytes) -> _Statement | None:
@@ -103,14 +103,14 @@ class Remover:
     def _stated(self, user: bytes, day: int) -> _Statement:
         """What the log will say of a living user."""
         tenant = self._keys.identity.tenant
-        with Owner(tenant, user, self._keys.key_of(user)) as owner:
+        with UserEnvelope(tenant, user, self._keys.key_of(user)) as owner:
             heads = self._heads(owner)
             removal = Removal.of(tenant=tenant, user=user, heads=heads, day=day)
             slot = self._keys.slot_of(user)
             entry = Entry(slot, day, removal.salt, heads, removal.leaf)
             return _Statement(removal, entry, recorded=False)
 
-    def _heads(self, owner: Owner) -> bytes:
+    def _heads(self, owner: UserEnvelope) -> bytes:
         try:
             with self._shelf.database.reading() as connection:
                 rows = self._shelf.owned(connection, owner.tag)

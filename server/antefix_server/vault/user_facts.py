@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from antefix_server.storage.database import Made
 from antefix_server.storage.schema import blob, facts
-from antefix_server.vault.envelope import Owner
+from antefix_server.vault.envelope import UserEnvelope
 
 _PAD = 256
 _BATCH = 500
@@ -44,7 +44,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Fact:
+class UserRow:
     """A row as it lies there.
 
     Attributes:
@@ -65,7 +65,7 @@ class Fact:
 
 def add(
     connection: Connection,
-    owner: Owner,
+    owner: UserEnvelope,
     kind: Kind,
     mark: bytes,
     content: dict[str, Any],
@@ -77,42 +77,42 @@ def add(
     connection.execute(insert(facts), row)
 
 
-def by_mark(connection: Connection, kind: Kind, mark: bytes) -> Fact | None:
+def by_mark(connection: Connection, kind: Kind, mark: bytes) -> UserRow | None:
     """The row with a mark."""
     found = connection.execute(select(facts).where(facts.c.mark == mark, facts.c.kind == int(kind))).first()
     return None if found is None else _row(found)
 
 
-def of(connection: Connection, owner: Owner, kind: Kind) -> list[Fact]:
+def of(connection: Connection, owner: UserEnvelope, kind: Kind) -> list[UserRow]:
     """A user's rows of one kind, oldest first."""
     query = select(facts).where(facts.c.owner == owner.tag, facts.c.kind == int(kind)).order_by(facts.c.id)
     return [_row(one) for one in connection.execute(query)]
 
 
 def of_kinds(
-    connection: Connection, owner: Owner, first: Kind, second: Kind, third: Kind
-) -> dict[Kind, list[Fact]]:
+    connection: Connection, owner: UserEnvelope, first: Kind, second: Kind, third: Kind
+) -> dict[Kind, list[UserRow]]:
     """A user's rows of three kinds, read at once, oldest first."""
-    found: dict[Kind, list[Fact]] = {first: [], second: [], third: []}
+    found: dict[Kind, list[UserRow]] = {first: [], second: [], third: []}
     kinds = {"first": int(first), "second": int(second), "third": int(third)}
     for row in map(_row, _THREE.rows(connection, owner=owner.tag, **kinds)):
         found[row.kind].append(row)
     return found
 
 
-def after(connection: Connection, kind: Kind, id: int) -> list[Fact]:
+def after(connection: Connection, kind: Kind, id: int) -> list[UserRow]:
     """Everybody's rows of one kind after an id, some at a time."""
     query = select(facts).where(facts.c.kind == int(kind), facts.c.id > id).order_by(facts.c.id)
     return [_row(one) for one in connection.execute(query.limit(_BATCH))]
 
 
-def pages(connection: Connection, last: int) -> list[Fact]:
+def pages(connection: Connection, last: int) -> list[UserRow]:
     """Everybody's rows of every kind after an id, some at a time."""
     query = select(facts).where(facts.c.id > last).order_by(facts.c.id).limit(_BATCH)
     return [_row(one) for one in connection.execute(query)]
 
 
-def put(connection: Connection, rows: list[Fact]) -> None:
+def put(connection: Connection, rows: list[UserRow]) -> None:
     """Rows as they lay in another database; those with the same marks are replaced."""
     for row in rows:
         connection.execute(delete(facts).where(facts.c.mark == row.mark))
@@ -120,18 +120,18 @@ def put(connection: Connection, rows: list[Fact]) -> None:
         connection.execute(insert(facts), {**values, "sealed": row.sealed})
 
 
-def change(connection: Connection, owner: Owner, row: Fact, content: dict[str, Any]) -> None:
+def change(connection: Connection, owner: UserEnvelope, row: UserRow, content: dict[str, Any]) -> None:
     """Another content for a row."""
     sealed = owner.seal_fact(row.kind, row.mark, _padded(content))
     connection.execute(update(facts).where(facts.c.id == row.id).values(sealed=sealed))
 
 
-def drop(connection: Connection, row: Fact) -> None:
+def drop(connection: Connection, row: UserRow) -> None:
     """Delete a row."""
     connection.execute(delete(facts).where(facts.c.id == row.id))
 
 
-def opened(owner: Owner, row: Fact) -> dict[str, Any]:
+def opened(owner: UserEnvelope, row: UserRow) -> dict[str, Any]:
     """What a row says.
 
     Raises:
@@ -141,7 +141,7 @@ def opened(owner: Owner, row: Fact) -> dict[str, Any]:
     return found
 
 
-def let_in(owner: Owner, users: Sequence[Fact]) -> bool:
+def is_active(owner: UserEnvelope, users: Sequence[UserRow]) -> bool:
     """Whether a user whose rows of kind `USER` these are may come in: it is there, and not suspended."""
     return len(users) == 1 and not opened(owner, users[0])["suspended"]
 
@@ -157,7 +157,7 @@ def _padded(content: dict[str, Any]) -> bytes:
     return plain.ljust(-(-len(plain) // _PAD) * _PAD)
 
 
-def _row(row: Any) -> Fact:
+def _row(row: Any) -> UserRow:
     # What is sealed is looked at by `opened`: whose row it is can be told without it.
     id, owner, kind, mark, hint, sealed = row
-    return Fact(id, blob(owner), Kind(kind), blob(mark), None if hint is None else blob(hint), sealed)
+    return UserRow(id, blob(owner), Kind(kind), blob(mark), None if hint is None else blob(hint), sealed)

@@ -32,14 +32,14 @@ from antefix_server.storage import migrate
 from antefix_server.storage.database import Database
 from antefix_server.storage.staging import scratch
 from antefix_server.vault import creation, reader
-from antefix_server.vault.envelope import Head, Owner
+from antefix_server.vault.envelope import RecordMeta, UserEnvelope
 from antefix_server.vault.key_file import Identity, KeyFile
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 from antefix_server.vault.removal import Remover
 from antefix_server.vault.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
 from antefix_server.vault.writer import Writer
 
-__all__ = ["Head", "Vault"]
+__all__ = ["RecordMeta", "Vault"]
 
 _DAY_S = 86_400
 _MOST_AT_ONCE = 1_000_000
@@ -100,7 +100,7 @@ class Vault:
         return self._keys.identity.tenant
 
     @property
-    def shelf(self) -> Shelf:
+    def shelf(self) -> RecordStore:
         """The stored rows, for a backup of them."""
         return self._shelf
 
@@ -126,7 +126,7 @@ class Vault:
         with self.writing():
             return self._keys.enrol(count)
 
-    def put(self, record: bytes, *, replaces: int = 0) -> Head:
+    def put(self, record: bytes, *, replaces: int = 0) -> RecordMeta:
         """Store a record: a newer version, or the same one under a newer user key.
 
         Args:
@@ -140,12 +140,12 @@ class Vault:
         """
         return self.put_many([(record, replaces)])[0]
 
-    def put_many(self, records: Iterable[tuple[bytes, int]]) -> list[Head]:
+    def put_many(self, records: Iterable[tuple[bytes, int]]) -> list[RecordMeta]:
         """Store many records, each with the version it replaces, in one transaction: all or none."""
         with self.writing():
             return self._writer.put_all(list(records))
 
-    def put_stream(self, chunks: Iterable[bytes], *, replaces: int = 0) -> Head:
+    def put_stream(self, chunks: Iterable[bytes], *, replaces: int = 0) -> RecordMeta:
         """Store a large record as it comes in; others write between its pieces.
 
         Raises:
@@ -154,7 +154,7 @@ class Vault:
         self._require_writer()
         return self._writer.put_stream(iter(chunks), replaces)
 
-    def head(self, user: bytes, prefix: bytes) -> Head:
+    def head(self, user: bytes, prefix: bytes) -> RecordMeta:
         """What is stored, without its content.
 
         Raises:
@@ -163,7 +163,7 @@ class Vault:
         with self.owner(user) as owner:
             return self._find(owner, prefix)[1]
 
-    def heads(self, user: bytes) -> list[Head]:
+    def heads(self, user: bytes) -> list[RecordMeta]:
         """What is stored of a user, without content.
 
         Raises:
@@ -213,7 +213,7 @@ class Vault:
     def log(self) -> Iterator[RemovalLog]:
         """The log, with both copies level, to append statements to; nobody else writes meanwhile."""
         with self.writing():
-            self._remover.catch_up()
+            self._remover.sync_mirror()
             yield self._log
 
     def checkpoint(self) -> Checkpoint:
@@ -253,9 +253,9 @@ class Vault:
             else Database.of_url(url, wait_s=wait_s)
         )
         opened.callback(database.close)
-        self._shelf = Shelf(database)
+        self._shelf = RecordStore(database)
         if not self._writes:
-            self._keys.hide(RemovalLog.slots_in(self.folder / LOG, wait_s))
+            self._keys.exclude(RemovalLog.slots_in(self.folder / LOG, wait_s))
             return
         signing = self._keys.identity.signing
         mirror, origin = self.settings.mirror, self.settings.origin
@@ -279,20 +279,20 @@ class Vault:
         with self._lock:
             yield
 
-    def owner(self, user: bytes) -> Owner:
+    def owner(self, user: bytes) -> UserEnvelope:
         """A living user's key; use it in a `with` block.
 
         Raises:
             UnknownUser.
         """
-        return Owner(self.tenant, user, self._keys.key_of(_sized("user", user)))
+        return UserEnvelope(self.tenant, user, self._keys.key_of(_sized("user", user)))
 
     def _require_writer(self) -> None:
         if not self._writes:
             raise InvalidArgument("this vault is open for reading", "open it without read_only")
         self._keys.require_writer()
 
-    def _find(self, owner: Owner, prefix: bytes) -> tuple[int, Head]:
+    def _find(self, owner: UserEnvelope, prefix: bytes) -> tuple[int, RecordMeta]:
         """Row and head of a record."""
         with self._shelf.database.reading() as connection:
             return reader.find(self._shelf, connection, owner, _sized("prefix", prefix))

@@ -9,19 +9,19 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from antefix.errors import InvalidArgument, RecordMismatch
 from antefix.records import RecordHeader, read_header
 from antefix_server.errors import VaultError, VersionConflict
-from antefix_server.vault.envelope import Head, Owner
+from antefix_server.vault.envelope import RecordMeta, UserEnvelope
 from antefix_server.vault.key_file import KeyFile
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 
 
 class Writer:
     """Stores records for living users."""
 
-    def __init__(self, keys: KeyFile, shelf: Shelf, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, keys: KeyFile, shelf: RecordStore, lock: AbstractContextManager[object]) -> None:
         """Use what the vault is made of; `lock` keeps other writers and removals away."""
         self._keys, self._shelf, self._lock = keys, shelf, lock
 
-    def put_all(self, records: Sequence[tuple[bytes, int]]) -> list[Head]:
+    def put_all(self, records: Sequence[tuple[bytes, int]]) -> list[RecordMeta]:
         """Store records, each with the version it replaces; all or none. The caller holds the lock."""
         covers = [self._admitted(read_header(record)) for record, _ in records]
         with ExitStack() as stack:
@@ -33,7 +33,7 @@ class Writer:
                 raise InvalidArgument(
                     "two records of one prefix were put at once", "put them one after another"
                 )
-            new, heads, old = [], [Head.of(cover) for cover in covers], []
+            new, heads, old = [], [RecordMeta.of(cover) for cover in covers], []
             with self._shelf.database.writing() as connection:
                 stored = self._shelf.find_all(connection, places)
                 for at, owner in enumerate(owners):
@@ -50,7 +50,7 @@ class Writer:
                     self._shelf.add_all(connection, new)
             return heads
 
-    def put_stream(self, chunks: Iterator[bytes], replaces: int) -> Head:
+    def put_stream(self, chunks: Iterator[bytes], replaces: int) -> RecordMeta:
         """Store a record as it comes in. Takes the lock for each piece."""
         start = bytearray()
         while len(start) < RecordHeader.SIZE and (chunk := next(chunks, None)) is not None:
@@ -59,10 +59,10 @@ class Writer:
         with ExitStack() as stack:
             with self._lock:  # held once: a row begun after the user's removal would be nobody's to delete
                 owner = stack.enter_context(self._owner(early))
-                upload = self._shelf.begin_upload(owner.tag, owner.seal_head(Head.of(early)))
+                upload = self._shelf.begin_upload(owner.tag, owner.seal_head(RecordMeta.of(early)))
             body = _Body(bytes(start), chunks, early.size)
             try:
-                for number, piece in enumerate(owner.seal(Head.of(early), body)):
+                for number, piece in enumerate(owner.seal(RecordMeta.of(early), body)):
                     with self._lock:
                         self._shelf.add_piece(upload, number, piece)
                 return self._settle(owner, upload, read_header(bytes(start), body.digest()), replaces)
@@ -71,8 +71,8 @@ class Writer:
                     self._shelf.drop_upload(upload)  # else the next start does
                 raise
 
-    def _settle(self, owner: Owner, upload: int, cover: RecordHeader, replaces: int) -> Head:
-        head, place = Head.of(cover), owner.place(cover.edition.address.prefix)
+    def _settle(self, owner: UserEnvelope, upload: int, cover: RecordHeader, replaces: int) -> RecordMeta:
+        head, place = RecordMeta.of(cover), owner.place(cover.edition.address.prefix)
         with self._lock, self._shelf.database.writing() as connection:
             before = self._shelf.find(connection, place)
             _compare(None if before is None else owner.open_head(before.head), cover, replaces)
@@ -89,9 +89,9 @@ class Writer:
             )
         return cover
 
-    def _owner(self, cover: RecordHeader) -> Owner:
+    def _owner(self, cover: RecordHeader) -> UserEnvelope:
         user = cover.edition.address.user
-        return Owner(self._keys.identity.tenant, user, self._keys.key_of(user))
+        return UserEnvelope(self._keys.identity.tenant, user, self._keys.key_of(user))
 
 
 class _Body:
@@ -121,7 +121,7 @@ class _Body:
         return self._hash.digest()
 
 
-def _compare(stored: Head | None, cover: RecordHeader, replaces: int) -> None:
+def _compare(stored: RecordMeta | None, cover: RecordHeader, replaces: int) -> None:
     """Refuse a record that is not the next of what is stored.
 
     A version may be skipped where the caller knows what is stored: after a restore, devices are ahead. An

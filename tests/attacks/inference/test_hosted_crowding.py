@@ -23,7 +23,7 @@ from antefix.http import openai, timeouts
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineBusy
 from antefix_server.gateway import application
 from antefix_server.grants import grants as grants_module
@@ -124,7 +124,7 @@ def test_who_waited_while_the_grant_ended_does_not_begin(host: Host, monkeypatch
     bob, _ = host.hosted("bob", BASE)
     slowly(monkeypatch, 0.01)
     with Engine(BASE, host.grants, Limits(rows=1, look_s=0.3)) as engine:
-        monkeypatch.setattr(engine, "_look", lambda: None)
+        monkeypatch.setattr(engine._watch, "look", lambda: None)
         assert "".join(engine.ask(bob.user, ASKED))  # its prefix is open from here on
         first = engine.ask(ann.user, {**ASKED, "max_new_tokens": 100})
         next(iter(first))
@@ -141,7 +141,7 @@ def test_ten_thousand_requests_are_a_thousand_that_wait_and_refusals(
     slowly(monkeypatch, 0.02)
     with Engine(BASE, host.grants, Limits(rows=2, drain_s=0.0)) as engine:
         ann, prefix = host.hosted("ann", BASE)
-        streams, waits = list[Stream](), list[float]()
+        streams, waits = list[OutputStream](), list[float]()
         for number in range(10_000):
             try:
                 user = some_bytes(f"user {number}", 16)
@@ -251,14 +251,14 @@ def test_who_stops_reading_is_let_go(host: Host, monkeypatch: pytest.MonkeyPatch
     event = openai._event
     monkeypatch.setattr(openai, "_event", lambda content: event({**content, "as of a large": "x" * 10_000}))
     ann, prefix = host.hosted("ann", BASE)
-    streams = weakref.WeakSet[Stream]()
+    streams = weakref.WeakSet[OutputStream]()
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with Engine(BASE, host.grants, Limits(rows=2)) as engine, socket.socket() as silent:
         ask = engine.ask
 
-        def asked(*given: Any, **more: Any) -> Stream:
+        def asked(*given: Any, **more: Any) -> OutputStream:
             streams.add(found := ask(*given, **more))
             return found
 

@@ -14,9 +14,9 @@ from antefix import GenerationRequest, Prefix, generate
 from antefix.errors import GrantRefused
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
-from antefix_server.engine.prefix_cache import Bank
-from antefix_server.engine.prefix_key import Applied
+from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine.prefix_cache import PrefixCache
+from antefix_server.engine.prefix_key import PrefixKey
 from antefix_server.errors import NoGrant, VersionConflict
 from antefix_server.vault import Vault
 from tests.support import tiny_models
@@ -41,7 +41,7 @@ def alone(prefix: Prefix | None) -> str:
     return generate(BASE, [GenerationRequest(**ASKED, prefix=prefix)])[0].text
 
 
-def text(stream: Stream) -> str:
+def text(stream: OutputStream) -> str:
     return "".join(stream)
 
 
@@ -101,16 +101,16 @@ def test_the_grant_of_another_is_no_use(host: Host) -> None:
     assert host.grants.of(ann.user) == [grant]
 
 
-@pytest.mark.parametrize("field", [one.name for one in fields(Applied)])
+@pytest.mark.parametrize("field", [one.name for one in fields(PrefixKey)])
 def test_keys_that_differ_in_anything_are_two(field: str) -> None:
     tenant, user, prefix = (some_bytes(part, 16) for part in ("tenant", "user", "prefix"))
-    one = Applied(tenant, user, prefix, some_bytes("base", 32), 1, some_bytes("digest", 32), "ab")
+    one = PrefixKey(tenant, user, prefix, some_bytes("base", 32), 1, some_bytes("digest", 32), "ab")
     was: Any = getattr(one, field)
     change: Any = {field: was + 1 if isinstance(was, int) else was[:-1] + was[:1]}
     other = replace(one, **change)
-    bank = Bank(2**20)
+    bank = PrefixCache(2**20)
     bank.keep(one, prefix_of(BASE, "one"))
-    assert bank.lease(other) is None
+    assert bank.acquire(other) is None
     bank.keep(other, prefix_of(BASE, "other"))
-    assert bank.lease(one) == prefix_of(BASE, "one")
-    assert bank.lease(other) == prefix_of(BASE, "other")
+    assert bank.acquire(one) == prefix_of(BASE, "one")
+    assert bank.acquire(other) == prefix_of(BASE, "other")

@@ -19,7 +19,7 @@ from antefix.http.openai import ChatCompletionRequest
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
+from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineLost, VaultDamaged
 from antefix_server.gateway import application
 from antefix_server.storage.schema import facts, records
@@ -54,7 +54,7 @@ def alone(settings: dict[str, Any], prefix: Prefix | None) -> str:
     return generate(BASE, [GenerationRequest(**settings, prefix=prefix)])[0].text
 
 
-def text(stream: Stream) -> str:
+def text(stream: OutputStream) -> str:
     return "".join(stream)
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_row_ends_its_user_alone(host: Host, table: Table, how: str, a
                 list(running)
         wait_for(lambda: engine.measured()["bank_wiped"] == 1, 5)
         assert first + "".join(bobs) == alone(LONG, prefix)
-        assert {one.user for one in engine._bank.keys()} == {bob.user}  # noqa: SIM118
+        assert {one.user for one in engine._cache.keys()} == {bob.user}  # noqa: SIM118
         with pytest.raises(VaultDamaged):
             engine.ask(ann.user, ASKED)
         assert text(engine.ask(bob.user, ASKED)) == alone(ASKED, prefix)
@@ -141,7 +141,7 @@ def test_a_vault_that_is_damaged_for_everybody_ends_all_that_a_grant_allows(
         with pytest.raises(VaultDamaged):
             list(running)
         assert text(plain) == alone(ASKED, None)
-        wait_for(lambda: engine._bank.bytes == 0, 5)
+        wait_for(lambda: engine._cache.bytes == 0, 5)
         assert len(asked) < len(members)  # not one after another, which takes as long as there are users
 
 
@@ -171,14 +171,14 @@ def test_who_cannot_be_let_in_is_told_whatever_the_reason(
         assert first + "".join(running) == alone(LONG, bobs)
         assert text(engine.ask(ann.user, ASKED)) == alone(ASKED, anns)
         engine._post(partial(_emptied, engine))
-        wait_for(lambda: engine._bank.bytes == 0, 5)  # none is held by a request that is over
+        wait_for(lambda: engine._cache.bytes == 0, 5)  # none is held by a request that is over
 
 
 def _emptied(engine: Engine) -> None:
-    engine._bank.drop(lambda _: True)
+    engine._cache.drop(lambda _: True)
 
 
-def _read(stream: Stream, broken: list[BaseException]) -> None:
+def _read(stream: OutputStream, broken: list[BaseException]) -> None:
     try:
         list(stream)
     except BaseException as error:

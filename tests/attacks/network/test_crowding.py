@@ -13,7 +13,7 @@ from antefix.keys import DeviceKeys
 from antefix.wire import Invitation
 from antefix_server.gateway import application
 from antefix_server.http import listener, tls
-from antefix_server.http.connection_limits import sparing
+from antefix_server.http.connection_limits import per_address_limit
 from antefix_server.registry import Registry
 from tests.attacks.network.test_slow_client import is_closed, opened
 from tests.support.loopback import serving
@@ -30,7 +30,7 @@ def test_an_address_has_so_many_connections(tmp_path: Path) -> None:
     with new_vault(tmp_path / "vault") as vault:
         certificate = tls.own(vault.folder, [])
         context = ssl.create_default_context(cafile=str(certificate.authority))
-        with serving(application(vault), certificate=certificate, protocol=sparing(5)) as url:
+        with serving(application(vault), certificate=certificate, protocol=per_address_limit(5)) as url:
             held = [opened(url, context) for _ in range(5)]
             with opened(url, context) as one_more:
                 assert is_closed(one_more, 3)

@@ -12,14 +12,14 @@ from antefix_server.backups import Sources, backup_keys, backup_records, key_bac
 from antefix_server.backups import backup as backup_module
 from antefix_server.errors import VaultBusy, VaultError
 from antefix_server.vault import Vault
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 from antefix_server.vault.settings import Settings
 from tests.server.backups.test_backups import CODE
 from tests.support.vaults import Person
 
 STEPS: dict[str, tuple[object, str, Callable[[Vault, Path], object]]] = {
     "keys": (key_backup, "write", backup_keys),
-    "records": (Shelf, "add_all", backup_records),
+    "records": (RecordStore, "add_all", backup_records),
 }
 
 

@@ -16,8 +16,8 @@ from antefix_server.backups import backup_keys, backup_records
 from antefix_server.errors import VaultDamaged
 from antefix_server.storage.database import Database
 from antefix_server.vault import Vault
-from antefix_server.vault.envelope import Owner as ShredOwner
-from antefix_server.vault.record_store import Shelf, Stored
+from antefix_server.vault.envelope import UserEnvelope as ShredOwner
+from antefix_server.vault.record_store import RecordStore, Stored
 from tests.server.needles import Needles
 from tests.support.records import some_bytes
 from tests.support.vaults import Person, new_vault
@@ -97,7 +97,7 @@ def test_without_the_key_file_there_is_not_even_an_id(loot: Loot) -> None:
 
 @pytest.mark.slow
 def test_without_the_key_file_no_row_opens_under_anything_found(loot: Loot) -> None:
-    shelf = Shelf(Database.of_backup(loot.folder / "backups" / "records"))
+    shelf = RecordStore(Database.of_backup(loot.folder / "backups" / "records"))
     rows = [row for batch in shelf.rows() for row in batch]
     shelf.database.close()
     victim = loot.people[3]

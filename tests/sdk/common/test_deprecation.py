@@ -11,6 +11,7 @@ NAMES = [
     ("antefix.errors", "EmptyText", "ExampleError"),
     ("antefix.errors", "NoExamples", "ExampleError"),
     ("antefix.records", "Cover", "RecordHeader"),
+    ("antefix_server.vault", "Head", "RecordMeta"),
     ("antefix.records", "Edition", "RecordVersion"),
     ("antefix.records", "FIRST", "NO_PREVIOUS"),
     ("antefix.records", "Known", "Expected"),

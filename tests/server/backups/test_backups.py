@@ -251,7 +251,7 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
     invitation = registry.add("ann").invitation
     token = registry.enrol(invitation, phone.public, invitation.proof(phone)).token
     session = registry.authenticate(token)
-    registry.keep_node(session, Node(2**63 + 5, session.device, b"a key"))
+    registry.nodes.keep(session, Node(2**63 + 5, session.device, b"a key"))
     first = DeviceList.first(tenant=vault.tenant, user=session.user, device=phone)
     change = DeviceChange.adding(first, DeviceKeys(some_bytes("laptop", 64)).public, signer=phone)
     registry.add_change(session, change.content)
@@ -269,7 +269,7 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
     restore(vault.folder, sources, CODE, settings)
     with Vault.open(vault.folder) as again:
         registry = Registry(again)
-        assert [one.node for one in registry.participants([2**63 + 5])] == [2**63 + 5]
+        assert [one.node for one in registry.nodes.participants([2**63 + 5])] == [2**63 + 5]
         assert registry.change(registry.authenticate(token), 2) == change.content
         grants = Host(again).grants
         assert grants.of(bob.user) == []  # epoch keys are in no backup

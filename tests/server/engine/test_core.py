@@ -18,11 +18,11 @@ from antefix.generation.interface import StepOutput
 from antefix.grants import Grant
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.output_stream import Stream
-from antefix_server.engine.prefix_cache import Bank
-from antefix_server.engine.prefix_key import Applied
-from antefix_server.engine.prefix_loader import openers
-from antefix_server.engine.request_queue import Turns
+from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine.prefix_cache import PrefixCache
+from antefix_server.engine.prefix_key import PrefixKey
+from antefix_server.engine.prefix_loader import loader_pool
+from antefix_server.engine.request_queue import FairRequestQueue
 from antefix_server.errors import (
     EngineBusy,
     EngineClosed,
@@ -33,8 +33,8 @@ from antefix_server.errors import (
     VaultUnavailable,
 )
 from antefix_server.vault import Vault, reader
-from antefix_server.vault.envelope import Head, Owner
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.envelope import RecordMeta, UserEnvelope
+from antefix_server.vault.record_store import RecordStore
 from tests.support import tiny_models
 from tests.support.records import some_bytes
 from tests.support.server.hosted_server import Host, prefix_of, slow_steps
@@ -65,14 +65,14 @@ def alone(settings: dict[str, Any], prefix: Prefix | None) -> str:
     return found.text
 
 
-def text(stream: Stream) -> str:
+def text(stream: OutputStream) -> str:
     whole = "".join(stream)
     assert stream.result is not None
     assert stream.result.text == whole
     return whole
 
 
-def begun(stream: Stream) -> Iterator[str]:
+def begun(stream: OutputStream) -> Iterator[str]:
     """Wait for the first piece."""
     pieces = iter(stream)
     next(pieces)
@@ -150,8 +150,8 @@ def test_a_revocation_ends_what_runs_within_a_second_and_wipes_the_prefix(
     other, prefix = host.hosted("bob", BASE)
     beside = engine.ask(other.user, asked(tokens=60))
     pieces = begun(engine.ask(member.user, LONG))
-    (key,) = (one for one in engine._bank.keys() if one.user == member.user)  # noqa: SIM118
-    kept = engine._bank._entries[key].prefix._values
+    (key,) = (one for one in engine._cache.keys() if one.user == member.user)  # noqa: SIM118
+    kept = engine._cache._entries[key].prefix._values
     assert kept.any()
     started = time.monotonic()
     if how == "grant":
@@ -177,15 +177,15 @@ def test_a_revocation_ends_what_runs_within_a_second_and_wipes_the_prefix(
 def test_an_idle_prefix_is_wiped_after_a_revocation(host: Host, engine: Engine) -> None:
     member, _ = host.hosted("ann", BASE)
     text(engine.ask(member.user, asked()))
-    (key,) = engine._bank.keys()
-    kept = engine._bank._entries[key].prefix._values
+    (key,) = engine._cache.keys()
+    kept = engine._cache._entries[key].prefix._values
     host.grants.revoke(member.user, bytes.fromhex(key.grant))
     engine.recheck(member.user)
     until = time.monotonic() + 1
     while kept.any() and time.monotonic() < until:
         time.sleep(0.01)
     assert not kept.any()
-    assert engine._bank.keys() == []
+    assert engine._cache.keys() == []
 
 
 @pytest.mark.usefixtures("slow")
@@ -210,7 +210,7 @@ def test_users_take_turns(host: Host) -> None:
         modest, _ = host.hosted("modest", BASE)
         order: list[str] = []
 
-        def read(name: str, stream: Stream) -> None:
+        def read(name: str, stream: OutputStream) -> None:
             "".join(stream)
             order.append(name)
 
@@ -250,7 +250,7 @@ def test_what_runs_ends_before_the_engine_does(host: Host) -> None:
     assert [text(stream) for stream in streams] == [alone(asked(), prefix)] * 3
     with pytest.raises(EngineClosed):
         engine.ask(member.user, asked())
-    assert engine._bank.bytes == 0
+    assert engine._cache.bytes == 0
 
 
 def test_a_damaged_record_is_its_users_alone(
@@ -260,7 +260,9 @@ def test_a_damaged_record_is_its_users_alone(
     bob, prefix = host.hosted("bob", BASE)
     real = reader.content
 
-    def damaged(shelf: Shelf, connection: Connection, owner: Owner, row: int, head: Head) -> bytes:
+    def damaged(
+        shelf: RecordStore, connection: Connection, owner: UserEnvelope, row: int, head: RecordMeta
+    ) -> bytes:
         record = real(shelf, connection, owner, row, head)
         return record[:-1] + bytes([record[-1] ^ 1]) if owner.user == ann.user else record
 
@@ -294,18 +296,18 @@ def test_a_small_bank_opens_again(host: Host) -> None:
         assert engine.measured()["opened"] == 8
 
 
-def key_of(name: str) -> Applied:
+def key_of(name: str) -> PrefixKey:
     tenant, user, prefix = (some_bytes(f"{name} {part}", 16) for part in ("tenant", "user", "prefix"))
-    return Applied(tenant, user, prefix, some_bytes("base", 32), 1, some_bytes(name, 32), name)
+    return PrefixKey(tenant, user, prefix, some_bytes("base", 32), 1, some_bytes(name, 32), name)
 
 
 def test_a_prefix_in_use_is_wiped_when_its_row_is_done() -> None:
-    bank, prefix = Bank(1), prefix_of(BASE, "ann")
+    bank, prefix = PrefixCache(1), prefix_of(BASE, "ann")
     bank.keep(key_of("ann"), prefix)
-    leased = bank.lease(key_of("ann"))
+    leased = bank.acquire(key_of("ann"))
     assert leased is prefix
     assert bank.drop(lambda key: True) == 1
-    assert bank.lease(key_of("ann")) is None
+    assert bank.acquire(key_of("ann")) is None
     values = prefix._values
     assert values.any()
     bank.release(key_of("ann"), prefix)
@@ -314,7 +316,7 @@ def test_a_prefix_in_use_is_wiped_when_its_row_is_done() -> None:
 
 
 def test_turns_are_by_user_and_who_is_not_ready_is_passed_over() -> None:
-    turns: Turns[str] = Turns(9, 9)
+    turns: FairRequestQueue[str] = FairRequestQueue(9, 9)
     for item in ("a1", "a2", "b1", "c1"):
         turns.add(item[0].encode(), item, 1.0)
     assert [turns.next(lambda item: item != "b1") for _ in range(4)] == ["a1", "c1", "a2", None]
@@ -333,7 +335,7 @@ def test_each_opener_computes_by_itself_and_nobody_else_does() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with openers(3) as opening:
+        with loader_pool(3) as opening:
             assert torch_threads() == 2
             assert list(opening.map(lambda _: torch_threads(), range(9))) == [1] * 9
             with ThreadPoolExecutor(1) as another:
@@ -370,7 +372,7 @@ def test_a_vault_that_is_away_ends_what_a_grant_allows_and_nothing_else(
     with pytest.raises(VaultUnavailable):
         list(own)
     monkeypatch.setattr(ContinuousBatch, "step", step)  # what is left of the other may come at once
-    assert engine._bank.bytes == 0
+    assert engine._cache.bytes == 0
     assert "".join(plain) == alone(LONG, None)
     with pytest.raises(VaultUnavailable):
         engine.ask(member.user, asked())
@@ -402,7 +404,7 @@ def test_a_revocation_that_cannot_be_looked_at_ends_its_user_at_once(
     assert "".join(other) == alone(LONG, prefix)
 
 
-@pytest.mark.parametrize("where", ["_let_in", "_look"])
+@pytest.mark.parametrize("where", ["_admit", "look"])
 def test_an_error_that_nobody_thought_of_leaves_nobody_waiting(
     host: Host, engine: Engine, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -419,7 +421,7 @@ def test_an_error_that_nobody_thought_of_leaves_nobody_waiting(
             raise ZeroDivisionError
         real()
 
-    monkeypatch.setattr(engine, where, fails)
+    monkeypatch.setattr(engine._watch if where == "look" else engine, where, fails)
     with pytest.raises(EngineLost):
         list(running)
     assert text(engine.ask(member.user, asked())) == alone(asked(), prefix)

@@ -18,7 +18,7 @@ from antefix.wire import NodeKey
 from antefix_server.admin import operations
 from antefix_server.errors import FlowerRefused, UnknownUser, VaultDamaged, VaultFull
 from antefix_server.gateway import application, process
-from antefix_server.gateway.fleet_proxy import CALLS, Fleet
+from antefix_server.gateway.fleet_proxy import CALLS, FleetProxy
 from antefix_server.http import tls
 from antefix_server.registry import Node, Registry, Session
 from antefix_server.registry import nodes as nodes_module
@@ -79,7 +79,7 @@ def http(vault: Vault, flower: Upstream) -> Iterator[httpx.Client]:
     upstream = Starlette(routes=[Route("/{path:path}", flower.answer, methods=["GET", "POST", "PUT"])])
     with serving(upstream, certificate=certificate) as url:
         address = url.removeprefix("https://")
-        fleet = Fleet(Registry(vault), flower, address, certificate.authority)  # type: ignore[arg-type]
+        fleet = FleetProxy(Registry(vault), flower, address, certificate.authority)  # type: ignore[arg-type]
         with serving(application(vault, fleet=fleet)) as own, httpx.Client(base_url=own) as client:
             yield client
 
@@ -170,7 +170,7 @@ def test_a_node_that_could_not_be_kept_is_retired_and_the_one_before_is_not(
     vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry, session = Registry(vault), enrolled(vault, PHONE)
-    registry.keep_node(session, Node(1, PHONE.id, b"first"))
+    registry.nodes.keep(session, Node(1, PHONE.id, b"first"))
     keep = nodes_module.keep
 
     def full(*given: Any) -> list[int]:
@@ -180,12 +180,12 @@ def test_a_node_that_could_not_be_kept_is_retired_and_the_one_before_is_not(
     with monkeypatch.context() as patched:
         patched.setattr(nodes_module, "keep", full)
         with pytest.raises(VaultFull):
-            registry.keep_node(session, Node(2, PHONE.id, b"second"))
+            registry.nodes.keep(session, Node(2, PHONE.id, b"second"))
     assert Retired(vault.folder).nodes() == [2]
-    assert (registry.has_node(1), registry.has_node(2)) == (True, False)
+    assert (registry.nodes.has(1), registry.nodes.has(2)) == (True, False)
     registry.remove("ann")
     with pytest.raises(UnknownUser):
-        registry.keep_node(session, Node(3, PHONE.id, b"third"))
+        registry.nodes.keep(session, Node(3, PHONE.id, b"third"))
     assert Retired(vault.folder).nodes() == [1, 2, 3]
 
 
@@ -193,7 +193,7 @@ def test_nodes_that_no_device_has_leave_flower_and_one_that_stays_keeps_none(
     vault: Vault, flower: Upstream
 ) -> None:
     registry, retired = Registry(vault), Retired(vault.folder)
-    registry.keep_node(enrolled(vault, PHONE), Node(2, PHONE.id, b"a key"))
+    registry.nodes.keep(enrolled(vault, PHONE), Node(2, PHONE.id, b"a key"))
     retired.add([1, 2, 3])  # 2: the change that gives it up was not made
     flower.refused = [1]
     process._retire_some(retired, registry, flower)  # type: ignore[arg-type]  # it runs, on no network
@@ -220,7 +220,7 @@ def test_a_damaged_list_of_retired_nodes_is_put_aside_and_stops_nothing(
     end: str, damage: bytes, vault: Vault
 ) -> None:
     registry, retired = Registry(vault), Retired(vault.folder)
-    registry.keep_node(enrolled(vault, PHONE), Node(1, PHONE.id, b"a key"))
+    registry.nodes.keep(enrolled(vault, PHONE), Node(1, PHONE.id, b"a key"))
     path = vault.folder / "flower" / "retired.json"
     path.write_bytes(damage)
     with pytest.raises(VaultDamaged, match="no list of nodes"):
@@ -241,17 +241,17 @@ def test_who_takes_part_is_known_by_node_and_nobody_else_is(
     node(http, ann, PHONE)
     node(http, bea, LAPTOP)
     numbers = sorted(flower.keys.values())
-    found = registry.participants([*numbers, 1])
+    found = registry.nodes.participants([*numbers, 1])
     assert [one.node for one in found] == numbers
     assert found[0].signing == PHONE.public.signing_bytes
     assert found[0].user != found[1].user
     registry.suspend("ann")
-    assert [one.node for one in registry.participants(numbers)] == numbers[1:]
+    assert [one.node for one in registry.nodes.participants(numbers)] == numbers[1:]
     assert http.post("/v1/fleet/pull-messages", headers=ann, content=b"").status_code == 401
     registry.suspend("ann", False)
     operations.revoke(site, "ann", PHONE.id.hex())
     operations.remove(site, "bea")
-    assert registry.participants(numbers) == []
+    assert registry.nodes.participants(numbers) == []
     assert Retired(vault.folder).nodes() == numbers
     assert http.post("/v1/fleet/pull-messages", headers=bea, content=b"").status_code == 401
 
@@ -267,7 +267,7 @@ def test_without_rounds_there_is_nothing(vault: Vault) -> None:
 def test_a_superlink_that_is_away_is_told(vault: Vault, flower: Upstream) -> None:
     certificate = tls.own(vault.folder, [])
     assert certificate.authority is not None
-    fleet = Fleet(Registry(vault), flower, "127.0.0.1:9", certificate.authority)  # type: ignore[arg-type]
+    fleet = FleetProxy(Registry(vault), flower, "127.0.0.1:9", certificate.authority)  # type: ignore[arg-type]
     with serving(application(vault, fleet=fleet)) as own, httpx.Client(base_url=own) as http:
         _, headers = node(http, device(http, vault, "ann", PHONE), PHONE)
         answer = http.post("/v1/fleet/pull-messages", headers=headers, content=b"")

@@ -16,7 +16,7 @@ from antefix.wire import Invitation, ServerKeys, server_id
 from antefix_server.errors import VaultDamaged
 from antefix_server.gateway import Limits, application
 from antefix_server.registry import Registry
-from antefix_server.vault import Head, Vault
+from antefix_server.vault import RecordMeta, Vault
 from tests.support.loopback import serving
 from tests.support.records import some_bytes
 from tests.support.vaults import Person
@@ -234,7 +234,7 @@ def test_records_that_come_at_once_have_no_more_room_together(
     """Each found the room that was there before the other was stored."""
     limits, heads, both = Limits(user_records=1), vault.heads, threading.Barrier(2)
 
-    def looked(user: bytes) -> list[Head]:
+    def looked(user: bytes) -> list[RecordMeta]:
         found = heads(user)
         with suppress(threading.BrokenBarrierError):
             both.wait(1)  # until the other has looked too, unless it has to wait

@@ -24,7 +24,7 @@ from antefix_server.admin import operations
 from antefix_server.engine.core import Engine
 from antefix_server.engine.interface import Hosting
 from antefix_server.engine.limits import Limits
-from antefix_server.engine.metrics import Figures
+from antefix_server.engine.metrics import EngineMetrics
 from antefix_server.errors import VaultUnavailable
 from antefix_server.gateway import application
 from antefix_server.storage.database import Database
@@ -309,7 +309,7 @@ def test_figures_name_nobody(site: Site) -> None:
     ann, _ = site.host.hosted("ann", BASE)
     site.client(ann.token).completions.create(model="personal", **ASKED)
     registry = CollectorRegistry()
-    registry.register(Figures(site.engine.measured))
+    registry.register(EngineMetrics(site.engine.measured))
     told = generate_latest(registry).decode()
     assert "antefix_engine_finished_total 1.0" in told
     assert "antefix_engine_opened_total 1.0" in told

@@ -55,7 +55,7 @@ def test_a_change_is_handed_on_and_ends_a_session(http: httpx.Client, vault: Vau
 def test_a_device_that_another_one_removes_leaves_flower_too(http: httpx.Client, vault: Vault) -> None:
     person, phone = joined(http, vault)
     enrolled(http, vault, LAPTOP)
-    Registry(vault).keep_node(Session(person.user, LAPTOP.id), Node(1, LAPTOP.id, b"a key"))
+    Registry(vault).nodes.keep(Session(person.user, LAPTOP.id), Node(1, LAPTOP.id, b"a key"))
     admitted = two(vault, person)
     assert put(http, phone, admitted) == 200
     assert Retired(vault.folder).nodes() == []

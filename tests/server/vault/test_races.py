@@ -12,8 +12,8 @@ from sqlalchemy import event
 from antefix.errors import RecordMismatch
 from antefix_server.errors import RecordReplaced, UnknownUser, VersionConflict
 from antefix_server.vault import Vault, writer
-from antefix_server.vault.envelope import Owner
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.envelope import UserEnvelope
+from antefix_server.vault.record_store import RecordStore
 from tests.support.vaults import Person, new_vault
 
 
@@ -117,7 +117,7 @@ def test_a_user_with_more_records_than_a_statement_has_values_can_be_removed(tmp
         assert rows(vault) == [0, 0]
 
 
-def fill(shelf: Shelf, owner: Owner, count: int) -> None:
+def fill(shelf: RecordStore, owner: UserEnvelope, count: int) -> None:
     """Rows of one user, faster than with records."""
     places = [owner.place(number.to_bytes(16, "big")) for number in range(count)]
     with shelf.database.writing() as connection:

@@ -17,7 +17,7 @@ from antefix_server.removal_log.log_file import LogFile
 from antefix_server.vault import Vault
 from antefix_server.vault import vault as module
 from antefix_server.vault.key_file import KeyFile
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 from tests.support.records import some_bytes
 from tests.support.vaults import Person, new_vault, reopen
 
@@ -184,14 +184,14 @@ def test_a_mirror_with_another_history_is_refused(tmp_path: Path) -> None:
 STEPS: dict[str, tuple[type, str]] = {
     "the log": (LogFile, "append"),
     "the key": (KeyFile, "doom"),
-    "the rows": (Shelf, "drop_owners"),
+    "the rows": (RecordStore, "drop_owners"),
     "the end": (KeyFile, "erase"),
 }
 
 
 def doomed(vault: Vault) -> list[int]:
     """Slots of removed users that are not zero yet."""
-    return [slot for slots in vault._log.slots() for slot in vault._keys.not_zero(slots)]
+    return [slot for slots in vault._log.slots() for slot in vault._keys.still_set(slots)]
 
 
 def killed_at(step: tuple[type, str], after: bool, call: int) -> None:

@@ -20,9 +20,9 @@ from antefix.records import digest_of
 from antefix_server.storage.database import Database
 from antefix_server.storage.secure_malloc import FORGETFUL
 from antefix_server.vault import Vault
-from antefix_server.vault.envelope import Owner as ShredOwner
+from antefix_server.vault.envelope import UserEnvelope as ShredOwner
 from antefix_server.vault.key_file import KeyFile
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 from tests.server.needles import Needles, windows
 from tests.support.records import some_bytes
 from tests.support.vaults import Person, new_vault
@@ -155,7 +155,7 @@ def busy(server: Server, people: list[Person]) -> None:
 
 def opened_with_every_key(folder: Path, backup: Path) -> int:
     """How many records of a backup open under any key that is left in the system."""
-    shelf = Shelf(Database.of_backup(backup))
+    shelf = RecordStore(Database.of_backup(backup))
     file = KeyFile(folder / "vault" / "keys", read_only=True)
     opened = 0
     rows = [row for batch in shelf.rows() for row in batch]

@@ -10,7 +10,7 @@ import pytest
 from antefix_server.errors import VaultBusy, VaultDamaged
 from antefix_server.storage.database import Database
 from antefix_server.vault import Vault
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault.record_store import RecordStore
 from tests.support import postgres
 from tests.support.vaults import Person, new_vault
 
@@ -38,26 +38,26 @@ def test_a_copy_of_the_folder_does_not_write_beside_it(url: str, tmp_path: Path)
 
 def test_of_two_vaults_that_claim_a_database_at_once_one_has_it(url: str, tmp_path: Path) -> None:
     new_vault(tmp_path / "vault", url).close()
-    shelves = [Shelf(Database.of_url(url, wait_s=5.0)) for _ in range(2)]
+    shelves = [RecordStore(Database.of_url(url, wait_s=5.0)) for _ in range(2)]
     with shelves[0].database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM belongs")
     both, refused = threading.Barrier(2), []
-    real = Shelf._compare
+    real = RecordStore._compare
 
-    def slowly(self: Shelf, *args: object) -> bool:
+    def slowly(self: RecordStore, *args: object) -> bool:
         found = real(self, *args)  # type: ignore[arg-type]
         with suppress(threading.BrokenBarrierError):
             both.wait(1)  # both have looked before either writes, if nothing keeps the second from it
         return found
 
-    def claim(shelf: Shelf, tenant: bytes) -> None:
+    def claim(shelf: RecordStore, tenant: bytes) -> None:
         try:
             shelf.claim(tenant)
         except VaultDamaged:
             refused.append(tenant)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Shelf, "_compare", slowly)
+        patch.setattr(RecordStore, "_compare", slowly)
         claims = [
             threading.Thread(target=claim, args=(shelf, bytes([number]) * 16))
             for number, shelf in enumerate(shelves)

@@ -20,8 +20,8 @@ from antefix_server.errors import (
     VaultUnavailable,
     VersionConflict,
 )
-from antefix_server.vault import Head, Vault
-from antefix_server.vault.record_store import Shelf
+from antefix_server.vault import RecordMeta, Vault
+from antefix_server.vault.record_store import RecordStore
 from tests.support.records import some_bytes
 from tests.support.vaults import Person, new_vault, reopen
 
@@ -37,7 +37,7 @@ def test_a_record_comes_back_as_it_was_put(vault: Vault) -> None:
     record = ann.put(vault, some_bytes("one", 5000))
     assert vault.get(ann.user, ann.prefix) == record
     assert b"".join(vault.stream(ann.user, ann.prefix)) == record
-    assert vault.head(ann.user, ann.prefix) == Head(ann.prefix, 1, 1, len(record), digest_of(record))
+    assert vault.head(ann.user, ann.prefix) == RecordMeta(ann.prefix, 1, 1, len(record), digest_of(record))
     with ann.owner.open(vault.get(ann.user, ann.prefix)) as opened:
         assert bytes(opened.payload) == some_bytes("one", 5000)
 
@@ -70,7 +70,7 @@ def test_large_records_go_in_and_out_piece_by_piece(vault: Vault) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_only_the_next_version_is_taken(vault: Vault, streamed: bool) -> None:
-    def put(record: bytes, replaces: int) -> Head:
+    def put(record: bytes, replaces: int) -> RecordMeta:
         return (
             vault.put_stream(chunks(record), replaces=replaces)
             if streamed
@@ -253,7 +253,7 @@ def test_a_vault_that_could_not_be_made_leaves_nothing_in_the_way(
     url = "no url" if wrong == "url" else None
     with monkeypatch.context() as patched:
         if wrong == "opening":
-            patched.setattr(Shelf, "claim", _of_another)
+            patched.setattr(RecordStore, "claim", _of_another)
         with pytest.raises((InvalidArgument, VaultUnavailable, VaultDamaged)):
             new_vault(folder, url, kept / "a file is no folder" if wrong == "mirror" else mirror)
     assert list(folder.iterdir()) == []
