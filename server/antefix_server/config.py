@@ -80,19 +80,19 @@ class Configuration(BaseSettings):
                 said = tomllib.loads(path.read_text()) if path.is_file() else {}
             below = {name: value for name, value in said.items() if _PREFIX + name.upper() not in os.environ}
             options = {name: value for name, value in given.items() if value is not None}
-            found = cls(**{**below, **options})  # what is given here counts more than the environment
+            result = cls(**{**below, **options})  # what is given here counts more than the environment
         except ValidationError as error:
             raise _unfit(error, path, list(cls.model_fields)) from None
         except SettingsError as error:  # of a list in the environment, before anything is validated
-            name = next((one for one in cls.model_fields if f'"{one}"' in str(error)), "")
+            name = next((field for field in cls.model_fields if f'"{field}"' in str(error)), "")
             raise ServerUnfit(
                 f"{_PREFIX}{name.upper()} is no list in JSON", f'write {_PREFIX}{name.upper()}=["one", "two"]'
             ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ServerUnfit(f"{path} is no TOML: {error}", "mend it by hand") from None
-        if (found.certificate is None) != (found.key is None):
+        if (result.certificate is None) != (result.key is None):
             raise ServerUnfit("a certificate without its key, or a key without its certificate", "give both")
-        return found
+        return result
 
 
 def _unfit(error: ValidationError, path: Path, names: list[str]) -> ServerUnfit:

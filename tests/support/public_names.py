@@ -92,7 +92,7 @@ PUBLIC = {
     ],
     "antefix_server.releases": ["Published", "Releases"],
     "antefix_server.server_app": ["app"],
-    "antefix_server.vault": ["Head", "Vault"],
+    "antefix_server.vault": ["RecordMeta", "Vault"],
     "antefix_simulations": [],
     "antefix_simulations.settings": ["RunSettings"],
 }

@@ -149,8 +149,8 @@ def restore(folder: Path, sources: Sources, code: RecoveryCode, settings: Settin
 
 def _extracted(path: Path, code: RecoveryCode, building: Path) -> key_backup.Made:
     with files(path), path.open("rb") as source:
-        made = key_backup.read_head(source)
-        age = (time.time() - made.at) / _DAY_S
+        result = key_backup.read_head(source)
+        age = (time.time() - result.at) / _DAY_S
         if not -1 < age <= KEYS_KEPT_DAYS:
             raise RestoreRefused(
                 f"the backup of the keys is {age:.1f} days old, {KEYS_KEPT_DAYS} are allowed",
@@ -165,7 +165,7 @@ def _extracted(path: Path, code: RecoveryCode, building: Path) -> key_backup.Mad
             for file in (keys, log):
                 file.flush()
                 os.fsync(file.fileno())
-    return made
+    return result
 
 
 def _rebuilt(building: Path, sources: Sources, made: key_backup.Made, settings: Settings) -> int:

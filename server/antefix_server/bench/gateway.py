@@ -159,7 +159,10 @@ async def _load(
     until = time.monotonic() + settings.seconds
     dice = random.Random(0)
     working = asyncio.gather(
-        *(_syncing(url, verify, one, settings, tally, until, random.Random(dice.random())) for one in devices)
+        *(
+            _syncing(url, verify, device, settings, tally, until, random.Random(dice.random()))
+            for device in devices
+        )
     )
     operations = await asyncio.to_thread(_operated, data, settings, until)
     await working

@@ -161,7 +161,7 @@ def _calls(settings: ServeBench, callers: Sequence[int], each: int, model: str =
     """Calls of equal length, whether a prefix is a part of it or more of the prompt."""
     more = settings.length if model == "base" else 0
     prompt = _WORD * (settings.prompt_tokens + more)
-    return [Call(one, prompt, settings.new_tokens, model) for one in callers for _ in range(each)]
+    return [Call(caller, prompt, settings.new_tokens, model) for caller in callers for _ in range(each)]
 
 
 def _compare(server: _Server, settings: ServeBench, callers: int) -> None:
@@ -185,8 +185,8 @@ def _at_their_times(server: _Server, settings: ServeBench, say: Callable[[str], 
     spread = [_calls(settings, [number % most], 1)[0] for number in range(settings.arrivals)]
     before = cpu_s(server.process)
     found = server.calls(arrivals(spread, rate), timed=True)
-    server.found["first piece, at their times"] = summary([one.first_s for one in found.outcomes])
-    server.found["whole answer, at their times"] = summary([one.whole_s for one in found.outcomes])
+    server.found["first piece, at their times"] = summary([outcome.first_s for outcome in found.outcomes])
+    server.found["whole answer, at their times"] = summary([outcome.whole_s for outcome in found.outcomes])
     server.found["errors"] = len(found.errors)
     server.found["cpus"] = round((cpu_s(server.process) - before) / found.seconds, 2)
 

@@ -62,12 +62,12 @@ class Load:
     @property
     def rate(self) -> float:
         """New tokens per second."""
-        return sum(one.tokens for one in self.outcomes) / self.seconds
+        return sum(outcome.tokens for outcome in self.outcomes) / self.seconds
 
     @property
     def errors(self) -> list[str]:
         """Why calls failed."""
-        return [one.error for one in self.outcomes if one.error]
+        return [outcome.error for outcome in self.outcomes if outcome.error]
 
 
 def load(url: str, authority: Path, tokens: Sequence[str], calls: Sequence[Call], *, timed: bool) -> Load:

@@ -53,7 +53,7 @@ def fill(
         say: how far it is.
     """
     operator = DeviceKeys(DeviceKeys.new_seed().data).public
-    payloads = [one.to_bytes() for one in prefixes]
+    payloads = [prefix.to_bytes() for prefix in prefixes]
     hosted: list[Hosted] = []
     with Vault.create(data, operator, Settings()) as vault:
         registry, epochs = Registry(vault), Epochs(vault.folder)
@@ -80,7 +80,7 @@ def openings(data: Path, base: FrozenBase, callers: Sequence[Hosted]) -> dict[st
     fingerprint = bytes.fromhex(base.fingerprint)
     with Vault.open(data) as vault, loader_pool(1) as opening:
         grants = Grants(vault, Epochs(vault.folder))
-        return summary([opening.submit(_opening, grants, one, fingerprint).result() for one in callers])
+        return summary([opening.submit(_opening, grants, caller, fingerprint).result() for caller in callers])
 
 
 def _opening(grants: Grants, one: Hosted, fingerprint: bytes) -> float:

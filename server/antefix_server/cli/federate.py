@@ -78,7 +78,7 @@ def _run(data: Path, config: dict[str, Any]) -> int:
     from antefix_server.flower import processes
 
     said = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
-    before = {one["run-id"] for one in _runs(data)}
+    before = {run["run-id"] for run in _runs(data)}
     bundle = str(resources.files("antefix_server") / "bundle")
     words = ["run", bundle, processes.CONNECTION, "--stream", "--run-config", said]
     with subprocess.Popen(
@@ -88,7 +88,7 @@ def _run(data: Path, config: dict[str, Any]) -> int:
             started.wait(_START_S)
         except subprocess.TimeoutExpired:
             _begun(data, before, started)
-    after = [one for one in _runs(data) if one["run-id"] not in before]
+    after = [run for run in _runs(data) if run["run-id"] not in before]
     if started.returncode != 0 or not after:
         typer.echo("antefix-server: error: Flower did not start the run", err=True)
         return 1
@@ -102,12 +102,12 @@ def _begun(data: Path, before: set[str], started: subprocess.Popen[bytes]) -> No
     from antefix_server.errors import FlowerUnreachable
     from antefix_server.flower import processes
 
-    for one in _runs(data):
-        if one["run-id"] not in before and one["status"] in _WAITING:
+    for run in _runs(data):
+        if run["run-id"] not in before and run["status"] in _WAITING:
             started.terminate()
-            _flwr(data, "stop", one["run-id"], processes.CONNECTION)
+            _flwr(data, "stop", run["run-id"], processes.CONNECTION)
             raise FlowerUnreachable(
-                f"run {one['run-id']} was not begun within {_START_S:.0f} s, so it was stopped",
+                f"run {run['run-id']} was not begun within {_START_S:.0f} s, so it was stopped",
                 "see logs/superexec.log",
             )
 
@@ -120,7 +120,7 @@ def _runs(data: Path) -> list[dict[str, Any]]:
     while True:  # a server that has just come up may need a few seconds
         listed = _flwr(data, "ls", processes.CONNECTION, "--format", "json")
         try:
-            found: list[dict[str, Any]] = json.loads(listed)["runs"]
+            result: list[dict[str, Any]] = json.loads(listed)["runs"]
         except (ValueError, KeyError):
             if time.monotonic() > until:
                 raise FlowerUnreachable(
@@ -128,7 +128,7 @@ def _runs(data: Path) -> list[dict[str, Any]]:
                 ) from None
             time.sleep(1)
         else:
-            return found
+            return result
 
 
 def _flwr(data: Path, *words: str) -> str:

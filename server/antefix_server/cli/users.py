@@ -119,6 +119,7 @@ def _seconds(days: float) -> int:
 
 def _device_table(devices: Sequence[dict[str, Any]]) -> str:
     rows = [
-        (one["id"], one["name"], day(one["enrolled"]), "revoked" if one["revoked"] else "") for one in devices
+        (device["id"], device["name"], day(device["enrolled"]), "revoked" if device["revoked"] else "")
+        for device in devices
     ]
     return table(("device", "name", "enrolled", ""), rows)

@@ -22,9 +22,9 @@ from antefix.errors import AntefixError, GrantRefused, InvalidArgument, OutOfMem
 from antefix.generation.detokenizer import token_text
 from antefix.generation.interface import StepOutput
 from antefix.generation.request import Size, TokenizedRequest, tokenize
-from antefix_server.engine.access import Granting
 from antefix_server.engine.batches import BatchSet
 from antefix_server.engine.grant_watch import GrantWatch
+from antefix_server.engine.interface import Granting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import OutputStream, QueuedRequest
 from antefix_server.engine.prefix_cache import PrefixCache
@@ -288,7 +288,7 @@ class Engine:
 
     def end(self, which: Callable[[QueuedRequest], bool], error: AntefixError | None) -> None:
         """End requests that run or wait; nobody is told where nobody reads."""
-        for request in [one for one in self._rows.values() if which(one)]:
+        for request in list(filter(which, self._rows.values())):
             self._batch.cancel(request.ticket)
             self._finish(request, error)
         with self._lock:

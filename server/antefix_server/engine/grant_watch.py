@@ -11,8 +11,8 @@ from typing import Protocol
 
 from antefix import FrozenBase
 from antefix.errors import AntefixError, GrantRefused
-from antefix_server.engine.access import Granting
 from antefix_server.engine.buffer_scrub import scrub
+from antefix_server.engine.interface import Granting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import QueuedRequest
 from antefix_server.engine.prefix_cache import PrefixCache

@@ -1,4 +1,4 @@
-"""An engine beside a gateway. Imports no torch by itself."""
+"""What an engine is to a gateway, and what it asks about grants. Imports neither torch nor the vault."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from antefix_server.grants import Grants
-from antefix_server.grants.epochs import Epochs
+from antefix.grants import Grant
+from antefix.records import OpenedRecord
 
 if TYPE_CHECKING:
     from antefix_server.engine.output_stream import OutputStream
+    from antefix_server.grants import Grants
+    from antefix_server.grants.epochs import Epochs
 
-__all__ = ["Hosting", "InferenceBackend"]
+__all__ = ["Granting", "Hosting", "InferenceBackend"]
 
 
 class InferenceBackend(Protocol):
@@ -26,6 +28,27 @@ class InferenceBackend(Protocol):
 
     def word(self, token: int) -> str:
         """Text of a token that came with logprobs."""
+
+
+class Granting(Protocol):
+    """`antefix_server.grants.Grants`, or the same over a line to the process that has it."""
+
+    def of(self, user: bytes) -> list[Grant]:
+        """Those that hold now.
+
+        Raises:
+            UnknownUser.
+        """
+
+    def open(self, user: bytes, grant: str, base: bytes) -> OpenedRecord:
+        """The record that a grant is about, opened; the caller wipes it.
+
+        Raises:
+            GrantRefused, UnknownUser, RecordAbsent, RecordMismatch, RecordRefused, VaultDamaged.
+        """
+
+    def tidy(self) -> int:
+        """Destroy the keys of epochs that are over; so many were."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,9 @@ from antefix.errors import AntefixError
 from antefix.generation.request import TokenLogprob
 from antefix_server.engine.prefix_key import PrefixKey
 
-__all__ = ["OutputStream", "QueuedRequest"]
+__all__ = ["OutputStream", "QueuedRequest", "pieces"]
+
+_GONE_S = 0.5  # how often it is looked whether somebody still reads
 
 
 @dataclass
@@ -82,20 +86,20 @@ class OutputStream:
         Raises:
             AntefixError: why it ended before; not before all pieces were given.
         """
-        found: list[str] = []
+        result: list[str] = []
         while True:
             try:
                 piece = self._ahead.pop() if self._ahead else self._pieces.get_nowait()
             except queue.Empty:
-                return found
+                return result
             if isinstance(piece, str):
-                found.append(piece)
+                result.append(piece)
             elif isinstance(piece, Generated):
                 self.result = piece
-                return found
-            elif found:
+                return result
+            elif result:
                 self._ahead.append(piece)
-                return found
+                return result
             else:
                 raise piece
 
@@ -133,6 +137,44 @@ class OutputStream:
                 return
             else:
                 raise piece
+
+
+async def pieces(
+    stream: OutputStream, gone: Callable[[], Awaitable[bool]] | None = None
+) -> AsyncIterator[str]:
+    """Pieces of text as they come; whoever stops reading ends the request.
+
+    Args:
+        stream: read by nobody else.
+        gone: whether the caller went away; looked at where nothing is sent meanwhile.
+
+    Raises:
+        AntefixError: why the request ended before its end.
+    """
+    loop, more = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop was closed before the row ended
+            loop.call_soon_threadsafe(more.set)
+
+    stream.listen(wake)
+    try:
+        look = loop.time() + _GONE_S
+        while not stream.ended:
+            for piece in stream.taken():
+                yield piece
+            if stream.ended:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GONE_S):
+                    await more.wait()
+            more.clear()
+            if gone is not None and loop.time() > look:
+                look = loop.time() + _GONE_S
+                if await gone():
+                    return
+    finally:
+        stream.cancel()
 
 
 def _nobody() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from antefix import Prefix
 from antefix.errors import AntefixError
-from antefix_server.engine.access import Granting
+from antefix_server.engine.interface import Granting
 from antefix_server.engine.prefix_cache import PrefixCache
 from antefix_server.engine.prefix_key import PrefixKey
 from antefix_server.errors import EngineLost

@@ -63,17 +63,17 @@ class FairRequestQueue(Generic[_Item]):
 
     def remove(self, which: Callable[[_Item], bool]) -> list[_Item]:
         """Take out all items of which `which` is true."""
-        found: list[_Item] = []
+        result: list[_Item] = []
         for user in list(self._waiting):
             items = self._waiting[user]
-            found += [item for item in items if which(item)]
+            result += [item for item in items if which(item)]
             left = deque(item for item in items if not which(item))
             if left:
                 self._waiting[user] = left
             else:
                 del self._waiting[user]
-        self._count -= len(found)
-        return found
+        self._count -= len(result)
+        return result
 
     def __iter__(self) -> Iterator[_Item]:
         """All that wait."""

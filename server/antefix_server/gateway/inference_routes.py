@@ -22,8 +22,7 @@ from antefix.grants import Grant
 from antefix.http.openai import ChatCompletionRequest, CompletionRequest, EventWriter, ResponseBuilder
 from antefix.wire import Signed
 from antefix_server.engine.interface import Hosting
-from antefix_server.engine.output_reader import pieces
-from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine.output_stream import OutputStream, pieces
 from antefix_server.errors import EngineLost
 from antefix_server.http.auth import Bearer, Credentials
 from antefix_server.http.responses import ApiError, error_responses, public_message

@@ -174,10 +174,10 @@ class Grants:
 
 
 def _device(connection: Connection, owner: UserEnvelope, device: bytes) -> DevicePublic:
-    found = devices_module.public_key(connection, owner, device)
-    if found is None:
+    result = devices_module.public_key(connection, owner, device)
+    if result is None:
         raise GrantRefused(f"its device is not one of user {owner.user.hex()}")
-    return found
+    return result
 
 
 def _require_known(known: int | None, now: int) -> None:

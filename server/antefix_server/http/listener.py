@@ -34,15 +34,15 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
+        result = socket.socket(family, kind, protocol)
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        result.bind(address)
     except OSError as error:
         raise ServerUnfit(
             f"{host}:{port} cannot be used: {error.strerror}",
             "choose another with --port, or see what has it",
         ) from None
-    return made
+    return result
 
 
 def serve(
@@ -68,8 +68,8 @@ class _Loop(asyncio.SelectorEventLoop):
         """As asyncio's own."""
         if options.get("ssl") is not None:
             options.setdefault("ssl_handshake_timeout", _HANDSHAKE_S)
-        made: asyncio.Server = await super().create_server(*given, **options)
-        return made
+        result: asyncio.Server = await super().create_server(*given, **options)
+        return result
 
 
 async def _serve(

@@ -56,16 +56,16 @@ def own(data: Path, names: Iterable[str]) -> Certificate:
         VaultUnavailable, VaultFull.
     """
     folder = data / FOLDER
-    found = Certificate(folder / "server.crt", folder / "server.key", folder / "authority.crt")
-    wanted = [_name(one) for one in dict.fromkeys((*_LOOPBACK, *names))]
+    result = Certificate(folder / "server.crt", folder / "server.key", folder / "authority.crt")
+    wanted = [_name(name) for name in dict.fromkeys((*_LOOPBACK, *names))]
     with files(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
         authority_key = folder / "authority.key"
         if not authority_key.is_file() or not (folder / "authority.crt").is_file():
             _make_authority(folder / "authority.crt", authority_key)
-        if not _is_good(found.chain, wanted):
-            _make_server(found, authority_key, wanted)
-    return found
+        if not _is_good(result.chain, wanted):
+            _make_server(result, authority_key, wanted)
+    return result
 
 
 def given(chain: Path, key: Path) -> Certificate:

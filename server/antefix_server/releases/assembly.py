@@ -86,8 +86,8 @@ def assembled(name: str | os.PathLike[str], work: Path, sources: Sequence[str]) 
 def again(release: Release, work: Path, store: Path) -> Base:
     """The base of an earlier release, for another one. `work` gets its files, to be loaded from."""
     with files(work):
-        for one in release.files:
-            os.link(store / one.sha256, work / one.name)
+        for file in release.files:
+            os.link(store / file.sha256, work / file.name)
     return Base(release.base, release.files, str(work) if release.files else release.base.name)
 
 
@@ -130,9 +130,9 @@ def shared_prefix(content: bytes, base: Base, known: set[str]) -> SharedPrefix:
 def keep(work: Path, base: Base, store: Path) -> None:
     """Move the files of an assembled base to where devices fetch them."""
     with files(store):
-        for one in base.files:
-            if not (store / one.sha256).is_file():
-                os.replace(work / one.name, store / one.sha256)
+        for file in base.files:
+            if not (store / file.sha256).is_file():
+                os.replace(work / file.name, store / file.sha256)
 
 
 def keep_bytes(content: bytes, digest: str, store: Path) -> None:
@@ -152,7 +152,7 @@ def _listed(path: Path, sources: Sequence[str]) -> BaseFile:
             name=path.name,
             size=path.stat().st_size,
             sha256=file_digest(path),
-            sources=tuple(f"{one}{path.name}" for one in sources),
+            sources=tuple(f"{source}{path.name}" for source in sources),
         )
 
 

@@ -177,7 +177,8 @@ class Releases:
         with self._vault.log() as log:
             current, withdrawn = self._announced(log), self._withdrawn()
             return [
-                Published(one, one == current, one.version in withdrawn) for one in self._store.releases()
+                Published(release, release == current, release.version in withdrawn)
+                for release in self._store.releases()
             ]
 
     def current(self) -> Release | None:
@@ -205,10 +206,10 @@ class Releases:
         Raises:
             ReleaseAbsent: none of that version.
         """
-        found = self._store.signed_release(version)
-        if found is None:
+        result = self._store.signed_release(version)
+        if result is None:
             raise _absent(version)
-        return found
+        return result
 
     def file(self, digest: str) -> Path:
         """Where the file with that SHA-256 lies.
@@ -260,7 +261,7 @@ class Releases:
             ) from None
 
     def _layouts(self, fingerprint: str) -> set[str]:
-        same = (one for one in self._store.releases() if one.base.fingerprint == fingerprint)
+        same = (release for release in self._store.releases() if release.base.fingerprint == fingerprint)
         return {one.shared.layout for one in same if one.shared is not None}
 
     def _newest(self) -> Release | None:
@@ -268,10 +269,10 @@ class Releases:
         return self._store.release(versions[-1]) if versions else None
 
     def _release(self, version: int) -> Release:
-        found = self._store.release(version)
-        if found is None:
+        result = self._store.release(version)
+        if result is None:
             raise _absent(version)
-        return found
+        return result
 
     def _require_files(self, release: Release) -> None:
         with files(self._store.files):
@@ -312,7 +313,7 @@ class Releases:
         """SHA-256 of all files that anybody is given."""
         versions, withdrawn = self._store.versions(), self._withdrawn()
         if self._given[0] != (versions, withdrawn):
-            some = (one for one in self._store.releases() if one.version not in withdrawn)
+            some = (release for release in self._store.releases() if release.version not in withdrawn)
             self._given = (versions, withdrawn), frozenset(name for one in some for name in one.sizes)
         return self._given[1]
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from antefix.errors import AntefixError, GrantRefused
-from antefix_server.engine.access import Granting
+from antefix_server.engine.interface import Granting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import OutputStream
 from antefix_server.errors import EngineClosed, EngineLost, ServerUnfit
@@ -138,10 +138,10 @@ class RemoteEngine:
         if line is None:
             return {}
         try:
-            found: dict[str, float] = line.call("measured", {}, _MEASURE_S)[0]["measured"]
+            result: dict[str, float] = line.call("measured", {}, _MEASURE_S)[0]["measured"]
         except AntefixError:
             return {}
-        return found
+        return result
 
     def close(self) -> None:
         """Let what is there end, then the process."""

@@ -164,12 +164,12 @@ class RpcChannel:
 
     def _exactly(self, size: int) -> SecretBytes:
         """So many bytes, into memory that is wiped."""
-        found = SecretBytes(bytearray(size))
-        with memoryview(found.data) as view:
+        result = SecretBytes(bytearray(size))
+        with memoryview(result.data) as view:
             at = 0
             while at < size:
                 read = self._end.recv_into(view[at:])
                 if not read:
                     raise EOFError
                 at += read
-        return found
+        return result

@@ -27,11 +27,11 @@ def of_error(error: AntefixError) -> Json:
 def error(said: Json) -> AntefixError:
     """The same error again; one of an unknown kind is an `EngineLost`."""
     kind = _kinds().get(said["type"], _errors.EngineLost)
-    made = kind.__new__(kind)
-    AntefixError.__init__(made, said["message"], said["hint"])
-    if isinstance(made, _errors.EngineBusy):
-        made.retry_after_s = said["wait"]
-    return made
+    result = kind.__new__(kind)
+    AntefixError.__init__(result, said["message"], said["hint"])
+    if isinstance(result, _errors.EngineBusy):
+        result.retry_after_s = said["wait"]
+    return result
 
 
 def of_generated(found: Generated) -> Json:

@@ -54,8 +54,8 @@ class Made:
         if connection.dialect.name != "sqlite":
             return list(connection.execute(self._query, values))
         raw: Any = connection.connection.driver_connection
-        found: list[Any] = raw.execute(self._text, [values[name] for name in self._names]).fetchall()
-        return found
+        result: list[Any] = raw.execute(self._text, [values[name] for name in self._names]).fetchall()
+        return result
 
 
 class Database:

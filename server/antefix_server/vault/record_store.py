@@ -56,13 +56,13 @@ class RecordStore:
                 connection.execute(insert(belongs), {"tenant": tenant})
 
     def _compare(self, connection: Connection, tenant: bytes) -> bool:
-        found = [blob(one) for one in connection.execute(select(belongs.c.tenant)).scalars()]
-        if found and found != [tenant]:
+        claims = [blob(claim) for claim in connection.execute(select(belongs.c.tenant)).scalars()]
+        if claims and claims != [tenant]:
             raise VaultDamaged(
-                f"{self.database.name} has the records of vault {found[0].hex()}, not of {tenant.hex()}",
+                f"{self.database.name} has the records of vault {claims[0].hex()}, not of {tenant.hex()}",
                 "give the database that belongs to this folder",
             )
-        return bool(found)
+        return bool(claims)
 
     def find(self, connection: Connection, place: bytes) -> Stored | None:
         """The record in a place."""
@@ -75,12 +75,12 @@ class RecordStore:
 
     def find_all(self, connection: Connection, places: Sequence[bytes]) -> dict[bytes, Stored]:
         """The records in some places, by place."""
-        found: dict[bytes, Stored] = {}
+        result: dict[bytes, Stored] = {}
         for at in range(0, len(places), _BATCH):
             query = select(records).where(records.c.place.in_(_many("places")))
             rows = connection.execute(query, {"places": list(places[at : at + _BATCH])})
-            found |= {row.place: row for row in map(_stored, rows)}
-        return found
+            result |= {row.place: row for row in map(_stored, rows)}
+        return result
 
     def add_all(self, connection: Connection, new: Sequence[tuple[bytes, bytes, bytes, list[bytes]]]) -> None:
         """Add records: place, owner, sealed head and pieces of each."""

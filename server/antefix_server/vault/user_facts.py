@@ -93,11 +93,11 @@ def of_kinds(
     connection: Connection, owner: UserEnvelope, first: Kind, second: Kind, third: Kind
 ) -> dict[Kind, list[UserRow]]:
     """A user's rows of three kinds, read at once, oldest first."""
-    found: dict[Kind, list[UserRow]] = {first: [], second: [], third: []}
+    result: dict[Kind, list[UserRow]] = {first: [], second: [], third: []}
     kinds = {"first": int(first), "second": int(second), "third": int(third)}
     for row in map(_row, _THREE.rows(connection, owner=owner.tag, **kinds)):
-        found[row.kind].append(row)
-    return found
+        result[row.kind].append(row)
+    return result
 
 
 def after(connection: Connection, kind: Kind, id: int) -> list[UserRow]:
@@ -137,8 +137,8 @@ def opened(owner: UserEnvelope, row: UserRow) -> dict[str, Any]:
     Raises:
         VaultDamaged: another user's, or changed.
     """
-    found: dict[str, Any] = json.loads(owner.open_fact(row.kind, row.mark, blob(row.sealed)))
-    return found
+    result: dict[str, Any] = json.loads(owner.open_fact(row.kind, row.mark, blob(row.sealed)))
+    return result
 
 
 def is_active(owner: UserEnvelope, users: Sequence[UserRow]) -> bool:
