@@ -41,11 +41,12 @@ SHARED_ROOMS = {
     "antefix.generation.request": "and what it is asked",
     "antefix.http": "what the device's service and the gateway answer alike",
     "antefix.loading": "bases by name, file or folder",
-    "antefix.rounds.transforms": "what happens to an update: device, cohort and server call the same chain",
+    "antefix.rounds": "the protocol of rounds, which both sides speak; what happens to an update on either",
+    "antefix.wire": "messages and statements, which both sides speak",
 }
 # A run is the server's own rounds, and measures with the server's own harness.
 SHARED_WITH_SIMULATIONS = {"antefix_server.rounds", "antefix_server.bench"}
-INTERNAL_IMPORTS = 35  # the list only shrinks
+INTERNAL_IMPORTS = 24  # it only falls
 TORCH_FREE = [
     "antefix.records",
     "antefix.keys",
