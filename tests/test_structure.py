@@ -302,7 +302,7 @@ MODULES: dict[str, tuple[list[str] | Callable[[Path], list[str]], int]] = {
     "antefix_server.flower.state_database": (a_database_and_a_program, 0),
     "antefix_server.gateway.process": (no_socket, 1),
     "antefix_server.processes.child": (["true"], 0),
-    "antefix_server.remote_engine.worker": ([], 0),
+    "antefix_server.engine_processes.worker": ([], 0),
     "antefix_simulations": (["--help"], 0),
     "antefix_simulations.bench.flower_peft.loop": (population_and_tiny_base, 0),
 }

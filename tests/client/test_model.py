@@ -12,7 +12,7 @@ import torch
 
 from antefix import Example, GenerationRequest, Prefix, generate, score
 from antefix.errors import InvalidArgument, PrefixMismatch
-from antefix.training.shared_init import is_neutral, neutral_prefix
+from antefix.training.neutral_prefix import is_neutral, neutral_prefix
 from antefix_client import Budget, PersonalModel
 from antefix_client.errors import (
     BaseChanged,

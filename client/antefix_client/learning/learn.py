@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from antefix import Example, FrozenBase, Prefix, TrainedUser, score, train
 from antefix.common.progress import ProgressBar
 from antefix.errors import CheckpointMismatch
-from antefix.training.shared_init import is_neutral
+from antefix.training.neutral_prefix import is_neutral
 from antefix_client.errors import BaseChanged, TooFewTexts
 from antefix_client.inference.runtime import ModelRuntime
 from antefix_client.learning.budget import Budget, fit_to_budget

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from antefix.errors import InvalidArgument
-from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.interface import DecodingEngine, EngineFactory
 from antefix.generation.request import Size
+from antefix.generation.torch_engine import ContinuousBatch
 from antefix.model.frozen_base import FrozenBase
 
 ENGINES: dict[str, EngineFactory] = {

@@ -35,7 +35,7 @@ from antefix_server.vault.key_file import KeyFile
 from antefix_server.vault.record_store import RecordStore
 from antefix_server.vault.removal import Remover
 from antefix_server.vault.settings import KEYS, LOG, RECORDS, UNFINISHED, Settings
-from antefix_server.vault.user_facts import Kind
+from antefix_server.vault.user_rows import Kind
 
 __all__ = ["KEYS_KEPT_DAYS", "Sources", "backup_keys", "backup_records", "operator_keys", "restore"]
 

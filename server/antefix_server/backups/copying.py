@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from antefix_server.errors import RecordReplaced
 from antefix_server.storage.database import Database
-from antefix_server.vault import user_facts
+from antefix_server.vault import user_rows
 from antefix_server.vault.record_store import RecordStore, Stored
 
 
@@ -39,11 +39,11 @@ def copy_facts(source: Database, target: Database, keeps: Callable[[bytes], bool
     last = 0
     while True:
         with source.reading() as connection:
-            rows = user_facts.pages(connection, last)
+            rows = user_rows.pages(connection, last)
         if not rows:
             break
         with target.writing(durable=False) as connection:
-            user_facts.put(connection, [row for row in rows if keeps(row.owner)])
+            user_rows.put(connection, [row for row in rows if keeps(row.owner)])
         last = rows[-1].id
     target.purge()
 

@@ -100,7 +100,7 @@ def _say_announced(as_json: bool, made: dict[str, Any]) -> None:
 def _fresh(base: str, length: int) -> bytes:
     """Made here; the server loads the base too, to see that its first shared prefix fits."""
     from antefix import FrozenBase
-    from antefix.training.shared_init import neutral_prefix
+    from antefix.training.neutral_prefix import neutral_prefix
 
     return neutral_prefix(FrozenBase.load(base), length).to_bytes()
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from antefix.errors import AntefixError
 from antefix_server.admin import admin_socket
 from antefix_server.config import Configuration
+from antefix_server.engine_processes.launch import hosting
 from antefix_server.gateway.app import Limits, application
 from antefix_server.gateway.fleet_proxy import FleetProxy
 from antefix_server.http import listener, tls
 from antefix_server.http.tls import Certificate
 from antefix_server.registry import Registry
 from antefix_server.registry.retired_nodes import Retired
-from antefix_server.remote_engine.launch import hosting
 from antefix_server.vault import Vault
 
 if TYPE_CHECKING:

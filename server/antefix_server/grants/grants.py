@@ -24,9 +24,9 @@ from antefix_server.grants import store
 from antefix_server.grants.epochs import Epochs
 from antefix_server.registry import Session
 from antefix_server.registry import devices as devices_module
-from antefix_server.vault import Vault, reader, user_facts
+from antefix_server.vault import Vault, reader, user_rows
 from antefix_server.vault.envelope import RecordMeta, UserEnvelope
-from antefix_server.vault.user_facts import Kind
+from antefix_server.vault.user_rows import Kind
 
 __all__ = ["Grants"]
 
@@ -141,8 +141,8 @@ class Grants:
 
     def _holding(self, connection: Connection, owner: UserEnvelope) -> list[tuple[Grant, int, RecordMeta]]:
         """Each with row and head of its record. In one transaction: what is found together holds together."""
-        now, facts = self._clock(), user_facts.of_kinds(connection, owner, Kind.USER, Kind.DEVICE, Kind.GRANT)
-        if not user_facts.is_active(owner, facts[Kind.USER]):
+        now, facts = self._clock(), user_rows.of_kinds(connection, owner, Kind.USER, Kind.DEVICE, Kind.GRANT)
+        if not user_rows.is_active(owner, facts[Kind.USER]):
             return []
         kept = [one.grant for one in store.read(owner, facts[Kind.GRANT]) if one.until > now]
         devices = {one.id.hex() for one in devices_module.read(owner, facts[Kind.DEVICE]) if not one.revoked}

@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 
 from antefix.grants import Grant
 from antefix.wire import Signed
-from antefix_server.vault import user_facts
+from antefix_server.vault import user_rows
 from antefix_server.vault.envelope import UserEnvelope
-from antefix_server.vault.user_facts import Kind, UserRow
+from antefix_server.vault.user_rows import Kind, UserRow
 
 _MOST = 256
 
@@ -35,15 +35,15 @@ class Kept:
 
 def keep(connection: Connection, owner: UserEnvelope, signed: Signed, grant: Grant, now: float) -> bool:
     """Keep a grant in place of others for its prefix; False if it was revoked, or there are too many."""
-    rows = user_facts.of(connection, owner, Kind.GRANT)
+    rows = user_rows.of(connection, owner, Kind.GRANT)
     left = 0
     for row in rows:
-        said = user_facts.opened(owner, row)
+        said = user_rows.opened(owner, row)
         if said["id"] == grant.id:
             return bool(said["body"])
         replaced = bool(said["body"]) and said["prefix"] == grant.prefix
         if said["until"] <= now or (replaced and not _of_the_same_record(said, grant)):
-            user_facts.drop(connection, row)
+            user_rows.drop(connection, row)
             continue
         if replaced:
             # Its id stays: sent once more after a revocation, it would open what was revoked.
@@ -58,18 +58,18 @@ def keep(connection: Connection, owner: UserEnvelope, signed: Signed, grant: Gra
         "body": signed.body,
         "signature": signed.signature,
     }
-    user_facts.add(connection, owner, Kind.GRANT, _mark(owner, grant.id), content)
+    user_rows.add(connection, owner, Kind.GRANT, _mark(owner, grant.id), content)
     return True
 
 
 def read(owner: UserEnvelope, rows: Iterable[UserRow]) -> list[Kept]:
     """What rows say."""
-    return [_kept(user_facts.opened(owner, row)) for row in rows]
+    return [_kept(user_rows.opened(owner, row)) for row in rows]
 
 
 def revoked(connection: Connection, owner: UserEnvelope, id: bytes) -> bool:
     """Forget the sealed key of a grant, and remember its id while it could be sent again; counted."""
-    row: UserRow | None = user_facts.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
+    row: UserRow | None = user_rows.by_mark(connection, Kind.GRANT, _mark(owner, id.hex()))
     if row is None:
         return False
     _forget(connection, owner, row)
@@ -80,7 +80,7 @@ def revoked(connection: Connection, owner: UserEnvelope, id: bytes) -> bool:
 def all_revoked(connection: Connection, owner: UserEnvelope) -> int:
     """The same of all of them, counted as one revocation even where there was none; so many there were."""
     rows = [
-        row for row in user_facts.of(connection, owner, Kind.GRANT) if user_facts.opened(owner, row)["body"]
+        row for row in user_rows.of(connection, owner, Kind.GRANT) if user_rows.opened(owner, row)["body"]
     ]
     for row in rows:
         _forget(connection, owner, row)
@@ -90,22 +90,22 @@ def all_revoked(connection: Connection, owner: UserEnvelope) -> int:
 
 def revocations(connection: Connection, owner: UserEnvelope) -> int:
     """How often something was revoked. It only grows, while the user is there."""
-    rows = user_facts.of(connection, owner, Kind.REVOCATIONS)
-    return int(user_facts.opened(owner, rows[0])["count"]) if rows else 0
+    rows = user_rows.of(connection, owner, Kind.REVOCATIONS)
+    return int(user_rows.opened(owner, rows[0])["count"]) if rows else 0
 
 
 def _count(connection: Connection, owner: UserEnvelope) -> None:
     content = {"count": revocations(connection, owner) + 1}
-    rows = user_facts.of(connection, owner, Kind.REVOCATIONS)
+    rows = user_rows.of(connection, owner, Kind.REVOCATIONS)
     if rows:
-        user_facts.change(connection, owner, rows[0], content)
+        user_rows.change(connection, owner, rows[0], content)
     else:
         mark = hmac.digest(owner.key.data, b"antefix/v1/registry revocations\0", "sha256")
-        user_facts.add(connection, owner, Kind.REVOCATIONS, mark, content)
+        user_rows.add(connection, owner, Kind.REVOCATIONS, mark, content)
 
 
 def _forget(connection: Connection, owner: UserEnvelope, row: UserRow) -> None:
-    user_facts.change(connection, owner, row, {**user_facts.opened(owner, row), "body": "", "signature": ""})
+    user_rows.change(connection, owner, row, {**user_rows.opened(owner, row), "body": "", "signature": ""})
 
 
 def _of_the_same_record(said: dict[str, Any], grant: Grant) -> bool:

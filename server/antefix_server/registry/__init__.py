@@ -1,6 +1,6 @@
 """Who may come in: users by the names an operator gave them, invitations, and devices.
 
-Everything here is sealed in the vault's database under the user's shred key (`vault.user_facts`), so that
+Everything here is sealed in the vault's database under the user's shred key (`vault.user_rows`), so that
 `remove` leaves none of it. A name finds its user by an HMAC under a key of the vault.
 
     registry = Registry(vault)

@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from antefix.errors import DeviceListRefused
 from antefix.keys import DeviceChange
 from antefix_server.errors import VersionConflict
-from antefix_server.vault import user_facts
+from antefix_server.vault import user_rows
 from antefix_server.vault.envelope import UserEnvelope
-from antefix_server.vault.user_facts import Kind
+from antefix_server.vault.user_rows import Kind
 
 _MOST = 1000
 _FARTHEST = 64  # versions that a restored backup may be behind
@@ -23,8 +23,8 @@ _FARTHEST = 64  # versions that a restored backup may be behind
 
 def found(connection: Connection, owner: UserEnvelope, version: int) -> bytes | None:
     """The change that made a version of the list; None where there is none."""
-    row = user_facts.by_mark(connection, Kind.CHANGE, _mark(owner, version))
-    return None if row is None else bytes.fromhex(user_facts.opened(owner, row)["change"])
+    row = user_rows.by_mark(connection, Kind.CHANGE, _mark(owner, version))
+    return None if row is None else bytes.fromhex(user_rows.opened(owner, row)["change"])
 
 
 def added(connection: Connection, owner: UserEnvelope, content: bytes, by: bytes) -> bytes | None:
@@ -47,10 +47,10 @@ def added(connection: Connection, owner: UserEnvelope, content: bytes, by: bytes
     version, place = change.devices.version, (change.devices.tenant, change.devices.user)
     if place != (owner.tenant, owner.user):
         raise DeviceListRefused("it is of another user")
-    rows = user_facts.of(connection, owner, Kind.CHANGE)
+    rows = user_rows.of(connection, owner, Kind.CHANGE)
     before = None
     if rows:
-        said = user_facts.opened(owner, rows[-1])
+        said = user_rows.opened(owner, rows[-1])
         before = DeviceChange.trust_initial(
             bytes.fromhex(said["change"]), by=bytes.fromhex(said["by"])
         ).devices
@@ -67,7 +67,7 @@ def added(connection: Connection, owner: UserEnvelope, content: bytes, by: bytes
     if before is not None and version == before.version + 1:
         left = DeviceChange.following(content, before).left
     kept = {"change": content.hex(), "by": by.hex()}
-    user_facts.add(connection, owner, Kind.CHANGE, _mark(owner, version), kept)
+    user_rows.add(connection, owner, Kind.CHANGE, _mark(owner, version), kept)
     return left
 
 

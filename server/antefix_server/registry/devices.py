@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 
 from antefix.keys import DevicePublic
 from antefix_server.errors import DeviceUnknown, InvitationRefused, TokenRefused
-from antefix_server.vault import user_facts
+from antefix_server.vault import user_rows
 from antefix_server.vault.envelope import UserEnvelope
-from antefix_server.vault.user_facts import Kind, UserRow
+from antefix_server.vault.user_rows import Kind, UserRow
 
 _SECRET = 32
 
@@ -81,13 +81,13 @@ def enrolled(connection: Connection, owner: UserEnvelope, device: DevicePublic, 
         "revoked": False,
     }
     mark = _mark(owner, device.id)
-    row = user_facts.by_mark(connection, Kind.DEVICE, mark)
+    row = user_rows.by_mark(connection, Kind.DEVICE, mark)
     if row is None:
-        user_facts.add(connection, owner, Kind.DEVICE, mark, content)
-    elif user_facts.opened(owner, row)["revoked"]:
+        user_rows.add(connection, owner, Kind.DEVICE, mark, content)
+    elif user_rows.opened(owner, row)["revoked"]:
         raise InvitationRefused
     else:
-        user_facts.change(connection, owner, row, content)
+        user_rows.change(connection, owner, row, content)
     token = base64.urlsafe_b64encode(owner.user + secret).decode()
     return Enrolled(owner.tenant, owner.user, token)
 
@@ -114,8 +114,8 @@ def session(connection: Connection, owner: UserEnvelope, secret: bytes) -> Sessi
         TokenRefused: none that may come in.
     """
     given = hashlib.sha256(secret).hexdigest()
-    for row in user_facts.of(connection, owner, Kind.DEVICE):
-        said = user_facts.opened(owner, row)
+    for row in user_rows.of(connection, owner, Kind.DEVICE):
+        said = user_rows.opened(owner, row)
         if hmac.compare_digest(given, said["token"]) and not said["revoked"]:
             return Session(owner.user, _public(said).id)
     raise TokenRefused
@@ -129,19 +129,19 @@ def signing_key(connection: Connection, owner: UserEnvelope, device: bytes) -> b
 
 def public_key(connection: Connection, owner: UserEnvelope, device: bytes) -> DevicePublic | None:
     """Both public keys of a device that may come in; None for any other."""
-    row = user_facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
-    said = None if row is None else user_facts.opened(owner, row)
+    row = user_rows.by_mark(connection, Kind.DEVICE, _mark(owner, device))
+    said = None if row is None else user_rows.opened(owner, row)
     return None if said is None or said["revoked"] else _public(said)
 
 
 def listed(connection: Connection, owner: UserEnvelope) -> list[Device]:
     """A user's devices."""
-    return read(owner, user_facts.of(connection, owner, Kind.DEVICE))
+    return read(owner, user_rows.of(connection, owner, Kind.DEVICE))
 
 
 def read(owner: UserEnvelope, rows: Iterable[UserRow]) -> list[Device]:
     """What rows say."""
-    return [_device(user_facts.opened(owner, row)) for row in rows]
+    return [_device(user_rows.opened(owner, row)) for row in rows]
 
 
 def revoked(connection: Connection, owner: UserEnvelope, device: bytes) -> Device:
@@ -150,11 +150,11 @@ def revoked(connection: Connection, owner: UserEnvelope, device: bytes) -> Devic
     Raises:
         DeviceUnknown.
     """
-    row: UserRow | None = user_facts.by_mark(connection, Kind.DEVICE, _mark(owner, device))
+    row: UserRow | None = user_rows.by_mark(connection, Kind.DEVICE, _mark(owner, device))
     if row is None:
         raise DeviceUnknown(f"the user has no device {device.hex()}", "antefix-server devices list NAME")
-    said = {**user_facts.opened(owner, row), "revoked": True}
-    user_facts.change(connection, owner, row, said)
+    said = {**user_rows.opened(owner, row), "revoked": True}
+    user_rows.change(connection, owner, row, said)
     return _device(said)
 
 

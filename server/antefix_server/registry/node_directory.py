@@ -13,8 +13,8 @@ from antefix_server.registry.devices import Session
 from antefix_server.registry.nodes import Node, Participant
 from antefix_server.registry.retired_nodes import Retired
 from antefix_server.registry.user_directory import user_beside
-from antefix_server.vault import Vault, user_facts
-from antefix_server.vault.user_facts import Kind, UserRow
+from antefix_server.vault import Vault, user_rows
+from antefix_server.vault.user_rows import Kind, UserRow
 
 _LABEL = b"antefix/v1/registry node\0"
 
@@ -73,10 +73,10 @@ class NodeDirectory:
             return None
         try:
             with self._vault.owner(user) as owner, self._database.reading() as connection:
-                device = bytes.fromhex(user_facts.opened(owner, row)["device"])
+                device = bytes.fromhex(user_rows.opened(owner, row)["device"])
                 signing = devices_module.signing_key(connection, owner, device)
-                if signing is None or not user_facts.is_active(
-                    owner, user_facts.of(connection, owner, Kind.USER)
+                if signing is None or not user_rows.is_active(
+                    owner, user_rows.of(connection, owner, Kind.USER)
                 ):
                     return None
                 return Participant(id, nodes.pseudonym(owner), signing)
@@ -86,7 +86,7 @@ class NodeDirectory:
     def _find(self, id: int) -> tuple[bytes, UserRow | None]:
         """Whose node it is, and its row; nobody's id where there is none."""
         with self._database.reading() as connection:
-            row = user_facts.by_mark(connection, Kind.NODE, self._mark(id))
+            row = user_rows.by_mark(connection, Kind.NODE, self._mark(id))
         user = None if row is None else user_beside(row, self._index_key, _LABEL)
         return user or bytes(16), row
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from antefix_server.vault import user_facts
+from antefix_server.vault import user_rows
 from antefix_server.vault.envelope import UserEnvelope
-from antefix_server.vault.user_facts import Kind, UserRow
+from antefix_server.vault.user_rows import Kind, UserRow
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def keep(connection: Connection, owner: UserEnvelope, node: Node, mark: bytes, h
     before = [row for row in _all(connection, owner) if _node(owner, row).device == node.device]
     gone = [_node(owner, row).id for row in before]
     for row in before:
-        user_facts.drop(connection, row)
+        user_rows.drop(connection, row)
     content = {"node": node.id, "device": node.device.hex(), "key": node.key.decode()}
-    user_facts.add(connection, owner, Kind.NODE, mark, content, hint)
+    user_rows.add(connection, owner, Kind.NODE, mark, content, hint)
     return [id for id in gone if id != node.id]
 
 
@@ -64,7 +64,7 @@ def dropped(connection: Connection, owner: UserEnvelope, device: bytes) -> list[
     """Forget a device's nodes; their ids."""
     gone = [row for row in _all(connection, owner) if _node(owner, row).device == device]
     for row in gone:
-        user_facts.drop(connection, row)
+        user_rows.drop(connection, row)
     return [_node(owner, row).id for row in gone]
 
 
@@ -74,9 +74,9 @@ def pseudonym(owner: UserEnvelope) -> str:
 
 
 def _all(connection: Connection, owner: UserEnvelope) -> list[UserRow]:
-    return user_facts.of(connection, owner, Kind.NODE)
+    return user_rows.of(connection, owner, Kind.NODE)
 
 
 def _node(owner: UserEnvelope, row: UserRow) -> Node:
-    said: dict[str, Any] = user_facts.opened(owner, row)
+    said: dict[str, Any] = user_rows.opened(owner, row)
     return Node(said["node"], bytes.fromhex(said["device"]), said["key"].encode())

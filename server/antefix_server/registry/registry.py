@@ -1,6 +1,6 @@
 """Who may come in: users by the names an operator gave them, invitations, and devices.
 
-Everything here is sealed in the vault's database under the user's shred key (`vault.user_facts`), so that
+Everything here is sealed in the vault's database under the user's shred key (`vault.user_rows`), so that
 `remove` leaves none of it. A name finds its user by an HMAC under a key of the vault.
 
     registry = Registry(vault)
@@ -38,9 +38,9 @@ from antefix_server.registry.node_directory import NodeDirectory
 from antefix_server.registry.nodes import Node, Participant
 from antefix_server.registry.retired_nodes import Retired
 from antefix_server.registry.user_directory import User, UserDirectory, user_beside
-from antefix_server.vault import Vault, user_facts
+from antefix_server.vault import Vault, user_rows
 from antefix_server.vault.envelope import UserEnvelope
-from antefix_server.vault.user_facts import Kind, UserRow
+from antefix_server.vault.user_rows import Kind, UserRow
 
 __all__ = ["Added", "Device", "Enrolled", "Node", "Participant", "Registry", "Session", "User"]
 
@@ -172,14 +172,14 @@ class Registry:
         if invitation.server != self._server or not invitation.verify_proof(device, proof):
             raise InvitationRefused
         with self._vault.writing(), self._database.writing() as connection:
-            row = user_facts.by_mark(connection, Kind.INVITATION, invitation.lookup_id)
+            row = user_rows.by_mark(connection, Kind.INVITATION, invitation.lookup_id)
             if row is None:
                 raise InvitationRefused
             with self._invited_owner(row, invitation) as owner:
-                said = user_facts.opened(owner, row)
+                said = user_rows.opened(owner, row)
                 if said["until"] < time.time() or said["used"] not in ("", device.id.hex()):
                     raise InvitationRefused
-                user_facts.change(connection, owner, row, {**said, "used": device.id.hex()})
+                user_rows.change(connection, owner, row, {**said, "used": device.id.hex()})
                 return devices_module.enrolled(connection, owner, device, name)
 
     def authenticate(self, token: str) -> Session:
@@ -191,7 +191,7 @@ class Registry:
         user, secret = devices_module.parts_of(token)
         try:
             with self._vault.owner(user) as owner, self._database.reading() as connection:
-                if not user_facts.is_active(owner, user_facts.of(connection, owner, Kind.USER)):
+                if not user_rows.is_active(owner, user_rows.of(connection, owner, Kind.USER)):
                     raise TokenRefused
                 return devices_module.session(connection, owner, secret)
         except UnknownUser:
@@ -256,7 +256,7 @@ class Registry:
         invitation = Invitation.fresh(self._server)
         hint = encrypt(invitation.key, _INVITED_LABEL + invitation.lookup_id, owner.user)
         content = {"until": int(time.time()) + invited_s, "used": ""}
-        user_facts.add(connection, owner, Kind.INVITATION, invitation.lookup_id, content, hint)
+        user_rows.add(connection, owner, Kind.INVITATION, invitation.lookup_id, content, hint)
         return invitation
 
     def _invited_owner(self, row: UserRow, invitation: Invitation) -> UserEnvelope:

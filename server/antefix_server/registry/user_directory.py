@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from antefix.crypto.aead import decrypt, encrypt
 from antefix.errors import InvalidArgument
 from antefix_server.errors import NameTaken, NameUnknown, UnknownUser
-from antefix_server.vault import Vault, user_facts
+from antefix_server.vault import Vault, user_rows
 from antefix_server.vault.envelope import UserEnvelope
-from antefix_server.vault.user_facts import Kind, UserRow
+from antefix_server.vault.user_rows import Kind, UserRow
 
 _LONGEST_NAME = 200
 _LABEL = b"antefix/v1/registry name\0"
@@ -61,13 +61,13 @@ class UserDirectory:
             NameTaken.
         """
         with self._database.reading() as connection:
-            if user_facts.by_mark(connection, Kind.USER, mark) is not None:
+            if user_rows.by_mark(connection, Kind.USER, mark) is not None:
                 raise NameTaken(f"there is a user {name!r}", "choose another name, or invite that one again")
 
     def insert(self, connection: Connection, owner: UserEnvelope, user: User, mark: bytes) -> None:
         """Keep a new user."""
         hint = encrypt(self._index_key, _LABEL + mark, user.id)
-        user_facts.add(connection, owner, Kind.USER, mark, _content(user), hint)
+        user_rows.add(connection, owner, Kind.USER, mark, _content(user), hint)
 
     def suspend(self, name: str, suspended: bool) -> User:
         """Change whether a user's devices are let in.
@@ -79,7 +79,7 @@ class UserDirectory:
             row = self._row(connection, name)
             before = _user(owner, row)
             user = User(before.name, before.id, before.added, suspended)
-            user_facts.change(connection, owner, row, _content(user))
+            user_rows.change(connection, owner, row, _content(user))
             return user
 
     def find(self, name: str) -> User:
@@ -96,7 +96,7 @@ class UserDirectory:
         last = 0
         while True:
             with self._database.reading() as connection:
-                rows = user_facts.after(connection, Kind.USER, last)
+                rows = user_rows.after(connection, Kind.USER, last)
             if not rows:
                 return
             for row in rows:
@@ -110,7 +110,7 @@ class UserDirectory:
     def count(self) -> int:
         """How many users there are."""
         with self._database.reading() as connection:
-            return user_facts.count(connection, Kind.USER)
+            return user_rows.count(connection, Kind.USER)
 
     def owner_of(self, name: str) -> UserEnvelope:
         """The keys of a user.
@@ -126,7 +126,7 @@ class UserDirectory:
             raise _unknown(name) from None
 
     def _row(self, connection: Connection, name: str) -> UserRow:
-        row = user_facts.by_mark(connection, Kind.USER, self.mark(name))
+        row = user_rows.by_mark(connection, Kind.USER, self.mark(name))
         if row is None:
             raise _unknown(name)
         return row
@@ -165,4 +165,4 @@ def _content(user: User) -> dict[str, Any]:
 
 
 def _user(owner: UserEnvelope, row: UserRow) -> User:
-    return User(id=owner.user, **user_facts.opened(owner, row))
+    return User(id=owner.user, **user_rows.opened(owner, row))

@@ -26,7 +26,7 @@ print(int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024
 """
 _FIRST_TOKEN = """
 import sys, time
-import antefix.model.frozen_base, antefix.generation.continuous_batch
+import antefix.model.frozen_base, antefix.generation.torch_engine
 from antefix_client import PersonalModel
 began = time.perf_counter()
 model = PersonalModel.open(sys.argv[1], unlock=bytes(range(32)))
@@ -35,7 +35,7 @@ print(time.perf_counter() - began)
 """
 _LOAD = """
 import sys, time
-import antefix.model.frozen_base, antefix.generation.continuous_batch
+import antefix.model.frozen_base, antefix.generation.torch_engine
 began = time.perf_counter()
 antefix.model.frozen_base.FrozenBase.load(sys.argv[1])
 print(time.perf_counter() - began)

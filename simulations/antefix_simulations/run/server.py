@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from antefix import FrozenBase, Prefix
 from antefix.common.files import atomic_write
 from antefix.errors import AntefixError, InvalidArgument
-from antefix.training.shared_init import neutral_prefix
+from antefix.training.neutral_prefix import neutral_prefix
 from antefix_server.rounds.aggregation import UpdateAggregator
 from antefix_server.rounds.shared_prefix import SharedVector
 from antefix_simulations.run.folder import damaged_file

@@ -16,8 +16,8 @@ import pytest
 
 from antefix import GenerationRequest, generate
 from antefix.errors import GrantRefused, InvalidArgument
-from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.interface import StepOutput
+from antefix.generation.torch_engine import ContinuousBatch
 from antefix.grants import Grant, open_granted
 from antefix.http import openai, timeouts
 from antefix_server.engine.core import Engine

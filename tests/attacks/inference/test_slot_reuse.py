@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from antefix import FrozenBase, Prefix
-from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
+from antefix.generation.torch_engine import ContinuousBatch
 from tests.support import tiny_models
 from tests.support.poisoned_prefix import poisoned
 

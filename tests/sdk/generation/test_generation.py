@@ -16,9 +16,9 @@ from torch import Tensor
 from antefix import FrozenBase, Prefix
 from antefix.data.tokenization import Row
 from antefix.errors import InvalidArgument, PrefixMismatch, TextTooLong
-from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.generate import generate, run
 from antefix.generation.request import Generated, GenerationRequest, Size, TokenizedRequest, tokenize
+from antefix.generation.torch_engine import ContinuousBatch
 from antefix.training.bucketing import Bucket
 from antefix.training.micro_batch import forward_backward as score_rows
 from tests.sdk.reference import OneRow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from antefix import FrozenBase
-from antefix.training.shared_init import neutral_prefix
+from antefix.training.neutral_prefix import neutral_prefix
 from antefix.wire.release import Privacy
 from antefix_server.admin import admin_socket, operations
 from antefix_server.errors import NameUnknown, ServerRefused

@@ -13,9 +13,9 @@ from antefix_server.backups import Sources, backup_keys, backup_records, operato
 from antefix_server.errors import RestoreRefused, TokenRefused, UnknownUser, VaultDamaged, VaultUnavailable
 from antefix_server.registry import Registry
 from antefix_server.registry.nodes import Node
-from antefix_server.vault import Vault, user_facts
+from antefix_server.vault import Vault, user_rows
 from antefix_server.vault.settings import Settings
-from antefix_server.vault.user_facts import Kind
+from antefix_server.vault.user_rows import Kind
 from tests.support import postgres
 from tests.support.records import some_bytes
 from tests.support.server.hosted_server import Host
@@ -262,7 +262,7 @@ def test_every_kind_of_fact_comes_back(vault: Vault) -> None:
     assert [one.id for one in host.grants.of(bob.user)] == [grant.id]
     host.grants.revoke_all(session.user)
     with vault.shelf.database.reading() as connection:
-        kinds = {row.kind for row in user_facts.pages(connection, 0)}
+        kinds = {row.kind for row in user_rows.pages(connection, 0)}
     assert kinds == set(Kind)
     sources = backed_up(vault)
     settings = lose(vault)

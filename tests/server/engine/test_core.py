@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 
 from antefix import GenerationRequest, Prefix, generate
 from antefix.errors import GrantRefused, InvalidArgument, RecordMismatch, TextTooLong
-from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.interface import StepOutput
+from antefix.generation.torch_engine import ContinuousBatch
 from antefix.grants import Grant
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits

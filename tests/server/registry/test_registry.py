@@ -20,7 +20,7 @@ from antefix_server.errors import (
 from antefix_server.registry import Enrolled, Registry
 from antefix_server.registry import registry as module
 from antefix_server.storage.schema import facts
-from antefix_server.vault import Vault, user_facts
+from antefix_server.vault import Vault, user_rows
 from tests.support.records import some_bytes
 from tests.support.vaults import Person, reopen
 
@@ -193,7 +193,7 @@ def test_no_text_is_a_token(token: str, registry: Registry) -> None:
 
 
 def test_users_are_listed_once_each(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_facts, "_BATCH", 3)
+    monkeypatch.setattr(user_rows, "_BATCH", 3)
     names = [f"user {number}" for number in range(8)]
     for name in names:
         registry.add(name)

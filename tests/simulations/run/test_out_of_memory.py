@@ -13,7 +13,7 @@ import torch
 
 from antefix import Example, FrozenBase, GenerationRequest, PrefixSpec, TrainingPlan, generate, score, train
 from antefix.errors import OutOfMemory
-from antefix.training.shared_init import neutral_prefix
+from antefix.training.neutral_prefix import neutral_prefix
 from antefix_simulations.arms.finetuning import Full, WeightsTooLarge
 from antefix_simulations.data.store import Split
 from antefix_simulations.run.driver import LocalExecutor, Run

@@ -16,7 +16,7 @@ from antefix import Example, FrozenBase, Prefix, score
 from antefix.errors import AntefixError, InvalidArgument, RecordError
 from antefix.keys import DeviceKeys
 from antefix.rounds import Round, RoundKey, Update
-from antefix.training.shared_init import neutral_prefix
+from antefix.training.neutral_prefix import neutral_prefix
 from antefix_simulations.arms.finetuning import Full, Lora
 from antefix_simulations.arms.generation import MEASURES, agreement
 from antefix_simulations.arms.in_context import nearest

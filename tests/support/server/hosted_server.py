@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from antefix import FrozenBase, Prefix
-from antefix.generation.continuous_batch import ContinuousBatch
 from antefix.generation.interface import StepOutput
+from antefix.generation.torch_engine import ContinuousBatch
 from antefix.grants import Grant, issue_grant
 from antefix.keys import DeviceKeys
 from antefix.records import shape_of

@@ -1,4 +1,4 @@
-"""An engine in a process of its own: `python -m antefix_server.remote_engine.worker FD`, run by a gateway.
+"""An engine in a process of its own: `python -m antefix_server.engine_processes.worker FD`, run by a gateway.
 
 It has no key and no vault. Prefixes come to it opened, one by one, for requests that the gateway passed on.
 """
@@ -23,9 +23,9 @@ from antefix.records import OpenedRecord
 from antefix_server.engine.core import Engine
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine_processes import rpc_messages
+from antefix_server.engine_processes.rpc import Answer, RpcChannel
 from antefix_server.errors import EngineClosed
-from antefix_server.remote_engine import rpc_messages
-from antefix_server.remote_engine.rpc import Answer, RpcChannel
 
 __all__ = ["Worker"]
 

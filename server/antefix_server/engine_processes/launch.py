@@ -17,7 +17,7 @@ from antefix_server.vault import Vault
 if TYPE_CHECKING:
     from antefix_server.engine.core import Engine
     from antefix_server.engine.limits import Limits
-    from antefix_server.remote_engine.router import EngineRouter
+    from antefix_server.engine_processes.router import EngineRouter
 
 __all__ = ["hosting"]
 
@@ -63,8 +63,8 @@ def _one(asked: Configuration, grants: Grants, limits: Limits) -> Engine:
 
 def _several(asked: Configuration, grants: Grants, limits: Limits) -> EngineRouter:
     """In processes of their own, which share the cores."""
-    from antefix_server.remote_engine.client import Plan, RemoteEngine
-    from antefix_server.remote_engine.router import EngineRouter
+    from antefix_server.engine_processes.client import Plan, RemoteEngine
+    from antefix_server.engine_processes.router import EngineRouter
 
     count = asked.inference_engines
     threads = max(1, (os.cpu_count() or 1) // count) if asked.inference_device == "cpu" else 0

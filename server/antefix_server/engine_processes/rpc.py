@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from antefix.crypto.aead import SecretBytes
 from antefix.errors import AntefixError
+from antefix_server.engine_processes import rpc_messages
 from antefix_server.errors import EngineLost
-from antefix_server.remote_engine import rpc_messages
 
 __all__ = ["Answer", "RpcChannel"]
 

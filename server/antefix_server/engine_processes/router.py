@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from antefix.errors import AntefixError
 from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine_processes.client import RemoteEngine
 from antefix_server.errors import EngineLost
-from antefix_server.remote_engine.client import RemoteEngine
 
 __all__ = ["EngineRouter", "rendezvous_order"]
 

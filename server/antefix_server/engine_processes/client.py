@@ -18,9 +18,9 @@ from antefix.errors import AntefixError, GrantRefused
 from antefix_server.engine.interface import Granting
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine_processes import rpc_messages
+from antefix_server.engine_processes.rpc import Answer, RpcChannel
 from antefix_server.errors import EngineClosed, EngineLost, ServerUnfit
-from antefix_server.remote_engine import rpc_messages
-from antefix_server.remote_engine.rpc import Answer, RpcChannel
 
 __all__ = ["Plan", "RemoteEngine"]
 
@@ -194,7 +194,7 @@ class RemoteEngine:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "antefix_server.remote_engine.worker", str(theirs.fileno())],
+                    [sys.executable, "-m", "antefix_server.engine_processes.worker", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -20,12 +20,12 @@ from antefix.errors import BaseNotFound, GrantRefused, InvalidArgument, TextTooL
 from antefix.records import OpenedRecord
 from antefix_server.engine.limits import Limits
 from antefix_server.engine.output_stream import OutputStream
+from antefix_server.engine_processes import client as client_module
+from antefix_server.engine_processes import rpc_messages
+from antefix_server.engine_processes.client import Plan, RemoteEngine, _Row
+from antefix_server.engine_processes.router import EngineRouter, rendezvous_order
+from antefix_server.engine_processes.rpc import RpcChannel
 from antefix_server.errors import EngineBusy, EngineLost, NoGrant, ServerUnfit, VaultUnavailable
-from antefix_server.remote_engine import client as client_module
-from antefix_server.remote_engine import rpc_messages
-from antefix_server.remote_engine.client import Plan, RemoteEngine, _Row
-from antefix_server.remote_engine.router import EngineRouter, rendezvous_order
-from antefix_server.remote_engine.rpc import RpcChannel
 from tests.client.people import tiny_folder
 from tests.support.records import some_bytes
 from tests.support.server.hosted_server import Host, Member
