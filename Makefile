@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 FAST := -n logical --dist worksteal -m "not slow and not real"
 # Many of the slow ones wait for servers, some use all cores or gigabytes: three at a time, on any machine.
 SLOW := -n 3 --dist worksteal -m "(slow or real) and not alone"
-EXTRAS := simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,dev
+EXTRAS := simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,docs,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test unit thorough lint site demo
@@ -41,9 +41,9 @@ define install
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 endef
 
-test: venv  ## all checks: format, lint, types, import layers, every test (minutes)
+test: venv  ## all checks: format, lint, types, import layers, the site, every test (minutes)
 	@# Types take one core, the fast tests all: together they leave none idle.
-	$(MAKE) --no-print-directory -j 2 lint unit
+	$(MAKE) --no-print-directory -j 2 lint unit site
 	$(BIN)/python -m pytest $(SLOW)
 	$(BIN)/python -m pytest -m alone
 
