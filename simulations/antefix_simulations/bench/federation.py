@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from antefix_simulations.settings import RunSettings
 __all__ = ["FederationBench", "bench_federation", "federation_table"]
 
 _PEFT = "antefix_simulations.bench.flower_peft"
+_TINY_TEXTS, _TINY_LETTERS = 17, 12
 _PASSED_ON = ("base", "dtype", "length", "steps")
 
 
@@ -32,7 +35,7 @@ class FederationBench:
 
     Attributes:
         data, base, dtype, length: as in a run.
-        tiny: the base and texts of `bench scale` in place of those: what is left is not the model.
+        tiny: a base of 2 layers and made-up texts in place of those: what is left is not the model.
         users: in every round.
         texts: of each at most.
         steps: of each in a round, of 4 texts.
@@ -111,7 +114,7 @@ def federation_table(report: dict[str, Any]) -> str:
         rows.append([*row, f"{peak / report['users']:,.2f}"])
     work = f"{report['users']:,} users, {report['rounds']} rounds of {report['steps']} steps of 4 texts"
     counted = f"start-up included, median of {report['repetitions']}"
-    base = "the base of bench scale" if report["tiny"] else report["base"]
+    base = "a base of 2 layers" if report["tiny"] else report["base"]
     head = f"bench federation: {work}, {base}, {report['dtype']}; {counted}"
     return "\n".join([head, "", *align(rows)])
 
@@ -123,11 +126,24 @@ def _tiny_if_asked(settings: FederationBench) -> Iterator[FederationBench]:
         yield settings
         return
     from antefix_simulations.bench.random_base import tiny_base
-    from antefix_simulations.bench.scale import written
 
     with tempfile.TemporaryDirectory(prefix="antefix-bench-") as folder:
-        base, data = tiny_base(Path(folder) / "base"), written(Path(folder) / "data.jsonl", settings.users)
+        base, data = (
+            tiny_base(Path(folder) / "base"),
+            _write_texts(Path(folder) / "data.jsonl", settings.users),
+        )
         yield replace(settings, base=str(base), data=str(data))
+
+
+def _write_texts(path: Path, users: int) -> Path:
+    """Made-up texts of so many users."""
+    dice = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for user in range(users):
+            for _ in range(_TINY_TEXTS):
+                text = "".join(dice.choices("abcdefghij klmno", k=_TINY_LETTERS)) + str(dice.randrange(100))
+                file.write(json.dumps({"user": f"u{user}", "text": text}) + "\n")
+    return path
 
 
 def _time(arm: str, settings: FederationBench) -> tuple[float, float]:

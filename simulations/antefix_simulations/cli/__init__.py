@@ -18,7 +18,7 @@ with imported_by("antefix-sim"):
     from antefix.common.cli import application, run_command, say
     from antefix_simulations.cli import bench, flower, paper
     from antefix_simulations.cli import run as run_module
-    from antefix_simulations.cli.options import AsJson, Base, Choices, Device, Dtype, Seed
+    from antefix_simulations.cli.options import AsJson, Base, Choices, Device, Seed
 
 app = application(
     "antefix-sim",
@@ -53,37 +53,6 @@ def demo(
     settings = RunSettings.read({**SETTINGS, **options, **dict(map(choice, choices or []))})
     story = run_demo(out, settings, FrozenBase.load(base, device=device, dtype=settings.dtype), _say)
     typer.echo(json.dumps(story.as_json(), indent=2) if as_json else story.as_text())
-
-
-@app.command()
-def tune(
-    data: Annotated[Path, typer.Option(help="Texts of several users, .jsonl or .jsonl.gz.")],
-    out: Annotated[Path, typer.Option(help="Folder for results; a killed run goes on.")] = Path("runs/tune"),
-    users: Annotated[int, typer.Option(min=1, help="The first with enough texts.")] = 4,
-    texts: Annotated[
-        list[int] | None, typer.Option(min=1, help="Texts of each user.", show_default="8, 24, 64")
-    ] = None,
-    completions_only: Annotated[bool, typer.Option("--completions-only", help="Leave prompts out.")] = False,
-    base: Base = "smollm2-135m-q4",
-    device: Device = "cpu",
-    dtype: Dtype = "fp32",
-    as_json: AsJson = False,
-) -> None:
-    """Try lengths, learning rates and passes on users with few and many texts, as a device learns alone."""
-    from antefix import Example, FrozenBase
-    from antefix_simulations.bench.tune import Grid, run_tuning, tuning_table
-    from antefix_simulations.data.user_texts import choose_users, cut_prompts, read_users
-
-    grid = Grid(users=users, texts=tuple(texts or (8, 24, 64)))
-    chosen = choose_users(read_users(data), users, max(grid.texts) + grid.held_out, data)
-    loaded = FrozenBase.load(base, device=device, dtype=dtype)
-    own = {user: cut_prompts(texts_of_user, loaded.tokenizer, 64) for user, texts_of_user in chosen.items()}
-    if completions_only:
-        own = {
-            user: [Example(text.completion) for text in texts_of_user] for user, texts_of_user in own.items()
-        }
-    rows = run_tuning(loaded, own, grid, out, _say)
-    typer.echo(json.dumps(rows, indent=2) if as_json else tuning_table(rows))
 
 
 run_module.register(app)

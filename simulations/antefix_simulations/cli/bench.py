@@ -1,4 +1,4 @@
-"""`antefix-sim bench …`: train, serve, records, device, federation, scale, gpu. Imports no torch."""
+"""`antefix-sim bench …`: train, serve, federation, gpu. Imports no torch."""
 
 from __future__ import annotations
 
@@ -33,10 +33,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Measure Antefix beside PEFT on this machine.")
     group.command("train")(train)
     group.command("serve")(serve)
-    group.command("records")(records)
-    group.command("device")(device_)
     group.command("federation")(federation)
-    group.command("scale")(scale)
     group.command("gpu")(gpu)
     app.add_typer(group, name="bench")
 
@@ -110,48 +107,6 @@ def _print(report: BenchReport, as_json: bool) -> None:
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else table(report))
 
 
-def records(
-    size: Annotated[
-        list[int] | None,
-        typer.Option(min=1, max=2**24, help="Bytes of a prefix.", show_default="4000, 368960"),
-    ] = None,
-    repetitions: Annotated[int, typer.Option(min=1, help="Of each operation.")] = 1000,
-    as_json: AsJson = False,
-) -> None:
-    """Seal, open and re-wrap a prefix's record, as a device does. Compares milliseconds."""
-    from antefix_simulations.bench.records import bench_records, records_table
-
-    report = bench_records(size or [4_000, 368_960], repetitions)
-    typer.echo(json.dumps(report, indent=2) if as_json else records_table(report))
-
-
-def device_(
-    data: Data = None,
-    user: Annotated[
-        str | None, typer.Option(help="Whose texts.", show_default="the first with enough of them")
-    ] = None,
-    texts: Annotated[int, typer.Option(min=4, help="To learn from, the oldest ones.")] = 60,
-    held_out: Annotated[int, typer.Option(min=1, help="To judge on, the ones after them.")] = 24,
-    completions_only: Annotated[bool, typer.Option("--completions-only", help="Leave prompts out.")] = False,
-    base: Base = "smollm2-135m-q4",
-    device: Device = "cpu",
-    dtype: Dtype = "fp32",
-    repetitions: Annotated[int, typer.Option(min=1, help="Of opening and loading.")] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Learn as a personal model does, judge on later texts, and open the profile anew."""
-    from antefix import Example, FrozenBase
-    from antefix_simulations.bench.device import bench_device, device_table
-
-    texts_of = _texts(data, None if user else 1, texts + held_out)
-    own = texts_of[user] if user else next(iter(texts_of.values()))
-    if completions_only:
-        own = [Example(text.completion) for text in own]
-    loaded = FrozenBase.load(base, device=device, dtype=dtype)
-    report = bench_device(loaded, own[:texts], own[texts : texts + held_out], repetitions)
-    typer.echo(json.dumps(report, indent=2) if as_json else device_table(report))
-
-
 def federation(
     data: Annotated[str, typer.Option(help="Texts, as for antefix-sim run.")] = "sample",
     users: Annotated[int, typer.Option(min=1, help="Users of every round.")] = 8,
@@ -164,7 +119,7 @@ def federation(
     dtype: Dtype = "fp32",
     length: Length = 8,
     tiny: Annotated[
-        bool, typer.Option("--tiny", help="Base and texts of bench scale, in place of those given.")
+        bool, typer.Option("--tiny", help="A base of 2 layers and made-up texts, in place of those given.")
     ] = False,
     repetitions: Repetitions = 1,
     as_json: AsJson = False,
@@ -191,19 +146,6 @@ def federation(
     )
     report = bench_federation(settings, tell)
     typer.echo(json.dumps(report, indent=2) if as_json else federation_table(report))
-
-
-def scale(
-    users: Annotated[
-        list[int] | None, typer.Option(min=8, help="How many; several times.", show_default="1000, 10000")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure what a run costs besides the model, and how it grows with its users, on a tiny base."""
-    from antefix_simulations.bench.scale import bench_scale, scale_table
-
-    report = bench_scale(users or [1000, 10_000], tell)
-    typer.echo(json.dumps(report, indent=2) if as_json else scale_table(report))
 
 
 def gpu(

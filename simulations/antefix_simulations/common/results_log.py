@@ -46,10 +46,6 @@ class ResultsLog:
         except OSError as error:
             raise InvalidArgument(f"{folder}: {error.strerror}", "choose another --out") from error
 
-    def missing(self, arm: str, seed: int | None, users: Iterable[str]) -> list[str]:
-        """Those of `users` whose result is not there yet."""
-        return [user for user in users if (arm, seed, user) not in self.lines]
-
     def add(self, arm: str, seed: int | None, user: str, loss: float, **facts: Any) -> None:
         """Take a result; it is on disk when this returns."""
         line = {"arm": arm, "seed": seed, "user": user, "nats_per_token": loss, **facts}

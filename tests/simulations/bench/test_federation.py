@@ -21,7 +21,7 @@ def test_ours_and_a_loop_from_nothing() -> None:
         assert found["one_user_s"] > 0.5  # a Python that loads torch
         assert found["peak_mb"] > 100
     table = federation_table(report)
-    assert "bench scale" in table
+    assert "a base of 2 layers" in table
     assert len(table.splitlines()) == 5
 
 

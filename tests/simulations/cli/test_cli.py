@@ -98,7 +98,7 @@ def test_an_error_is_two_lines_and_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    "words", [["demo", "--users", "-1"], ["demo", "--lenght", "8"], ["tune"], ["bench", "fly"], ["party"]]
+    "words", [["demo", "--users", "-1"], ["demo", "--lenght", "8"], ["bench", "fly"], ["party"]]
 )
 def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     result = CliRunner().invoke(app, words)
