@@ -18,14 +18,13 @@ from tests.support.records import some_bytes
 SERVER = """
 import sys
 from pathlib import Path
-from antefix import _kem
-from antefix.crypto.aead import Secret
+from antefix.crypto import hpke
 from antefix_server.grants.epochs import Epochs
 
 epochs = Epochs(Path(sys.argv[1]))
 (id,) = (bytes.fromhex(path.stem) for path in (Path(sys.argv[1]) / "epochs").iterdir())
 key = epochs.find(id, 0.0)
-sealed = _kem.SUITE.encrypt(bytes(32), _kem.public_key(key.public), info=b"bound")
+sealed = hpke.SUITE.encrypt(bytes(32), hpke.public_key(key.public), info=b"bound")
 key.open(sealed, b"bound").wipe()
 print("opened", flush=True)
 sys.stdin.readline()

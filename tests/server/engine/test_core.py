@@ -412,7 +412,8 @@ def test_an_error_that_nobody_thought_of_leaves_nobody_waiting(
     monkeypatch.setattr(ContinuousBatch, "step", slowly(0.01))
     running = engine.ask(member.user, LONG)
     assert next(iter(running))
-    real = getattr(engine, where)
+    owner = engine._watch if where == "look" else engine
+    real = getattr(owner, where)
     failed = threading.Event()
 
     def fails() -> None:
@@ -421,7 +422,7 @@ def test_an_error_that_nobody_thought_of_leaves_nobody_waiting(
             raise ZeroDivisionError
         real()
 
-    monkeypatch.setattr(engine._watch if where == "look" else engine, where, fails)
+    monkeypatch.setattr(owner, where, fails)
     with pytest.raises(EngineLost):
         list(running)
     assert text(engine.ask(member.user, asked())) == alone(asked(), prefix)
