@@ -183,9 +183,9 @@ def test_a_mirror_with_another_history_is_refused(tmp_path: Path) -> None:
 
 STEPS: dict[str, tuple[type, str]] = {
     "the log": (LogFile, "append"),
-    "the key": (KeyFile, "doom"),
+    "the key": (KeyFile, "begin_erase"),
     "the rows": (RecordStore, "drop_owners"),
-    "the end": (KeyFile, "erase"),
+    "the end": (KeyFile, "zeroize"),
 }
 
 
