@@ -103,9 +103,9 @@ def backup_keys(vault: Vault, target: Path) -> None:
         ):
             source.backup(copy)
         checkpoint = vault.checkpoint()
-        made = key_backup.Made(int(time.time()), vault.tenant, checkpoint.size, checkpoint.root)
+        header = key_backup.Made(int(time.time()), vault.tenant, checkpoint.size, checkpoint.root)
         with files(path), path.open("wb") as file:
-            key_backup.write(file, made, keys.identity.operator, keys.copy(), keys.size, log)
+            key_backup.write(file, header, keys.identity.operator, keys.copy(), keys.size, log)
 
 
 def restore(folder: Path, sources: Sources, code: RecoveryCode, settings: Settings | None = None) -> int:
@@ -135,8 +135,8 @@ def restore(folder: Path, sources: Sources, code: RecoveryCode, settings: Settin
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(mode=0o700, parents=True)
     try:
-        made = _extracted(sources.keys, code, building)
-        count = _rebuilt(building, sources, made, settings)
+        header = _extracted(sources.keys, code, building)
+        count = _rebuilt(building, sources, header, settings)
         settings.write(building)
         with files(folder):
             os.rename(building, folder)
@@ -168,10 +168,10 @@ def _extracted(path: Path, code: RecoveryCode, building: Path) -> key_backup.Mad
     return result
 
 
-def _rebuilt(building: Path, sources: Sources, made: key_backup.Made, settings: Settings) -> int:
+def _rebuilt(building: Path, sources: Sources, header: key_backup.Made, settings: Settings) -> int:
     with ExitStack() as opened:
         keys = opened.enter_context(closing(KeyFile(building / KEYS)))
-        log = opened.enter_context(closing(_log(building / LOG, sources, made, settings, keys)))
+        log = opened.enter_context(closing(_log(building / LOG, sources, header, settings, keys)))
         source = RecordStore(opened.enter_context(closing(Database.of_backup(sources.records))))
         _require_plain(source)
         source.require(keys.identity.tenant)
@@ -206,7 +206,7 @@ def _require_plain(source: RecordStore) -> None:
 
 
 def _log(
-    path: Path, sources: Sources, made: key_backup.Made, settings: Settings, keys: KeyFile
+    path: Path, sources: Sources, header: key_backup.Made, settings: Settings, keys: KeyFile
 ) -> RemovalLog:
     mirror = sources.mirror if sources.mirror is not None and sources.mirror.exists() else None
     if mirror is None and not sources.accept_lost_removals:
@@ -215,9 +215,9 @@ def _log(
             "give the mirror, or accept that they must be removed again",
         )
     size = 0 if mirror is None else RemovalLog.size_of(mirror)
-    if size < made.log_size and not sources.accept_lost_removals:
+    if size < header.log_size and not sources.accept_lost_removals:
         raise RestoreRefused(
-            f"the mirror has {size} entries, the backup of the keys is from after {made.log_size}",
+            f"the mirror has {size} entries, the backup of the keys is from after {header.log_size}",
             "give the newest mirror, or accept that users removed since must be removed again",
         )
     signing = keys.identity.signing

@@ -19,16 +19,16 @@ def copy_records(source: RecordStore, target: RecordStore, keeps: Callable[[Stor
     """Copy the rows that `keeps` accepts; how many there were. Durable on return."""
     count = 0
     for rows in source.rows():
-        kept = [row for row in rows if keeps(row)]
-        small = source.single_pieces([row.id for row in kept])
+        accepted = [row for row in rows if keeps(row)]
+        small = source.single_pieces([row.id for row in accepted])
         with target.database.writing(durable=False) as connection:
-            before = target.find_all(connection, [row.place for row in kept])
-            if before:
-                target.drop(connection, [row.id for row in before.values()])
-            new = [(row.place, row.owner, row.head, [small[row.id]]) for row in kept if row.id in small]
+            previous = target.find_all(connection, [row.place for row in accepted])
+            if previous:
+                target.drop(connection, [row.id for row in previous.values()])
+            new = [(row.place, row.owner, row.head, [small[row.id]]) for row in accepted if row.id in small]
             if new:
                 target.add_all(connection, new)
-        large = [row for row in kept if row.id not in small and _copied(source, target, row)]
+        large = [row for row in accepted if row.id not in small and _copied(source, target, row)]
         count += len(new) + len(large)
     target.database.purge()
     return count

@@ -95,8 +95,8 @@ def _read(path: Path) -> EpochKey:
                 f"{path} is no epoch key", "remove it: its grants are lost, devices grant anew"
             )
         _, id, until, seed = _FORM.unpack_from(content.data)
-    with SecretBytes.take(seed) as kept:
-        return EpochKey(id, kept, until)
+    with SecretBytes.take(seed) as secret:
+        return EpochKey(id, secret, until)
 
 
 def _write(path: Path, content: SecretBytes) -> None:

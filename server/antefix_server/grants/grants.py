@@ -94,11 +94,13 @@ class Grants:
         with self._vault.owner(user) as owner:
             with self._vault.shelf.database.reading() as connection:
                 holding = self._holding(connection, owner)
-                found, row, head = next((one for one in holding if one[0].id == grant), (None, 0, None))
-                if found is None or head is None:
+                held_grant, row, head = next(
+                    (entry for entry in holding if entry[0].id == grant), (None, 0, None)
+                )
+                if held_grant is None or head is None:
                     raise GrantRefused("it does not hold any more")
                 record = reader.content(self._vault.shelf, connection, owner, row, head)
-            return self._opened(owner, found, record, base)
+            return self._opened(owner, held_grant, record, base)
 
     def revoke(self, user: bytes, grant: bytes) -> bool:
         """Use a grant no more; False where there is none such.
@@ -144,16 +146,18 @@ class Grants:
         now, facts = self._clock(), user_rows.of_kinds(connection, owner, Kind.USER, Kind.DEVICE, Kind.GRANT)
         if not user_rows.is_active(owner, facts[Kind.USER]):
             return []
-        kept = [one.grant for one in store.read(owner, facts[Kind.GRANT]) if one.until > now]
-        devices = {one.id.hex() for one in devices_module.read(owner, facts[Kind.DEVICE]) if not one.revoked}
-        live = [one for one in kept if one is not None and one.device in devices]
-        live = [one for one in live if self._epochs.find(bytes.fromhex(one.epoch), now) is not None]
+        grants = [row.grant for row in store.read(owner, facts[Kind.GRANT]) if row.until > now]
+        devices = {
+            device.id.hex() for device in devices_module.read(owner, facts[Kind.DEVICE]) if not device.revoked
+        }
+        live = [grant for grant in grants if grant is not None and grant.device in devices]
+        live = [grant for grant in live if self._epochs.find(bytes.fromhex(grant.epoch), now) is not None]
         if not live:
             return []
         stored = reader.rows(self._vault.shelf, connection, owner)
         records = {(head.prefix.hex(), head.digest.hex()): (row, head) for row, head in stored.items()}
-        found = [(one, records.get((one.prefix, one.record))) for one in live]
-        return [(grant, *record) for grant, record in found if record is not None]
+        pairs = [(grant, records.get((grant.prefix, grant.record))) for grant in live]
+        return [(grant, *record) for grant, record in pairs if record is not None]
 
     def _stored(self, connection: Connection, owner: UserEnvelope, grant: Grant) -> bytes:
         return reader.record(self._vault.shelf, connection, owner, bytes.fromhex(grant.prefix))

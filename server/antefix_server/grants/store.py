@@ -38,11 +38,11 @@ def keep(connection: Connection, owner: UserEnvelope, signed: Signed, grant: Gra
     rows = user_rows.of(connection, owner, Kind.GRANT)
     left = 0
     for row in rows:
-        said = user_rows.opened(owner, row)
-        if said["id"] == grant.id:
-            return bool(said["body"])
-        replaced = bool(said["body"]) and said["prefix"] == grant.prefix
-        if said["until"] <= now or (replaced and not _of_the_same_record(said, grant)):
+        stored = user_rows.opened(owner, row)
+        if stored["id"] == grant.id:
+            return bool(stored["body"])
+        replaced = bool(stored["body"]) and stored["prefix"] == grant.prefix
+        if stored["until"] <= now or (replaced and not _of_the_same_record(stored, grant)):
             user_rows.drop(connection, row)
             continue
         if replaced:
@@ -108,14 +108,14 @@ def _forget(connection: Connection, owner: UserEnvelope, row: UserRow) -> None:
     user_rows.change(connection, owner, row, {**user_rows.opened(owner, row), "body": "", "signature": ""})
 
 
-def _of_the_same_record(said: dict[str, Any], grant: Grant) -> bool:
+def _of_the_same_record(stored: dict[str, Any], grant: Grant) -> bool:
     """One for another version cannot come back: what it is for is not stored any more."""
-    return Grant.model_validate_json(said["body"]).record == grant.record
+    return Grant.model_validate_json(stored["body"]).record == grant.record
 
 
-def _kept(said: dict[str, Any]) -> Kept:
-    grant = Grant.model_validate_json(said["body"]) if said["body"] else None
-    return Kept(grant, bytes.fromhex(said["id"]), said["until"])
+def _kept(stored: dict[str, Any]) -> Kept:
+    grant = Grant.model_validate_json(stored["body"]) if stored["body"] else None
+    return Kept(grant, bytes.fromhex(stored["id"]), stored["until"])
 
 
 def _mark(owner: UserEnvelope, id: str) -> bytes:

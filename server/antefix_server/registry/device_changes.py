@@ -48,26 +48,26 @@ def added(connection: Connection, owner: UserEnvelope, content: bytes, by: bytes
     if place != (owner.tenant, owner.user):
         raise DeviceListRefused("it is of another user")
     rows = user_rows.of(connection, owner, Kind.CHANGE)
-    before = None
+    previous = None
     if rows:
-        said = user_rows.opened(owner, rows[-1])
-        before = DeviceChange.trust_initial(
-            bytes.fromhex(said["change"]), by=bytes.fromhex(said["by"])
+        newest = user_rows.opened(owner, rows[-1])
+        previous = DeviceChange.trust_initial(
+            bytes.fromhex(newest["change"]), by=bytes.fromhex(newest["by"])
         ).devices
-        if version <= before.version:
+        if version <= previous.version:
             raise VersionConflict(
-                f"version {before.version} of the devices is stored, this is version {version}",
+                f"version {previous.version} of the devices is stored, this is version {version}",
                 "fetch what is stored, then decide",
             )
-    if len(rows) >= _MOST or version > (before.version if before else 0) + _FARTHEST:
+    if len(rows) >= _MOST or version > (previous.version if previous else 0) + _FARTHEST:
         raise DeviceListRefused(f"version {version} after {len(rows)} changes is too far")
     left = None
-    if before is not None and by not in before.writers:
+    if previous is not None and by not in previous.writers:
         raise DeviceListRefused(f"device {by.hex()} is not on the list that is stored")
-    if before is not None and version == before.version + 1:
-        left = DeviceChange.following(content, before).left
-    kept = {"change": content.hex(), "by": by.hex()}
-    user_rows.add(connection, owner, Kind.CHANGE, _mark(owner, version), kept)
+    if previous is not None and version == previous.version + 1:
+        left = DeviceChange.following(content, previous).left
+    payload = {"change": content.hex(), "by": by.hex()}
+    user_rows.add(connection, owner, Kind.CHANGE, _mark(owner, version), payload)
     return left
 
 

@@ -115,23 +115,23 @@ def session(connection: Connection, owner: UserEnvelope, secret: bytes) -> Sessi
     """
     given = hashlib.sha256(secret).hexdigest()
     for row in user_rows.of(connection, owner, Kind.DEVICE):
-        said = user_rows.opened(owner, row)
-        if hmac.compare_digest(given, said["token"]) and not said["revoked"]:
-            return Session(owner.user, _public(said).id)
+        content = user_rows.opened(owner, row)
+        if hmac.compare_digest(given, content["token"]) and not content["revoked"]:
+            return Session(owner.user, _public(content).id)
     raise TokenRefused
 
 
 def signing_key(connection: Connection, owner: UserEnvelope, device: bytes) -> bytes | None:
     """Of a device that may come in: its Ed25519 public key; None for any other."""
-    found = public_key(connection, owner, device)
-    return None if found is None else found.signing_bytes
+    key = public_key(connection, owner, device)
+    return None if key is None else key.signing_bytes
 
 
 def public_key(connection: Connection, owner: UserEnvelope, device: bytes) -> DevicePublic | None:
     """Both public keys of a device that may come in; None for any other."""
     row = user_rows.by_mark(connection, Kind.DEVICE, _mark(owner, device))
-    said = None if row is None else user_rows.opened(owner, row)
-    return None if said is None or said["revoked"] else _public(said)
+    content = None if row is None else user_rows.opened(owner, row)
+    return None if content is None or content["revoked"] else _public(content)
 
 
 def listed(connection: Connection, owner: UserEnvelope) -> list[Device]:
@@ -153,18 +153,18 @@ def revoked(connection: Connection, owner: UserEnvelope, device: bytes) -> Devic
     row: UserRow | None = user_rows.by_mark(connection, Kind.DEVICE, _mark(owner, device))
     if row is None:
         raise DeviceUnknown(f"the user has no device {device.hex()}", "antefix-server devices list NAME")
-    said = {**user_rows.opened(owner, row), "revoked": True}
-    user_rows.change(connection, owner, row, said)
-    return _device(said)
+    content = {**user_rows.opened(owner, row), "revoked": True}
+    user_rows.change(connection, owner, row, content)
+    return _device(content)
 
 
 def _mark(owner: UserEnvelope, device: bytes) -> bytes:
     return hmac.digest(owner.key.data, b"antefix/v1/registry device\0" + device, "sha256")
 
 
-def _public(said: dict[str, Any]) -> DevicePublic:
-    return DevicePublic(bytes.fromhex(said["kem"]), bytes.fromhex(said["signing"]))
+def _public(content: dict[str, Any]) -> DevicePublic:
+    return DevicePublic(bytes.fromhex(content["kem"]), bytes.fromhex(content["signing"]))
 
 
-def _device(said: dict[str, Any]) -> Device:
-    return Device(_public(said).id, said["name"], said["enrolled"], said["revoked"])
+def _device(content: dict[str, Any]) -> Device:
+    return Device(_public(content).id, content["name"], content["enrolled"], content["revoked"])

@@ -46,9 +46,9 @@ class Participant:
 
 def keep(connection: Connection, owner: UserEnvelope, node: Node, mark: bytes, hint: bytes) -> list[int]:
     """Keep a device's node in place of the one before; ids of those that are no more."""
-    before = [row for row in _all(connection, owner) if _node(owner, row).device == node.device]
-    gone = [_node(owner, row).id for row in before]
-    for row in before:
+    previous = [row for row in _all(connection, owner) if _node(owner, row).device == node.device]
+    gone = [_node(owner, row).id for row in previous]
+    for row in previous:
         user_rows.drop(connection, row)
     content = {"node": node.id, "device": node.device.hex(), "key": node.key.decode()}
     user_rows.add(connection, owner, Kind.NODE, mark, content, hint)
@@ -78,5 +78,5 @@ def _all(connection: Connection, owner: UserEnvelope) -> list[UserRow]:
 
 
 def _node(owner: UserEnvelope, row: UserRow) -> Node:
-    said: dict[str, Any] = user_rows.opened(owner, row)
-    return Node(said["node"], bytes.fromhex(said["device"]), said["key"].encode())
+    content: dict[str, Any] = user_rows.opened(owner, row)
+    return Node(content["node"], bytes.fromhex(content["device"]), content["key"].encode())

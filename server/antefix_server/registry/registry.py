@@ -154,7 +154,7 @@ class Registry:
             with self._users.owner_of(name) as owner:
                 user = owner.user
                 with suppress(VaultDamaged), self._database.reading() as connection:  # rows stop no removal
-                    self._retired.add(one.id for one in nodes.listed(connection, owner))
+                    self._retired.add(node.id for node in nodes.listed(connection, owner))
             return self._vault.remove(user)
 
     def enrol(self, invitation: Invitation, device: DevicePublic, proof: bytes, name: str = "") -> Enrolled:
@@ -176,10 +176,10 @@ class Registry:
             if row is None:
                 raise InvitationRefused
             with self._invited_owner(row, invitation) as owner:
-                said = user_rows.opened(owner, row)
-                if said["until"] < time.time() or said["used"] not in ("", device.id.hex()):
+                content = user_rows.opened(owner, row)
+                if content["until"] < time.time() or content["used"] not in ("", device.id.hex()):
                     raise InvitationRefused
-                user_rows.change(connection, owner, row, {**said, "used": device.id.hex()})
+                user_rows.change(connection, owner, row, {**content, "used": device.id.hex()})
                 return devices_module.enrolled(connection, owner, device, name)
 
     def authenticate(self, token: str) -> Session:

@@ -77,8 +77,8 @@ class UserDirectory:
         """
         with self.owner_of(name) as owner, self._database.writing() as connection:
             row = self._row(connection, name)
-            before = _user(owner, row)
-            user = User(before.name, before.id, before.added, suspended)
+            previous = _user(owner, row)
+            user = User(previous.name, previous.id, previous.added, suspended)
             user_rows.change(connection, owner, row, _content(user))
             return user
 

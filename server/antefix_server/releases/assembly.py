@@ -62,22 +62,24 @@ def assembled(name: str | os.PathLike[str], work: Path, sources: Sequence[str]) 
     from antefix.loading.base_folder import folder_fingerprint
     from antefix.loading.source import resolve
 
-    found = resolve(name, progress=False)
+    resolved = resolve(name, progress=False)
     with files(work):
-        wanted = sorted(one for one in found.folder.iterdir() if one.is_file() and _is_wanted(one.name))
+        wanted = sorted(
+            file for file in resolved.folder.iterdir() if file.is_file() and _is_wanted(file.name)
+        )
         for file in wanted:
             _copy(file, work / file.name)
         sync_folder(work)
     # Of a folder its own name, without the path to it.
-    label = str(name) if origin_of(str(name)) == "hub" else found.folder.name
+    label = str(name) if origin_of(str(name)) == "hub" else resolved.folder.name
     label = _ODD.sub("-", label).lstrip("._/-")[:200] or "base"
     try:
         named = BaseReference(name=label, fingerprint=folder_fingerprint(work))
-        listed = tuple(_listed(work / one.name, sources) for one in wanted)
+        listed = tuple(_listed(work / file.name, sources) for file in wanted)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise ReleaseUnsuitable(
-            f"a file of {found.folder} cannot be released: {where} is not what devices take",
+            f"a file of {resolved.folder} cannot be released: {where} is not what devices take",
             "give files plain names, and sources that begin with https:// and have no password in them",
         ) from None
     return Base(named, listed, str(work))
@@ -108,16 +110,16 @@ def shared_prefix(content: bytes, base: Base, known: set[str]) -> SharedPrefix:
     from antefix.prefix.strict_safetensors import Unreadable
 
     try:
-        found = parse(content, FORMAT)
+        prefix = parse(content, FORMAT)
     except Unreadable as error:
         raise ReleaseUnsuitable(
             f"the shared prefix is not usable: {error}", "give a file written by Prefix.save"
         ) from None
     hint = "give a prefix that was trained on this base"
-    mine, its = base.named.fingerprint[:16], found.base_fingerprint[:16]
-    if found.base_fingerprint != base.named.fingerprint:
+    mine, its = base.named.fingerprint[:16], prefix.base_fingerprint[:16]
+    if prefix.base_fingerprint != base.named.fingerprint:
         raise ReleaseUnsuitable(f"the shared prefix is of base {its}…, released is {mine}…", hint)
-    layout = found.layout.digest
+    layout = prefix.layout.digest
     if layout not in known:
         real = FrozenBase.load(base.place, progress=False).layout.digest
         if real != layout:

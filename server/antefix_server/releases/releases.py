@@ -103,14 +103,16 @@ class Releases:
                 f"a note of {len(note):,} characters", f"one line, {_LONGEST_NOTE:,} at most"
             )
         with scratch(self._store.unfinished) as work:  # the vault goes on meanwhile
-            found = self._base(base, work, sources)
+            released_base = self._base(base, work, sources)
             prefix = None
             if content is not None:
-                prefix = assembly.shared_prefix(content, found, self._layouts(found.named.fingerprint))
+                prefix = assembly.shared_prefix(
+                    content, released_base, self._layouts(released_base.named.fingerprint)
+                )
             with self._changing() as log:
-                release = self._next(log, found, prefix, privacy, note)
+                release = self._next(log, released_base, prefix, privacy, note)
                 signed = release.signed(self._signing)
-                assembly.keep(work, found, self._store.files)
+                assembly.keep(work, released_base, self._store.files)
                 if content is not None and prefix is not None:
                     assembly.keep_bytes(content, prefix.sha256, self._store.files)
                 self._store.add_release(log, release, signed)
@@ -142,12 +144,12 @@ class Releases:
             ReleaseAbsent, ReleaseWithdrawn: there is none of that version, or not any more.
         """
         with self._changing() as log:
-            before = self._withdrawn()
-            if version in before:
+            previous = self._withdrawn()
+            if version in previous:
                 raise ReleaseWithdrawn(f"version {version} is withdrawn already")
             if log.statement(Kind.RELEASE, version) is None:
                 raise _absent(version)
-            withdrawn = tuple(sorted({*before, version}))
+            withdrawn = tuple(sorted({*previous, version}))
             current = self._announced(log)
             if current is not None and current.version == version:
                 left = [n for n in self._store.versions() if n < version and n not in withdrawn]
@@ -239,7 +241,7 @@ class Releases:
     def _next(
         self, log: RemovalLog, base: Base, shared: SharedPrefix | None, privacy: Privacy | None, note: str
     ) -> Release:
-        before = self._newest()
+        newest = self._newest()
         try:
             return Release(
                 tenant=self._vault.tenant.hex(),
@@ -248,7 +250,7 @@ class Releases:
                 base=base.named,
                 files=base.files,
                 shared=shared,
-                previous=None if before is None else before.digest,
+                previous=None if newest is None else newest.digest,
                 privacy=privacy,
                 note=note,
             )
@@ -262,7 +264,7 @@ class Releases:
 
     def _layouts(self, fingerprint: str) -> set[str]:
         same = (release for release in self._store.releases() if release.base.fingerprint == fingerprint)
-        return {one.shared.layout for one in same if one.shared is not None}
+        return {release.shared.layout for release in same if release.shared is not None}
 
     def _newest(self) -> Release | None:
         versions = self._store.versions()
@@ -283,18 +285,18 @@ class Releases:
 
     def _is_newest(self, log: RemovalLog) -> bool:
         """Whether the announcement that is here is the last one there was: not so after a restore."""
-        found = self._store.announcement()
-        return found is not None and found.serial + 1 == log.next_number(Kind.ANNOUNCEMENT)
+        announcement = self._store.announcement()
+        return announcement is not None and announcement.serial + 1 == log.next_number(Kind.ANNOUNCEMENT)
 
     def _announced(self, log: RemovalLog) -> Release | None:
-        found = self._store.announcement()
-        if found is None or found.current is None or not self._is_newest(log):
+        announcement = self._store.announcement()
+        if announcement is None or announcement.current is None or not self._is_newest(log):
             return None
-        return self._release(found.current.version)
+        return self._release(announcement.current.version)
 
     def _withdrawn(self) -> tuple[int, ...]:
-        found = self._store.announcement()
-        return () if found is None else found.withdrawn
+        announcement = self._store.announcement()
+        return () if announcement is None else announcement.withdrawn
 
     def _announce(self, log: RemovalLog, current: Release | None, withdrawn: tuple[int, ...]) -> Announcement:
         announcement = Announcement(
@@ -314,7 +316,7 @@ class Releases:
         versions, withdrawn = self._store.versions(), self._withdrawn()
         if self._given[0] != (versions, withdrawn):
             some = (release for release in self._store.releases() if release.version not in withdrawn)
-            self._given = (versions, withdrawn), frozenset(name for one in some for name in one.sizes)
+            self._given = (versions, withdrawn), frozenset(name for release in some for name in release.sizes)
         return self._given[1]
 
 

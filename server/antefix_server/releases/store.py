@@ -36,8 +36,8 @@ class Store:
         self.files, self._versions = folder / "files", folder / "versions"
         self._announcement, self._next = folder / "announcement.json", folder / "next"
         with files(folder):
-            for one in (self.files, self._versions, self._next):
-                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (self.files, self._versions, self._next):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def unfinished(self) -> Path:
@@ -47,8 +47,8 @@ class Store:
     def versions(self) -> list[int]:
         """Numbers of all releases, ascending."""
         with files(self._versions):
-            found = [path.stem for path in self._versions.glob("*.json") if path.stem.isascii()]
-        return sorted(int(stem) for stem in found if stem.isdigit())
+            stems = [path.stem for path in self._versions.glob("*.json") if path.stem.isascii()]
+        return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def signed_release(self, version: int) -> Signed | None:
         """Release `version` as it was signed."""
@@ -65,9 +65,9 @@ class Store:
     def releases(self) -> Iterator[Release]:
         """All of them, by version."""
         for version in self.versions():
-            found = self.release(version)
-            if found is not None:
-                yield found
+            release = self.release(version)
+            if release is not None:
+                yield release
 
     def signed_announcement(self) -> Signed | None:
         """The newest one that is here."""
@@ -169,8 +169,8 @@ def _read(path: Path) -> Signed | None:
 
 
 def _logged(log: RemovalLog, kind: Kind, number: int, digest: str) -> bool:
-    found = log.statement(kind, number)
-    return found is not None and found.digest.hex() == digest
+    statement = log.statement(kind, number)
+    return statement is not None and statement.digest.hex() == digest
 
 
 def _damaged(path: Path, error: ReleaseRefused) -> VaultDamaged:

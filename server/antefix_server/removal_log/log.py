@@ -77,7 +77,7 @@ class RemovalLog:
     def append(self, entries: Sequence[Entry | Statement]) -> range:
         """Record removals, which from now on will happen, or statements. Their indices."""
         first = self.size
-        marked = [replace(one, mark=self._mark(index, one)) for index, one in enumerate(entries, first)]
+        marked = [replace(entry, mark=self._mark(index, entry)) for index, entry in enumerate(entries, first)]
         self._level = False  # until all copies have them
         for copy in self._copies:
             copy.append(marked)
@@ -107,8 +107,8 @@ class RemovalLog:
 
     def of_slot(self, slot: int) -> Entry | None:
         """The removal of a slot."""
-        found = self._here.of_slot(slot)
-        return None if found is None else found[1]
+        indexed_entry = self._here.of_slot(slot)
+        return None if indexed_entry is None else indexed_entry[1]
 
     def index_of(self, slot: int) -> int:
         """Where the removal of a slot is in the log.
@@ -116,12 +116,12 @@ class RemovalLog:
         Raises:
             VaultDamaged: nowhere.
         """
-        found = self._here.of_slot(slot)
-        if found is None:
+        indexed_entry = self._here.of_slot(slot)
+        if indexed_entry is None:
             raise VaultDamaged(
                 f"slot {slot} is not in {self._here.database.name}", "restore it from the mirror"
             )
-        return found[0]
+        return indexed_entry[0]
 
     def statement(self, kind: Kind, number: int) -> Statement | None:
         """What was said under a number."""
@@ -192,7 +192,7 @@ class RemovalLog:
                 f"{mirror.database.name} and {self._here.database.name} have different histories", _WHICH
             )
         for batch in longer.entries(shorter.size):
-            if longer is mirror and any(one.mark != self._mark(index, one) for index, one in batch):
+            if longer is mirror and any(entry.mark != self._mark(index, entry) for index, entry in batch):
                 raise VaultDamaged(
                     f"{mirror.database.name} has entries that this vault did not write", _WHICH
                 )
@@ -204,7 +204,7 @@ class RemovalLog:
         Who could add to it would remove whom they like, or have the log sign a receipt of what never was.
         """
         if isinstance(entry, Statement):  # 58 bytes: no removal's 52
-            said = b"statement" + struct.pack(">QBQ", index, entry.kind, entry.number) + entry.leaf
+            message = b"statement" + struct.pack(">QBQ", index, entry.kind, entry.number) + entry.leaf
         else:
-            said = struct.pack(">QQI", index, entry.slot, entry.day) + entry.leaf
-        return hmac.digest(self._marking, said, "sha256")[:16]
+            message = struct.pack(">QQI", index, entry.slot, entry.day) + entry.leaf
+        return hmac.digest(self._marking, message, "sha256")[:16]

@@ -134,7 +134,7 @@ class LogFile:
 
     def hashes(self, ranges: Sequence[Range]) -> list[bytes]:
         """Hash of each range of leaves."""
-        return [root_from_inclusion_proof(self._cover_hashes(one)) for one in ranges]
+        return [root_from_inclusion_proof(self._cover_hashes(leaves)) for leaves in ranges]
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the tree, or of an earlier one."""
@@ -149,7 +149,7 @@ class LogFile:
                     _statements.c.index >= at, _statements.c.index < at + _BATCH
                 )
                 others = [_statement(row) for row in connection.execute(query)]
-            yield sorted([*removals, *others], key=lambda one: one[0])
+            yield sorted([*removals, *others], key=lambda indexed: indexed[0])
 
     def statement(self, kind: Kind, number: int) -> Statement | None:
         """What was said under a number."""
@@ -169,8 +169,8 @@ class LogFile:
         for at in range(0, self.size, _BATCH):
             query = select(_removals.c.slot).where(_removals.c.index >= at, _removals.c.index < at + _BATCH)
             with self.database.reading() as connection:
-                found = list(connection.execute(query).scalars())
-            yield found
+                slots = list(connection.execute(query).scalars())
+            yield slots
 
     def slots_used(self) -> int:
         """One more than the highest slot."""
@@ -204,10 +204,10 @@ class LogFile:
         if not nodes:
             return []
         with self.database.reading() as connection:
-            found = _node_hashes(connection, nodes)
-        if len(found) != len(nodes):
+            hashes = _node_hashes(connection, nodes)
+        if len(hashes) != len(nodes):
             raise VaultDamaged(f"{self.database.name} lacks a part of its tree", "restore it from the mirror")
-        return [found[node] for node in nodes]
+        return [hashes[node] for node in nodes]
 
 
 def _count(connection: Connection, table: Table) -> int:
@@ -238,8 +238,8 @@ def _node_row(node: Node, value: bytes) -> dict[str, object]:
 
 def _fields(entry: Entry | Statement) -> dict[str, object]:
     if isinstance(entry, Statement):
-        said = {"kind": int(entry.kind), "number": entry.number, "digest": entry.digest}
-        return {**said, "mark": entry.mark}
+        fields = {"kind": int(entry.kind), "number": entry.number, "digest": entry.digest}
+        return {**fields, "mark": entry.mark}
     return {
         "slot": entry.slot,
         "day": entry.day,
@@ -255,5 +255,5 @@ def _entry(row: Row[tuple[object, ...]]) -> tuple[int, Entry]:
 
 
 def _statement(row: Row[tuple[object, ...]]) -> tuple[int, Statement]:
-    found = Statement(Kind(row.kind), row.number, bytes(row.digest), bytes(row.mark))
-    return row.index, found  # type: ignore[return-value]  # `index` is also a method of tuples
+    statement = Statement(Kind(row.kind), row.number, bytes(row.digest), bytes(row.mark))
+    return row.index, statement  # type: ignore[return-value]  # `index` is also a method of tuples

@@ -248,8 +248,8 @@ class Database:
 
 def _file_of(path: Path) -> tuple[int, int]:
     """Device and inode: the same number on another device is another file."""
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _configure(connection: Any, _: object) -> None:

@@ -18,12 +18,12 @@ def upgrade(database: Database) -> None:
     Raises:
         VaultDamaged: the tables are of a newer version of Antefix.
     """
-    found = revision(database)
-    if found == NEWEST:
+    version = revision(database)
+    if version == NEWEST:
         return
-    if found is not None and found > NEWEST:
+    if version is not None and version > NEWEST:
         raise VaultDamaged(
-            f"{database.name} has tables of version {found}, known is {NEWEST}", "update Antefix"
+            f"{database.name} has tables of version {version}, known is {NEWEST}", "update Antefix"
         )
     from alembic import command
     from alembic.config import Config
@@ -40,5 +40,5 @@ def revision(database: Database) -> str | None:
     with database.reading() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
-        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        return None if found is None else str(found)
+        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return None if version is None else str(version)

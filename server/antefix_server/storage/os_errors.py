@@ -65,7 +65,7 @@ def _translated(name: str, error: BaseException | None) -> VaultError:
         return VaultFull(f"no space left for {name}", "free some; nothing that was stored is lost")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or state.startswith("XX"):
         return VaultDamaged(f"{name} is damaged", "restore it from a backup")
-    said = getattr(error, "sqlite_errorname", None) or state or type(error).__name__
+    reason = getattr(error, "sqlite_errorname", None) or state or type(error).__name__
     return VaultUnavailable(
-        f"{name} cannot be used ({said})", "check that it runs and can be reached, then try again"
+        f"{name} cannot be used ({reason})", "check that it runs and can be reached, then try again"
     )

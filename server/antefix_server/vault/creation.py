@@ -71,11 +71,11 @@ def _make(folder: Path, operator: DevicePublic, settings: Settings) -> None:
 
 def _clear(folder: Path, mirror: Path | None) -> None:
     """Delete what was made. All of it is ours: the folder was empty, and there was no mirror."""
-    made = [] if mirror is None or not (folder / LOG).exists() else _database_files(mirror)
-    for path in [*made, *folder.iterdir()]:
+    mirror_files = [] if mirror is None or not (folder / LOG).exists() else _database_files(mirror)
+    for path in [*mirror_files, *folder.iterdir()]:
         with suppress(OSError):
             path.unlink()
 
 
 def _database_files(path: Path) -> list[Path]:
-    return [path, *(path.with_name(f"{path.name}-{one}") for one in ("wal", "shm", "journal"))]
+    return [path, *(path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "shm", "journal"))]

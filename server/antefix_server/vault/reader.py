@@ -16,7 +16,7 @@ def heads(shelf: RecordStore, connection: Connection, owner: UserEnvelope) -> li
 
 def rows(shelf: RecordStore, connection: Connection, owner: UserEnvelope) -> dict[int, RecordMeta]:
     """Heads of all records by row."""
-    return {one.id: owner.open_head(one.head) for one in shelf.owned(connection, owner.tag)}
+    return {row.id: owner.open_head(row.head) for row in shelf.owned(connection, owner.tag)}
 
 
 def find(

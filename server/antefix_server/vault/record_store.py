@@ -145,8 +145,8 @@ class RecordStore:
         for at in range(0, len(owners), _BATCH):
             some = list(owners[at : at + _BATCH])
             with self.database.writing(durable=False) as connection:
-                found = select(records.c.id).where(records.c.owner.in_(_many("owners")))
-                ids = connection.execute(found, {"owners": some}).scalars().all()
+                query = select(records.c.id).where(records.c.owner.in_(_many("owners")))
+                ids = connection.execute(query, {"owners": some}).scalars().all()
                 self.drop(connection, ids)
                 connection.execute(delete(facts).where(facts.c.owner.in_(_many("owners"))), {"owners": some})
         self.database.purge()
@@ -159,7 +159,7 @@ class RecordStore:
 
     def content(self, connection: Connection, record: int) -> list[bytes]:
         """All pieces of a record."""
-        return [blob(one) for (one,) in _CONTENT.rows(connection, record=record)]
+        return [blob(piece) for (piece,) in _CONTENT.rows(connection, record=record)]
 
     def piece(self, record: int, number: int) -> bytes | None:
         """One piece, in a transaction of its own; None after the last.
@@ -186,11 +186,11 @@ class RecordStore:
         while True:
             query = select(records).where(records.c.id > after, records.c.place.is_not(None))
             with self.database.reading() as connection:
-                found = connection.execute(query.order_by(records.c.id).limit(_BATCH)).all()
-            if not found:
+                batch = connection.execute(query.order_by(records.c.id).limit(_BATCH)).all()
+            if not batch:
                 return
-            after = found[-1].id
-            yield [_stored(row) for row in found]
+            after = batch[-1].id
+            yield [_stored(row) for row in batch]
 
     def single_pieces(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The content of those records that have one piece, by id."""

@@ -52,15 +52,20 @@ class Remover:
         """
         self.sync_mirror()
         stated = {user: self._known(user) or self._stated(user, day) for user in dict.fromkeys(users)}
-        new = [one.entry for one in stated.values() if not one.recorded]
+        new = [statement.entry for statement in stated.values() if not statement.recorded]
         if new:
             self._log.append(new)  # 1
             self._pending += [entry.slot for entry in new]
         self._finish()
         checkpoint = self._log.checkpoint()
-        indices = {one.entry.slot: self._log.index_of(one.entry.slot) for one in stated.values()}
-        found = [stated[user] for user in users]
-        return [self._log.receipt(indices[one.entry.slot], one.removal, checkpoint) for one in found]
+        indices = {
+            statement.entry.slot: self._log.index_of(statement.entry.slot) for statement in stated.values()
+        }
+        statements = [stated[user] for user in users]
+        return [
+            self._log.receipt(indices[statement.entry.slot], statement.removal, checkpoint)
+            for statement in statements
+        ]
 
     def sync_mirror(self) -> None:
         """Before anything is appended to the log: take note of removals that only one copy has."""
@@ -90,15 +95,15 @@ class Remover:
 
     def _known(self, user: bytes) -> _Statement | None:
         """An earlier removal of this user."""
-        found = self._log.of_slot(self._keys.slot_of(user))
-        if found is None:
+        entry = self._log.of_slot(self._keys.slot_of(user))
+        if entry is None:
             return None
-        if found.salt is None or found.heads is None:
+        if entry.salt is None or entry.heads is None:
             raise UnknownUser(user)
-        removal = Removal(found.salt, self._keys.identity.tenant, user, found.heads, found.day)
-        if removal.leaf != found.leaf:  # an id that decrypts to this slot by chance
+        removal = Removal(entry.salt, self._keys.identity.tenant, user, entry.heads, entry.day)
+        if removal.leaf != entry.leaf:  # an id that decrypts to this slot by chance
             raise UnknownUser(user)
-        return _Statement(removal, found, recorded=True)
+        return _Statement(removal, entry, recorded=True)
 
     def _stated(self, user: bytes, day: int) -> _Statement:
         """What the log will say of a living user."""

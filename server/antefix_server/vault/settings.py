@@ -41,21 +41,21 @@ class Settings(BaseModel):
         path = folder / SETTINGS
         with files(path):
             if not path.exists():
-                made = folder.is_dir() and any(folder.iterdir())
+                used = folder.is_dir() and any(folder.iterdir())
                 hint = (
-                    "put vault.json back from a backup" if made else f"make one: antefix-server init {folder}"
+                    "put vault.json back from a backup" if used else f"make one: antefix-server init {folder}"
                 )
                 raise VaultUnavailable(f"there is no vault in {folder}", hint)
             content = path.read_bytes()
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            where = ", ".join(".".join(map(str, one["loc"])) or "the file" for one in error.errors())
+            where = ", ".join(".".join(map(str, problem["loc"])) or "the file" for problem in error.errors())
             raise VaultUnavailable(f"{path} cannot be understood: {where}", "mend it by hand") from None
 
     def write(self, folder: Path) -> None:
         """Keep them; the mirror by its whole path, which is the same wherever the next start is made from."""
         mirror = None if self.mirror is None else self.mirror.absolute()
-        kept = self.model_copy(update={"mirror": mirror})
+        settings = self.model_copy(update={"mirror": mirror})
         with files(folder):
-            atomic_write(folder / SETTINGS, kept.model_dump_json(indent=2).encode() + b"\n")
+            atomic_write(folder / SETTINGS, settings.model_dump_json(indent=2).encode() + b"\n")

@@ -79,14 +79,14 @@ def add(
 
 def by_mark(connection: Connection, kind: Kind, mark: bytes) -> UserRow | None:
     """The row with a mark."""
-    found = connection.execute(select(facts).where(facts.c.mark == mark, facts.c.kind == int(kind))).first()
-    return None if found is None else _row(found)
+    row = connection.execute(select(facts).where(facts.c.mark == mark, facts.c.kind == int(kind))).first()
+    return None if row is None else _row(row)
 
 
 def of(connection: Connection, owner: UserEnvelope, kind: Kind) -> list[UserRow]:
     """A user's rows of one kind, oldest first."""
     query = select(facts).where(facts.c.owner == owner.tag, facts.c.kind == int(kind)).order_by(facts.c.id)
-    return [_row(one) for one in connection.execute(query)]
+    return [_row(row) for row in connection.execute(query)]
 
 
 def of_kinds(
@@ -103,13 +103,13 @@ def of_kinds(
 def after(connection: Connection, kind: Kind, id: int) -> list[UserRow]:
     """Everybody's rows of one kind after an id, some at a time."""
     query = select(facts).where(facts.c.kind == int(kind), facts.c.id > id).order_by(facts.c.id)
-    return [_row(one) for one in connection.execute(query.limit(_BATCH))]
+    return [_row(row) for row in connection.execute(query.limit(_BATCH))]
 
 
 def pages(connection: Connection, last: int) -> list[UserRow]:
     """Everybody's rows of every kind after an id, some at a time."""
     query = select(facts).where(facts.c.id > last).order_by(facts.c.id).limit(_BATCH)
-    return [_row(one) for one in connection.execute(query)]
+    return [_row(row) for row in connection.execute(query)]
 
 
 def put(connection: Connection, rows: list[UserRow]) -> None:

@@ -37,11 +37,11 @@ class Writer:
             with self._shelf.database.writing() as connection:
                 stored = self._shelf.find_all(connection, places)
                 for at, owner in enumerate(owners):
-                    before = stored.get(places[at])
+                    prior = stored.get(places[at])
                     _compare(
-                        None if before is None else owner.open_head(before.head), covers[at], records[at][1]
+                        None if prior is None else owner.open_head(prior.head), covers[at], records[at][1]
                     )
-                    old += [] if before is None else [before.id]
+                    old += [] if prior is None else [prior.id]
                     content = list(owner.seal(heads[at], [records[at][0]]))
                     new.append((places[at], owner.tag, owner.seal_head(heads[at]), content))
                 if old:
@@ -74,10 +74,10 @@ class Writer:
     def _settle(self, owner: UserEnvelope, upload: int, cover: RecordHeader, replaces: int) -> RecordMeta:
         head, place = RecordMeta.of(cover), owner.place(cover.edition.address.prefix)
         with self._lock, self._shelf.database.writing() as connection:
-            before = self._shelf.find(connection, place)
-            _compare(None if before is None else owner.open_head(before.head), cover, replaces)
-            if before is not None:
-                self._shelf.drop(connection, [before.id])
+            prior = self._shelf.find(connection, place)
+            _compare(None if prior is None else owner.open_head(prior.head), cover, replaces)
+            if prior is not None:
+                self._shelf.drop(connection, [prior.id])
             self._shelf.settle(connection, upload, place, owner.seal_head(head))
         return head
 
