@@ -77,8 +77,10 @@ class Configuration(BaseSettings):
         path = folder / NAME
         try:
             with files(path):
-                said = tomllib.loads(path.read_text()) if path.is_file() else {}
-            below = {name: value for name, value in said.items() if _PREFIX + name.upper() not in os.environ}
+                settings = tomllib.loads(path.read_text()) if path.is_file() else {}
+            below = {
+                name: value for name, value in settings.items() if _PREFIX + name.upper() not in os.environ
+            }
             options = {name: value for name, value in given.items() if value is not None}
             result = cls(**{**below, **options})  # what is given here counts more than the environment
         except ValidationError as error:

@@ -55,19 +55,19 @@ def listening(folder: Path) -> Iterator[socket.socket]:
         raise InvalidArgument(
             f"{path} is too long for a socket", f"use a folder whose path is shorter: {_LONGEST}"
         )
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
     try:
         with files(path):
             path.unlink(missing_ok=True)  # of a server that was killed
-            made.bind(str(path))
-            made.listen(_WAITING)
+            listener.bind(str(path))
+            listener.listen(_WAITING)
     finally:
-        os.umask(before)
+        os.umask(previous)
     try:
-        yield made
+        yield listener
     finally:
-        made.close()
+        listener.close()
         path.unlink(missing_ok=True)
 
 

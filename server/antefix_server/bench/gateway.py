@@ -91,9 +91,9 @@ def run(settings: GatewayBench, say: Callable[[str], None]) -> dict[str, Any]:
             say("first sync of every device")
             asyncio.run(_first(url, verify, devices))
             say(f"{settings.seconds:.0f} s of {settings.devices:,} devices")
-            before, begun = cpu_s(process), time.perf_counter()
+            start_cpu, begun = cpu_s(process), time.perf_counter()
             operations = asyncio.run(_load(url, verify, devices, settings, tally, data))
-            cpu = (cpu_s(process) - before) / (time.perf_counter() - begun)
+            cpu = (cpu_s(process) - start_cpu) / (time.perf_counter() - begun)
     report = {"bench": "gateway", **vars(settings), "errors": len(tally.errors), "cpus": round(cpu, 2)}
     if tally.errors:
         report["first_error"] = tally.errors[0]
@@ -119,9 +119,9 @@ def table(report: dict[str, Any]) -> str:
         ("remove", "users remove"),
     ):
         if name in report:
-            one = report[name]
+            stats = report[name]
             lines.append(
-                f"{label:16}{one['count']:>8,}{one['p50_ms']:>9.1f}{one['p99_ms']:>9.1f}{one['max_ms']:>9.1f}"
+                f"{label:16}{stats['count']:>8,}{stats['p50_ms']:>9.1f}{stats['p99_ms']:>9.1f}{stats['max_ms']:>9.1f}"
             )
     return "\n".join(lines)
 
@@ -134,10 +134,12 @@ def _filled(data: Path, settings: GatewayBench) -> list[_Device]:
         for at in range(0, settings.users, _BATCH):
             names = [f"user {number}" for number in range(at, min(at + _BATCH, settings.users))]
             added = registry.add_many(names)
-            for one in added[: max(0, settings.devices - at)]:
+            for member in added[: max(0, settings.devices - at)]:
                 keys = DeviceKeys(DeviceKeys.new_seed().data)
-                found = registry.enrol(one.invitation, keys.public, one.invitation.proof(keys))
-                devices.append(_Device(found.token, found.user, found.tenant, settings.record_bytes))
+                enrolment = registry.enrol(member.invitation, keys.public, member.invitation.proof(keys))
+                devices.append(
+                    _Device(enrolment.token, enrolment.user, enrolment.tenant, settings.record_bytes)
+                )
     return devices
 
 

@@ -79,7 +79,7 @@ class _Server:
     found: dict[str, Any] = field(default_factory=dict)
 
     def calls(self, calls: Sequence[Call], *, timed: bool = False) -> Load:
-        tokens = [one.token for one in self.hosted]
+        tokens = [caller.token for caller in self.hosted]
         return load(self.url, self.authority, tokens, calls, timed=timed)
 
 
@@ -119,8 +119,8 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"{size['users']:>9,}{callers:>9}{own:>22.1f}{none:>9.1f}{own / none:>8.2f}")
     lines += ["", f"{'users':>9}  {'ms':28}{'count':>7}{'p50':>9}{'p99':>9}{'max':>9}"]
     for size in report["sizes"]:
-        for label, one in size["times"].items():
-            row = f"{one['count']:>7,}{one['p50_ms']:>9.2f}{one['p99_ms']:>9.2f}{one['max_ms']:>9.2f}"
+        for label, stats in size["times"].items():
+            row = f"{stats['count']:>7,}{stats['p50_ms']:>9.2f}{stats['p99_ms']:>9.2f}{stats['max_ms']:>9.2f}"
             lines.append(f"{size['users']:>9,}  {label:28}{row}")
     errors = sum(size["errors"] for size in report["sizes"])
     return "\n".join([*lines, "", f"errors {errors}; at their times: 80 % of the most tokens/s"])
@@ -166,29 +166,29 @@ def _calls(settings: ServeBench, callers: Sequence[int], each: int, model: str =
 
 def _compare(server: _Server, settings: ServeBench, callers: int) -> None:
     for name, model in (("own", "personal"), ("none", "base")):
-        found = _checked(server.calls(_calls(settings, range(callers), settings.calls, model)))
-        server.rates.setdefault(f"{name} {callers}", []).append(found.rate)
+        result = _checked(server.calls(_calls(settings, range(callers), settings.calls, model)))
+        server.rates.setdefault(f"{name} {callers}", []).append(result.rate)
 
 
 def _first_calls(server: _Server, settings: ServeBench) -> None:
     """To the first token under a prefix that has to be opened, and under one that is; one by one."""
     late = range(max(settings.callers), settings.most)
     for name in ("first piece, opened for it", "first piece, open"):
-        found = [server.calls([Call(one, _WORD * settings.prompt_tokens, 1)]) for one in late]
-        server.found[name] = summary([_checked(one).outcomes[0].first_s for one in found])
+        results = [server.calls([Call(caller, _WORD * settings.prompt_tokens, 1)]) for caller in late]
+        server.found[name] = summary([_checked(result).outcomes[0].first_s for result in results])
 
 
 def _at_their_times(server: _Server, settings: ServeBench, say: Callable[[str], None]) -> None:
-    most = max(settings.callers)
-    rate = statistics.median(server.rates[f"own {most}"]) * _SHARE / settings.new_tokens
+    callers = max(settings.callers)
+    rate = statistics.median(server.rates[f"own {callers}"]) * _SHARE / settings.new_tokens
     say(f"{settings.arrivals} calls at {rate:.1f} a second")
-    spread = [_calls(settings, [number % most], 1)[0] for number in range(settings.arrivals)]
-    before = cpu_s(server.process)
-    found = server.calls(arrivals(spread, rate), timed=True)
-    server.found["first piece, at their times"] = summary([outcome.first_s for outcome in found.outcomes])
-    server.found["whole answer, at their times"] = summary([outcome.whole_s for outcome in found.outcomes])
-    server.found["errors"] = len(found.errors)
-    server.found["cpus"] = round((cpu_s(server.process) - before) / found.seconds, 2)
+    spread = [_calls(settings, [number % callers], 1)[0] for number in range(settings.arrivals)]
+    start_cpu = cpu_s(server.process)
+    result = server.calls(arrivals(spread, rate), timed=True)
+    server.found["first piece, at their times"] = summary([outcome.first_s for outcome in result.outcomes])
+    server.found["whole answer, at their times"] = summary([outcome.whole_s for outcome in result.outcomes])
+    server.found["errors"] = len(result.errors)
+    server.found["cpus"] = round((cpu_s(server.process) - start_cpu) / result.seconds, 2)
 
 
 def _shown(server: _Server) -> dict[str, Any]:
@@ -204,12 +204,12 @@ def _shown(server: _Server) -> dict[str, Any]:
     }
 
 
-def _checked(found: Load) -> Load:
+def _checked(result: Load) -> Load:
     """Calls of which none failed.
 
     Raises:
         InvalidArgument: one did; a figure of it would be worth nothing.
     """
-    if found.errors:
-        raise InvalidArgument(f"a call failed: {found.errors[0]}", "see the server's log")
-    return found
+    if result.errors:
+        raise InvalidArgument(f"a call failed: {result.errors[0]}", "see the server's log")
+    return result

@@ -105,14 +105,14 @@ async def _load(url: str, authority: Path, tokens: Sequence[str], calls: Sequenc
         begun = time.perf_counter()
         if timed:
             working = [_later(clients[call.caller], call, begun) for call in calls]
-            found = await asyncio.gather(*working)
+            outcomes = await asyncio.gather(*working)
         else:
             each: dict[int, list[Call]] = defaultdict(list)
             for call in calls:
                 each[call.caller].append(call)
-            parts = await asyncio.gather(*(_in_turn(clients[one], mine) for one, mine in each.items()))
-            found = [outcome for part in parts for outcome in part]
-        return Load(list(found), time.perf_counter() - begun)
+            parts = await asyncio.gather(*(_in_turn(clients[caller], mine) for caller, mine in each.items()))
+            outcomes = [outcome for part in parts for outcome in part]
+        return Load(list(outcomes), time.perf_counter() - begun)
 
 
 async def _in_turn(client: httpx.AsyncClient, calls: Sequence[Call]) -> list[Outcome]:

@@ -61,14 +61,15 @@ def fill(
         for at in range(0, users, _BATCH):
             say(f"{at:,} of {users:,} users")
             names = [f"user {number}" for number in range(at, min(at + _BATCH, users))]
-            owners = [_Owner(one, vault.tenant, base, prefixes[0]) for one in registry.add_many(names)]
+            owners = [_Owner(user, vault.tenant, base, prefixes[0]) for user in registry.add_many(names)]
             records = [
-                one.sealed(payloads[min(at + number, len(payloads) - 1)]) for number, one in enumerate(owners)
+                owner.sealed(payloads[min(at + number, len(payloads) - 1)])
+                for number, owner in enumerate(owners)
             ]
             vault.put_many([(record, 0) for record in records])
             callers = max(0, len(prefixes) - at)
-            for one, record in zip(owners[:callers], records[:callers], strict=True):
-                hosted.append(one.let_in(registry, grants, epoch, record))
+            for owner, record in zip(owners[:callers], records[:callers], strict=True):
+                hosted.append(owner.let_in(registry, grants, epoch, record))
     return hosted
 
 
@@ -83,9 +84,9 @@ def openings(data: Path, base: FrozenBase, callers: Sequence[Hosted]) -> dict[st
         return summary([opening.submit(_opening, grants, caller, fingerprint).result() for caller in callers])
 
 
-def _opening(grants: Grants, one: Hosted, fingerprint: bytes) -> float:
+def _opening(grants: Grants, hosted: Hosted, fingerprint: bytes) -> float:
     begun = time.perf_counter()
-    with grants.open(one.user, one.grant, fingerprint) as opened:
+    with grants.open(hosted.user, hosted.grant, fingerprint) as opened:
         prefix = opened.prefix()
     passed = time.perf_counter() - begun
     prefix.wipe()

@@ -53,9 +53,9 @@ def run(settings: VaultBench, say: Callable[[str], None]) -> dict[str, Any]:
             rows = []
             for size in settings.sizes:
                 say(f"filling up to {size:,} users")
-                started, before = time.perf_counter(), population.count
+                started, start_count = time.perf_counter(), population.count
                 population.fill(size)
-                rate = (size - before) / (time.perf_counter() - started)
+                rate = (size - start_count) / (time.perf_counter() - started)
                 rows.append(
                     {"users": size, "bulk_adds_per_s": round(rate), **_measured(population, settings, folder)}
                 )
@@ -99,10 +99,10 @@ class _Population:
     def fill(self, size: int) -> None:
         while self.count < size:
             users = self.vault.enrol_many(min(_BATCH, size - self.count))
-            made = [(user, self._record(user)) for user in users]
-            self.vault.put_many([(record, 0) for _, record in made])
-            self.count += len(made)
-            self._remember(made)
+            pairs = [(user, self._record(user)) for user in users]
+            self.vault.put_many([(record, 0) for _, record in pairs])
+            self.count += len(pairs)
+            self._remember(pairs)
 
     def add(self) -> None:
         user = self.vault.enrol()
@@ -129,13 +129,13 @@ class _Population:
         self.vault.remove(user)
         self.count -= 1
 
-    def _remember(self, made: list[tuple[bytes, bytes]]) -> None:
+    def _remember(self, pairs: list[tuple[bytes, bytes]]) -> None:
         """Keep some users of every age."""
         room = _KEPT - len(self.known)
-        self.known += made[:room]
-        for one in made[max(0, room) :]:
+        self.known += pairs[:room]
+        for pair in pairs[max(0, room) :]:
             if self._dice.random() < _KEPT / max(_KEPT, self.count):
-                self.known[self._dice.randrange(_KEPT)] = one
+                self.known[self._dice.randrange(_KEPT)] = pair
 
     def _record(self, user: bytes, version: int = 1, previous: bytes = NO_PREVIOUS) -> bytes:
         """A record as a server sees it: a cover and noise."""

@@ -77,18 +77,18 @@ def _run(data: Path, config: dict[str, Any]) -> int:
     """`flwr run`, streamed; it ends with 0 whatever became of the run, so that is asked for afterwards."""
     from antefix_server.flower import processes
 
-    said = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
-    before = {run["run-id"] for run in _runs(data)}
+    settings = " ".join(f"{name}={json.dumps(value)}" for name, value in config.items())
+    previous_ids = {run["run-id"] for run in _runs(data)}
     bundle = str(resources.files("antefix_server") / "bundle")
-    words = ["run", bundle, processes.CONNECTION, "--stream", "--run-config", said]
+    words = ["run", bundle, processes.CONNECTION, "--stream", "--run-config", settings]
     with subprocess.Popen(
         [program("flwr"), *words], env={**os.environ, **processes.environment(data)}
     ) as started:
         try:
             started.wait(_START_S)
         except subprocess.TimeoutExpired:
-            _begun(data, before, started)
-    after = [run for run in _runs(data) if run["run-id"] not in before]
+            _begun(data, previous_ids, started)
+    after = [run for run in _runs(data) if run["run-id"] not in previous_ids]
     if started.returncode != 0 or not after:
         typer.echo("antefix-server: error: Flower did not start the run", err=True)
         return 1
@@ -97,13 +97,13 @@ def _run(data: Path, config: dict[str, Any]) -> int:
     return 0 if status == "finished:completed" else 1
 
 
-def _begun(data: Path, before: set[str], started: subprocess.Popen[bytes]) -> None:
+def _begun(data: Path, previous_ids: set[str], started: subprocess.Popen[bytes]) -> None:
     """End a run that nothing takes up: `flwr run` would wait for it for ever."""
     from antefix_server.errors import FlowerUnreachable
     from antefix_server.flower import processes
 
     for run in _runs(data):
-        if run["run-id"] not in before and run["status"] in _WAITING:
+        if run["run-id"] not in previous_ids and run["status"] in _WAITING:
             started.terminate()
             _flwr(data, "stop", run["run-id"], processes.CONNECTION)
             raise FlowerUnreachable(

@@ -24,9 +24,11 @@ def register(app: typer.Typer) -> None:
 
 def list_grants(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """List the grants of a user that hold."""
-    found = do(context, "list_grants", name=name)
-    rows = [(one["id"], str(one["version"]), one["device"], _minute(one["until"])) for one in found]
-    say(as_json, found, table(("grant", "version", "device", "until"), rows))
+    grants = do(context, "list_grants", name=name)
+    rows = [
+        (grant["id"], str(grant["version"]), grant["device"], _minute(grant["until"])) for grant in grants
+    ]
+    say(as_json, grants, table(("grant", "version", "device", "until"), rows))
 
 
 def revoke(
@@ -40,8 +42,8 @@ def revoke(
 
 def end(context: typer.Context, as_json: AsJson = False) -> None:
     """Destroy the keys of all grants, of everybody. Devices can grant anew."""
-    found = do(context, "end_grants")
-    say(as_json, found, f"{found['keys destroyed']} keys destroyed")
+    result = do(context, "end_grants")
+    say(as_json, result, f"{result['keys destroyed']} keys destroyed")
 
 
 def _minute(seconds: int) -> str:

@@ -84,10 +84,10 @@ def verify(
     if since is not None:
         with files(since):
             text = since.read_text()
-    found = do(context, "verify_log", since=text)
-    say(as_json, found, found["checkpoint"].rstrip())
+    result = do(context, "verify_log", since=text)
+    say(as_json, result, result["checkpoint"].rstrip())
     if not as_json:
-        typer.echo(f"antefix-server: {found['entries']:,} entries are as they were written", err=True)
+        typer.echo(f"antefix-server: {result['entries']:,} entries are as they were written", err=True)
 
 
 def _log() -> None:
@@ -106,10 +106,10 @@ def backup(
 ) -> None:
     """Back up into two files, which belong into two places."""
     named = {"records": _whole(records), "keys": _whole(keys)}
-    made = do(context, "backup", **named)
-    if made["records"] is not None:
-        typer.echo(f"{made['records']:,} records")
-    if made["keys"]:
+    summary = do(context, "backup", **named)
+    if summary["records"] is not None:
+        typer.echo(f"{summary['records']:,} records")
+    if summary["keys"]:
         typer.echo("keys and removal log")
 
 

@@ -67,8 +67,8 @@ def publish(
 
 def list_base(context: typer.Context, as_json: AsJson = False) -> None:
     """List all releases."""
-    found = do(context, "list_releases")
-    say(as_json, found, _list(found))
+    releases = do(context, "list_releases")
+    say(as_json, releases, _list(releases))
 
 
 def promote(context: typer.Context, version: Version, as_json: AsJson = False) -> None:
@@ -91,10 +91,10 @@ def prune(
     say(as_json, {"deleted": gone}, f"{len(gone)} releases deleted")
 
 
-def _say_announced(as_json: bool, made: dict[str, Any]) -> None:
-    current = made["current"]
+def _say_announced(as_json: bool, announcement: dict[str, Any]) -> None:
+    current = announcement["current"]
     use = "devices are to use nothing" if current is None else f"devices are to use version {current}"
-    say(as_json, made, f"announcement {made['announcement']}: {use}")
+    say(as_json, announcement, f"announcement {announcement['announcement']}: {use}")
 
 
 def _fresh(base: str, length: int) -> bytes:
@@ -110,17 +110,17 @@ def _whole(base: str) -> str:
     return str(Path(base).absolute()) if Path(base).is_dir() else base
 
 
-def _list(found: Sequence[dict[str, Any]]) -> str:
+def _list(releases: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
-            str(one["version"]),
-            one["state"],
-            day(one["created"]),
-            one["base"],
-            one["fingerprint"][:12],
-            "no" if one["shared"] is None else "yes",
-            one["note"][:60],
+            str(release["version"]),
+            release["state"],
+            day(release["created"]),
+            release["base"],
+            release["fingerprint"][:12],
+            "no" if release["shared"] is None else "yes",
+            release["note"][:60],
         )
-        for one in found
+        for release in releases
     ]
     return table(("version", "state", "created", "base", "fingerprint", "shared", "note"), rows)

@@ -39,11 +39,12 @@ def invite(context: typer.Context, name: Name, expires: Expires = 7.0, as_json: 
 
 def list_users(context: typer.Context, as_json: AsJson = False) -> None:
     """List all users."""
-    found = do(context, "list_users")
+    users = do(context, "list_users")
     rows = [
-        (one["name"], one["id"], day(one["added"]), "suspended" if one["suspended"] else "") for one in found
+        (user["name"], user["id"], day(user["added"]), "suspended" if user["suspended"] else "")
+        for user in users
     ]
-    say(as_json, found, table(("name", "id", "added", ""), rows))
+    say(as_json, users, table(("name", "id", "added", ""), rows))
 
 
 def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
@@ -94,8 +95,8 @@ def remove(
 
 def list_devices(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """List the devices of a user."""
-    found = do(context, "list_devices", name=name)
-    say(as_json, found, _device_table(found))
+    devices = do(context, "list_devices", name=name)
+    say(as_json, devices, _device_table(devices))
 
 
 def revoke(

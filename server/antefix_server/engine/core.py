@@ -128,16 +128,16 @@ class Engine:
 
     def _granted_key(self, user: bytes) -> PrefixKey:
         base = self._fingerprint.hex()
-        grants = [one for one in self._grants.of(user) if one.base == base]
+        grants = [grant for grant in self._grants.of(user) if grant.base == base]
         if not grants:
             raise NoGrant
-        return PrefixKey.by(max(grants, key=lambda one: one.since))
+        return PrefixKey.by(max(grants, key=lambda grant: grant.since))
 
     def _require_room(self, prepared: TokenizedRequest) -> None:
         new, stop = prepared.request.max_new_tokens, prepared.request.stop
         if len(stop) > self.limits.stops or sum(map(len, stop)) > self.limits.stop_chars:
-            most = f"{self.limits.stops:,} of {self.limits.stop_chars:,} characters together"
-            raise InvalidArgument(f"{len(stop):,} stop texts, {most} are allowed")
+            limit = f"{self.limits.stops:,} of {self.limits.stop_chars:,} characters together"
+            raise InvalidArgument(f"{len(stop):,} stop texts, {limit} are allowed")
         if new > self.limits.new_tokens:
             raise InvalidArgument(f"{new:,} new tokens, {self.limits.new_tokens:,} are allowed")
         if self._bytes(prepared.size) > self.limits.batch_bytes:
@@ -208,8 +208,8 @@ class Engine:
     def _broken(self, error: Exception) -> None:
         """End all rows of a step that failed, for want of memory most likely, and begin anew."""
         _LOG.error("a step failed: %s", type(error).__name__)
-        said = OutOfMemory("the server could not compute this", "try again in a while")
-        self.end(lambda request: bool(request.ticket), said)
+        failure = OutOfMemory("the server could not compute this", "try again in a while")
+        self.end(lambda request: bool(request.ticket), failure)
         self._batch.clear()
 
     def _deliver(self, piece: StepOutput) -> None:

@@ -35,8 +35,10 @@ class EngineMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All figures."""
-        found = self._measured()
-        for name, said in _GAUGES.items():
-            yield GaugeMetricFamily(f"antefix_engine_{name}", said, value=found.get(name, name == "engines"))
-        for name, said in _COUNTERS.items():
-            yield CounterMetricFamily(f"antefix_engine_{name}", said, value=found.get(name, 0))
+        figures = self._measured()
+        for name, description in _GAUGES.items():
+            yield GaugeMetricFamily(
+                f"antefix_engine_{name}", description, value=figures.get(name, name == "engines")
+            )
+        for name, description in _COUNTERS.items():
+            yield CounterMetricFamily(f"antefix_engine_{name}", description, value=figures.get(name, 0))

@@ -66,7 +66,7 @@ class PrefixCache:
         """A row is done with a prefix."""
         entry = self._entries.get(key)
         if entry is None or entry.prefix is not prefix:
-            entry = next(one for one in self._leaving if one.prefix is prefix)
+            entry = next(candidate for candidate in self._leaving if candidate.prefix is prefix)
         entry.uses -= 1
         if entry.over and not entry.uses:
             self._leaving.remove(entry)
@@ -74,10 +74,10 @@ class PrefixCache:
 
     def drop(self, which: Callable[[PrefixKey], bool]) -> int:
         """Forget all prefixes of which `which` is true; those in use when their rows are done."""
-        found = [key for key in self._entries if which(key)]
-        for key in found:
+        keys = [key for key in self._entries if which(key)]
+        for key in keys:
             self._let_go(key)
-        return len(found)
+        return len(keys)
 
     def __contains__(self, key: object) -> bool:
         """Whether it is kept; does not count as a use."""

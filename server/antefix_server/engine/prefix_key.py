@@ -45,6 +45,6 @@ class PrefixKey:
             GrantRefused: it is another one.
         """
         at, edition = opened.edition.address, opened.edition
-        found = (at.tenant, at.user, at.prefix, at.base, edition.version, opened.digest)
-        if found != (self.tenant, self.user, self.prefix, self.base, self.version, self.digest):
+        identity = (at.tenant, at.user, at.prefix, at.base, edition.version, opened.digest)
+        if identity != (self.tenant, self.user, self.prefix, self.base, self.version, self.digest):
             raise GrantRefused("the record that was opened is another one")

@@ -90,10 +90,10 @@ def loader_pool(count: int) -> ThreadPoolExecutor:
     for a core to be free: 20 ms where a thread of its own needs 0.2. Other threads keep their number.
     """
     threads, there = torch.get_num_threads(), threading.Barrier(count)
-    made = ThreadPoolExecutor(count, "antefix-opener", _alone)
-    list(made.map(lambda _: there.wait(), range(count)))
+    pool = ThreadPoolExecutor(count, "antefix-opener", _alone)
+    list(pool.map(lambda _: there.wait(), range(count)))
     torch.set_num_threads(threads)
-    return made
+    return pool
 
 
 def _alone() -> None:

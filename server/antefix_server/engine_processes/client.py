@@ -115,9 +115,9 @@ class RemoteEngine:
             if line is None:
                 raise EngineLost
             self._rows[row] = _Row(user, stream)
-        said = {"row": row, "user": user.hex(), "settings": dict(settings), "personal": personal}
+        request = {"row": row, "user": user.hex(), "settings": dict(settings), "personal": personal}
         try:
-            stream.prompt_tokens = line.call("ask", said, _ASK_S)[0]["prompt_tokens"]
+            stream.prompt_tokens = line.call("ask", request, _ASK_S)[0]["prompt_tokens"]
         except BaseException:
             with self._lock:
                 self._rows.pop(row, None)
@@ -156,14 +156,14 @@ class RemoteEngine:
     # --- in the keeper's thread
 
     def _keep(self) -> None:
-        wait, most = _AGAIN_S
+        wait, longest = _AGAIN_S
         while not self._closing.is_set():
             began = time.monotonic()
             self._live()
             if self._failed is not None or self._closing.is_set():
                 return
             _LOG.error("engine %d went away; it is started again", self._index)
-            wait = _AGAIN_S[0] if time.monotonic() - began > most else min(most, 2 * wait)
+            wait = _AGAIN_S[0] if time.monotonic() - began > longest else min(longest, 2 * wait)
             self._closing.wait(wait)
 
     def _live(self) -> None:
@@ -200,8 +200,8 @@ class RemoteEngine:
                     stdout=subprocess.DEVNULL,
                     env={name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
                 )
-            told = {"pieces": self._pieces, "end": self._end, "tidy": self._tidy}
-            line = RpcChannel(ours, told, {"of": self._of, "open": self._open})
+            handlers = {"pieces": self._pieces, "end": self._end, "tidy": self._tidy}
+            line = RpcChannel(ours, handlers, {"of": self._of, "open": self._open})
             reader = threading.Thread(target=line.run, name="antefix-engine-reader", daemon=True)
             reader.start()
         except BaseException:
@@ -223,35 +223,35 @@ class RemoteEngine:
         for row in rows:
             row.stream.end(EngineLost())
 
-    def _tell(self, name: str, said: Mapping[str, Any]) -> None:
+    def _tell(self, name: str, message: Mapping[str, Any]) -> None:
         line = self._line
         if line is not None:
-            line.tell(name, said)
+            line.tell(name, message)
 
     # --- what the process says
 
-    def _pieces(self, said: Said) -> None:
-        self._deliver(self._rows.get(said["row"]), said)
+    def _pieces(self, message: Said) -> None:
+        self._deliver(self._rows.get(message["row"]), message)
 
-    def _end(self, said: Said) -> None:
+    def _end(self, message: Said) -> None:
         with self._lock:  # `_open` goes through them
-            row = self._rows.pop(said["row"], None)
-        self._deliver(row, {"texts": [""], **said})
+            row = self._rows.pop(message["row"], None)
+        self._deliver(row, {"texts": [""], **message})
         if row is not None:
-            failed = "error" in said
+            failed = "error" in message
             row.stream.end(
-                rpc_messages.error(said["error"]) if failed else rpc_messages.generated(said["result"])
+                rpc_messages.error(message["error"]) if failed else rpc_messages.generated(message["result"])
             )
 
-    def _deliver(self, row: _Row | None, said: Said) -> None:
+    def _deliver(self, row: _Row | None, message: Said) -> None:
         if row is None:  # its caller waited too long and went away
-            self._tell("cancel", {"row": said["row"]})
+            self._tell("cancel", {"row": message["row"]})
             return
-        self._words.update({int(token): word for token, word in said["words"].items()})
-        found = rpc_messages.logprobs(said["logprobs"])
-        for text in said["texts"]:
-            row.stream.put(text, found)
-            found = ()
+        self._words.update({int(token): word for token, word in message["words"].items()})
+        logprobs = rpc_messages.logprobs(message["logprobs"])
+        for text in message["texts"]:
+            row.stream.put(text, logprobs)
+            logprobs = ()
 
     def _tidy(self, _: Said) -> None:
         try:
@@ -259,16 +259,16 @@ class RemoteEngine:
         except AntefixError as error:  # raised on, it would end the line, and every request with it
             _LOG.warning("keys of epochs that are over stay for now: %s", error.message)
 
-    def _of(self, said: Said, answer: Answer) -> None:
-        found = self._grants.of(bytes.fromhex(said["user"]))
-        answer({"grants": [one.model_dump() for one in found]})
+    def _of(self, message: Said, answer: Answer) -> None:
+        grants = self._grants.of(bytes.fromhex(message["user"]))
+        answer({"grants": [grant.model_dump() for grant in grants]})
 
-    def _open(self, said: Said, answer: Answer) -> None:
+    def _open(self, message: Said, answer: Answer) -> None:
         """For who asks this engine just now: a process that is taken over cannot go through all users."""
-        user = bytes.fromhex(said["user"])
+        user = bytes.fromhex(message["user"])
         with self._lock:
             asks = any(row.user == user for row in self._rows.values())
         if not asks:
             raise GrantRefused("nobody asks this engine for it")
-        with self._grants.open(user, said["grant"], bytes.fromhex(said["base"])) as opened:
+        with self._grants.open(user, message["grant"], bytes.fromhex(message["base"])) as opened:
             answer(rpc_messages.of_opened(opened), opened.payload)

@@ -43,7 +43,7 @@ def hosting(vault: Vault, configuration: Configuration) -> Iterator[Hosting | No
     )
     epochs = Epochs(vault.folder)
     grants = Grants(vault, epochs)
-    begin = _one if configuration.inference_engines == 1 else _several
+    begin = _start_engine if configuration.inference_engines == 1 else _several
     with (
         begin(configuration, grants, limits) as engine,
         _figures(engine.measured, configuration.metrics_port),
@@ -51,24 +51,24 @@ def hosting(vault: Vault, configuration: Configuration) -> Iterator[Hosting | No
         yield Hosting(engine, grants, epochs)
 
 
-def _one(asked: Configuration, grants: Grants, limits: Limits) -> Engine:
+def _start_engine(config: Configuration, grants: Grants, limits: Limits) -> Engine:
     """In this process."""
     from antefix import FrozenBase
     from antefix_server.engine.core import Engine
 
-    device, dtype = asked.inference_device, asked.inference_dtype
-    base = FrozenBase.load(asked.inference, device=device, dtype=dtype, progress=False)
+    device, dtype = config.inference_device, config.inference_dtype
+    base = FrozenBase.load(config.inference, device=device, dtype=dtype, progress=False)
     return Engine(base, grants, limits)
 
 
-def _several(asked: Configuration, grants: Grants, limits: Limits) -> EngineRouter:
+def _several(config: Configuration, grants: Grants, limits: Limits) -> EngineRouter:
     """In processes of their own, which share the cores."""
     from antefix_server.engine_processes.client import Plan, RemoteEngine
     from antefix_server.engine_processes.router import EngineRouter
 
-    count = asked.inference_engines
-    threads = max(1, (os.cpu_count() or 1) // count) if asked.inference_device == "cpu" else 0
-    plan = Plan(asked.inference, asked.inference_device, asked.inference_dtype, threads, limits)
+    count = config.inference_engines
+    threads = max(1, (os.cpu_count() or 1) // count) if config.inference_device == "cpu" else 0
+    plan = Plan(config.inference, config.inference_device, config.inference_dtype, threads, limits)
     return EngineRouter([RemoteEngine(plan, grants, index) for index in range(count)])
 
 

@@ -23,7 +23,7 @@ __all__ = ["EngineRouter", "rendezvous_order"]
 
 def rendezvous_order(user: bytes, engines: int) -> list[int]:
     """Numbers of the engines, the user's own first."""
-    return sorted(range(engines), key=lambda one: hashlib.blake2b(user, key=one.to_bytes(4)).digest())
+    return sorted(range(engines), key=lambda index: hashlib.blake2b(user, key=index.to_bytes(4)).digest())
 
 
 class EngineRouter:
@@ -69,10 +69,10 @@ class EngineRouter:
 
     def measured(self) -> dict[str, float]:
         """Of all together, and how many are there."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for engine in self._engines:
-            found.update(engine.measured())
-        return {**found, "engines": sum(engine.there for engine in self._engines)}
+            totals.update(engine.measured())
+        return {**totals, "engines": sum(engine.there for engine in self._engines)}
 
     def close(self) -> None:
         """All at once, each as it closes."""

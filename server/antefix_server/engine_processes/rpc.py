@@ -111,31 +111,31 @@ class RpcChannel:
         with suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
 
-    def _take(self, said: Said, payload: SecretBytes) -> None:
-        name, number = said.pop("do", None), said.pop("number", None)
+    def _take(self, message: Said, payload: SecretBytes) -> None:
+        name, number = message.pop("do", None), message.pop("number", None)
         if name is None:
-            self._answered(number, said, payload)
+            self._answered(number, message, payload)
         elif number is None:
-            self._told[name](said)
+            self._told[name](message)
         else:
-            self._threads.submit(self._do, name, number, said)
+            self._threads.submit(self._do, name, number, message)
 
-    def _answered(self, number: int, said: Said, payload: SecretBytes) -> None:
+    def _answered(self, number: int, message: Said, payload: SecretBytes) -> None:
         with self._lock:
             answer = self._waiting.pop(number, None)
         if answer is None:  # nobody waits for it any more
             payload.wipe()
-        elif "error" in said:
-            answer.set_exception(rpc_messages.error(said["error"]))
+        elif "error" in message:
+            answer.set_exception(rpc_messages.error(message["error"]))
         else:
-            answer.set_result((said, payload))
+            answer.set_result((message, payload))
 
-    def _do(self, name: str, number: int, said: Said) -> None:
+    def _do(self, name: str, number: int, message: Said) -> None:
         def answer(said: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
             self._send({"number": number, **said}, payload)
 
         try:
-            self._asked[name](said, answer)
+            self._asked[name](message, answer)
         except EngineLost:  # nobody hears it
             return
         except AntefixError as error:
@@ -146,8 +146,8 @@ class RpcChannel:
             with suppress(EngineLost):
                 answer({"error": rpc_messages.of_error(EngineLost())})
 
-    def _send(self, said: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
-        body = json.dumps(said).encode()
+    def _send(self, message: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
+        body = json.dumps(message).encode()
         try:
             with self._lock:
                 self._end.sendall(_HEAD.pack(len(body), len(payload)) + body)
@@ -159,8 +159,8 @@ class RpcChannel:
         body, payload = _HEAD.unpack(self._exactly(_HEAD.size).data)
         if max(body, payload) > _MOST:
             raise EOFError
-        said = json.loads(self._exactly(body).data)
-        return said, self._exactly(payload)
+        message = json.loads(self._exactly(body).data)
+        return message, self._exactly(payload)
 
     def _exactly(self, size: int) -> SecretBytes:
         """So many bytes, into memory that is wiped."""

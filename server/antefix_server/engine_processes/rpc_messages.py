@@ -51,7 +51,7 @@ def generated(said: Json) -> Generated:
 
 def of_logprobs(found: Iterable[TokenLogprob]) -> list[Any]:
     """Private."""
-    return [[one.token, one.logprob, one.top] for one in found]
+    return [[entry.token, entry.logprob, entry.top] for entry in found]
 
 
 def logprobs(said: list[Any]) -> tuple[TokenLogprob, ...]:
@@ -84,6 +84,6 @@ def _kinds() -> dict[str, type[AntefixError]]:
 
 
 def _below(kind: type[AntefixError]) -> Iterator[type[AntefixError]]:
-    for one in kind.__subclasses__():
-        yield one
-        yield from _below(one)
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _below(subclass)

@@ -37,9 +37,9 @@ class Worker:
 
     def __init__(self, end: socket.socket) -> None:
         """Nothing happens before `run`."""
-        told = {"cancel": self._cancel, "recheck": self._recheck, "close": self._close}
-        asked = {"start": self._start, "ask": self._ask, "measured": self._measured}
-        self._line = RpcChannel(end, told, asked)
+        notices = {"cancel": self._cancel, "recheck": self._recheck, "close": self._close}
+        calls = {"start": self._start, "ask": self._ask, "measured": self._measured}
+        self._line = RpcChannel(end, notices, calls)
         self._engine: Engine | None = None
         self._rows: dict[int, OutputStream] = {}
 
@@ -51,33 +51,33 @@ class Worker:
         if self._engine is not None:
             self._engine.close()
 
-    def _start(self, said: Said, answer: Answer) -> None:
-        device = said["device"]
+    def _start(self, message: Said, answer: Answer) -> None:
+        device = message["device"]
         if device == "cuda" and torch.cuda.device_count():
-            device = f"cuda:{said['index'] % torch.cuda.device_count()}"
-        if said["threads"]:
-            torch.set_num_threads(said["threads"])
-        base = FrozenBase.load(said["base"], device=device, dtype=said["dtype"], progress=False)
-        self._engine = Engine(base, _Granted(self._line), Limits(**said["limits"]))
+            device = f"cuda:{message['index'] % torch.cuda.device_count()}"
+        if message["threads"]:
+            torch.set_num_threads(message["threads"])
+        base = FrozenBase.load(message["base"], device=device, dtype=message["dtype"], progress=False)
+        self._engine = Engine(base, _Granted(self._line), Limits(**message["limits"]))
         answer({"fingerprint": base.fingerprint})
 
-    def _ask(self, said: Said, answer: Answer) -> None:
-        row, user = said["row"], bytes.fromhex(said["user"])
-        stream = self._running.ask(user, said["settings"], personal=said["personal"])
+    def _ask(self, message: Said, answer: Answer) -> None:
+        row, user = message["row"], bytes.fromhex(message["user"])
+        stream = self._running.ask(user, message["settings"], personal=message["personal"])
         self._rows[row] = stream
         answer({"prompt_tokens": stream.prompt_tokens})
         forward = _Forward(self._line, self._rows, row, stream, self._running.word)
         stream.listen(forward)
         forward()
 
-    def _cancel(self, said: Said) -> None:
-        stream = self._rows.get(said["row"])
+    def _cancel(self, message: Said) -> None:
+        stream = self._rows.get(message["row"])
         if stream is not None:
             stream.cancel()
 
-    def _recheck(self, said: Said) -> None:
+    def _recheck(self, message: Said) -> None:
         if self._engine is not None:
-            self._engine.recheck(bytes.fromhex(said["user"]))
+            self._engine.recheck(bytes.fromhex(message["user"]))
 
     def _measured(self, _: Said, answer: Answer) -> None:
         answer({"measured": self._running.measured()})
@@ -106,12 +106,12 @@ class _Granted:
         self._line = line
 
     def of(self, user: bytes) -> list[Grant]:
-        said, _ = self._line.call("of", {"user": user.hex()})
-        return [Grant.model_validate(one) for one in said["grants"]]
+        message, _ = self._line.call("of", {"user": user.hex()})
+        return [Grant.model_validate(grant) for grant in message["grants"]]
 
     def open(self, user: bytes, grant: str, base: bytes) -> OpenedRecord:
-        said, payload = self._line.call("open", {"user": user.hex(), "grant": grant, "base": base.hex()})
-        return rpc_messages.opened(said, payload)
+        message, payload = self._line.call("open", {"user": user.hex(), "grant": grant, "base": base.hex()})
+        return rpc_messages.opened(message, payload)
 
     def tidy(self) -> int:
         self._line.tell("tidy", {})
@@ -142,21 +142,22 @@ class _Forward:
                 elif not texts:
                     return
 
-    def _end(self, said: Mapping[str, Any]) -> None:
+    def _end(self, message: Mapping[str, Any]) -> None:
         self._over = True
         self._rows.pop(self._row, None)
-        self._tell("end", said)
+        self._tell("end", message)
 
-    def _tell(self, name: str, said: Mapping[str, Any]) -> None:
-        found = self._stream.logprobs_taken()
-        words = {token: self._word(token) for one in found for token in _tokens(one)}
+    def _tell(self, name: str, message: Mapping[str, Any]) -> None:
+        logprobs = self._stream.logprobs_taken()
+        words = {token: self._word(token) for logprob in logprobs for token in _tokens(logprob)}
         self._line.tell(
-            name, {"row": self._row, "logprobs": rpc_messages.of_logprobs(found), "words": words, **said}
+            name,
+            {"row": self._row, "logprobs": rpc_messages.of_logprobs(logprobs), "words": words, **message},
         )
 
 
-def _tokens(one: TokenLogprob) -> list[int]:
-    return [one.token, *(token for token, _ in one.top)]
+def _tokens(logprob: TokenLogprob) -> list[int]:
+    return [logprob.token, *(token for token, _ in logprob.top)]
 
 
 def main() -> None:

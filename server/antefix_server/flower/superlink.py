@@ -60,7 +60,7 @@ class SuperLink:
         try:
             _called(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node))
         except FlowerRefused:
-            if any(one.node_id == node and one.status != "unregistered" for one in self._nodes()):
+            if any(info.node_id == node and info.status != "unregistered" for info in self._nodes()):
                 raise
 
     def _nodes(self) -> list[Any]:
@@ -71,8 +71,8 @@ def _called(call: Callable[[Any], Answer], request: object) -> Answer:
     try:
         return call(request)
     except httpx.HTTPStatusError as error:
-        said = FlowerError.from_json(error.response.text)
-        why = f"code {said.code}: {said.message}" if said else f"status {error.response.status_code}"
+        details = FlowerError.from_json(error.response.text)
+        why = f"code {details.code}: {details.message}" if details else f"status {error.response.status_code}"
         raise FlowerRefused(f"Flower's SuperLink refused ({why})", "see its log") from None
     except httpx.HTTPError as error:
         raise FlowerUnreachable(

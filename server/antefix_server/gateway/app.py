@@ -115,7 +115,7 @@ class Gateway:
         """The routes, their description at `/openapi.json`."""
         app = FastAPI(title="Antefix", version="1", docs_url=None, redoc_url=None, lifespan=self._living)
         app.add_middleware(
-            BodyLimitMiddleware, most=self._most, streamed=RECORDS, seconds=self._limits.body_s
+            BodyLimitMiddleware, most=self._choose_body_limit, streamed=RECORDS, seconds=self._limits.body_s
         )
         register_handlers(app)
         app.get("/health")(self.health)
@@ -168,19 +168,19 @@ class Gateway:
         invitation = Invitation.parse(asked.invitation)
         device = DevicePublic(bytes.fromhex(asked.kem), bytes.fromhex(asked.signing))
         proof = bytes.fromhex(asked.proof)
-        found = await run_in_threadpool(self._registry.enrol, invitation, device, proof, asked.name)
-        return Enrolled(tenant=found.tenant.hex(), user=found.user.hex(), token=found.token)
+        enrolment = await run_in_threadpool(self._registry.enrol, invitation, device, proof, asked.name)
+        return Enrolled(tenant=enrolment.tenant.hex(), user=enrolment.user.hex(), token=enrolment.token)
 
     async def checkpoint(self, request: Request) -> Response:
         """The removal log's signed size and root (C2SP tlog-checkpoint)."""
         _require_patience(self._anybody, _address(request))
-        found = await run_in_threadpool(self._vault.checkpoint)
-        return Response(found.text(), media_type="text/plain")
+        checkpoint = await run_in_threadpool(self._vault.checkpoint)
+        return Response(checkpoint.text(), media_type="text/plain")
 
     async def consistency(self, first: Annotated[int, Query(ge=0, le=2**40)], request: Request) -> list[str]:
         """Proof that the removal log only grew since it had `first` leaves (RFC 9162, 2.1.4), in hex."""
         _require_patience(self._anybody, _address(request))
-        return [one.hex() for one in await run_in_threadpool(self._vault.consistency, first)]
+        return [digest.hex() for digest in await run_in_threadpool(self._vault.consistency, first)]
 
     async def get(
         self,
@@ -202,10 +202,10 @@ class Gateway:
         """Piece by piece: who reads slowly holds a piece of memory, not the record."""
         while True:
             pieces = self._vault.stream(user, place)
-            before = self._vault.head(user, place)
+            head = self._vault.head(user, place)
             first = next(pieces)
-            if self._vault.head(user, place) == before:  # versions only grow, so it is this one's piece
-                return before, _sliced(itertools.chain((first,), pieces))
+            if self._vault.head(user, place) == head:  # versions only grow, so it is this one's piece
+                return head, _sliced(itertools.chain((first,), pieces))
 
     async def put(
         self,
@@ -239,9 +239,9 @@ class Gateway:
         others = [head.size for head in self._vault.heads(user) if head.prefix != prefix]
         if len(others) >= self._limits.user_records:
             raise ApiError(413, f"a user has {len(others)} records, and {self._limits.user_records} at most")
-        whole, most = sum(others) + size, self._limits.user_bytes
-        if whole > most:
-            raise ApiError(413, f"a user's records would have {whole:,} bytes, at most {most:,}")
+        whole, limit = sum(others) + size, self._limits.user_bytes
+        if whole > limit:
+            raise ApiError(413, f"a user's records would have {whole:,} bytes, at most {limit:,}")
 
     async def change(
         self, version: Annotated[int, InPath(ge=1, le=2**40, description="Of the list.")], bearer: Bearer
@@ -289,7 +289,7 @@ class Gateway:
             raise TokenRefused
         return await run_in_threadpool(self._registry.authenticate, bearer.credentials)
 
-    def _most(self, path: str) -> int:
+    def _choose_body_limit(self, path: str) -> int:
         if path.startswith(RECORDS):
             return self._limits.record_bytes
         if path == DEVICES:

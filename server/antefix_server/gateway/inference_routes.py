@@ -78,14 +78,14 @@ class Inference:
     async def granted(self, bearer: Bearer) -> list[dict[str, Any]]:
         """The user's grants that hold."""
         session = await self._session(bearer)
-        return [_shown(one) for one in await run_in_threadpool(self._grants.of, session.user)]
+        return [_shown(grant) for grant in await run_in_threadpool(self._grants.of, session.user)]
 
     async def grant(self, asked: Signed, bearer: Bearer, revocations: _Known = None) -> dict[str, Any]:
         """Let this server use a version of a prefix, in place of an earlier grant for it."""
         session = await self._session(bearer)
-        found = await run_in_threadpool(self._grants.put, session, asked, revocations)
+        grant = await run_in_threadpool(self._grants.put, session, asked, revocations)
         self._engine.recheck(session.user)
-        return _shown(found)
+        return _shown(grant)
 
     async def revoke(self, id: _Id, bearer: Bearer) -> dict[str, bool]:
         """End a grant of the user; what runs under it ends with it."""
@@ -112,8 +112,8 @@ class Inference:
         session = await self._session(bearer)
         granted = await run_in_threadpool(self._grants.of, session.user)
         names = [name for name, personal in MODELS.items() if granted or not personal]
-        one = {"object": "model", "created": 0, "owned_by": "antefix"}
-        return {"object": "list", "data": [{"id": name, **one} for name in names]}
+        entry = {"object": "model", "created": 0, "owned_by": "antefix"}
+        return {"object": "list", "data": [{"id": name, **entry} for name in names]}
 
     async def completions(self, asked: CompletionRequest, bearer: Bearer, request: Request) -> Response:
         """What follows a prompt."""
@@ -124,17 +124,17 @@ class Inference:
         return await self._answer(asked, await self._session(bearer), request)
 
     async def _answer(
-        self, asked: CompletionRequest | ChatCompletionRequest, session: Session, request: Request
+        self, body: CompletionRequest | ChatCompletionRequest, session: Session, request: Request
     ) -> Response:
-        model = asked.model or "personal"
+        model = body.model or "personal"
         if model not in MODELS:
             raise ApiError(404, f"there is no model of that name: {', '.join(MODELS)}")
-        settings = {"prompt": asked.prompt, **asked.settings}
+        settings = {"prompt": body.prompt, **body.settings}
         stream = await run_in_threadpool(self._begun, session.user, settings, MODELS[model])
         word = self._engine.word if settings["logprobs"] is not None else None
-        answer = ResponseBuilder(isinstance(asked, ChatCompletionRequest), model, stream.prompt_tokens, word)
-        if asked.stream:
-            events = _events(EventWriter(answer, with_usage=asked.with_usage), stream)
+        answer = ResponseBuilder(isinstance(body, ChatCompletionRequest), model, stream.prompt_tokens, word)
+        if body.stream:
+            events = _events(EventWriter(answer, with_usage=body.with_usage), stream)
             return StreamingResponse(events, media_type="text/event-stream")
         async for _ in pieces(stream, request.is_disconnected):
             pass

@@ -70,9 +70,9 @@ def serve(data: Path, configuration: Configuration, flower: str | None) -> None:
         names = [] if authority else tls.names_of(certificate)
         devices = application(vault, limits, authority=authority, names=names, fleet=fleet, hosting=hosted)
         _say(configuration, outside)
-        most = configuration.connections_per_address
+        per_address = configuration.connections_per_address
         listener.serve(
-            (devices, outside, certificate), (admin_socket.application(vault, hosted), inside), most
+            (devices, outside, certificate), (admin_socket.application(vault, hosted), inside), per_address
         )
 
 

@@ -49,8 +49,8 @@ class Downloads:
     async def file(self, sha256: Sha256, bearer: Bearer, request: Request) -> Response:
         """A file of a release, or the range of it that is asked for."""
         await self._session(bearer)
-        asked = request.headers.get("range")
-        if asked is not None and _ONE_RANGE.fullmatch(asked) is None:
+        byte_range = request.headers.get("range")
+        if byte_range is not None and _ONE_RANGE.fullmatch(byte_range) is None:
             raise ApiError(416, "one range of bytes can be asked for")  # many of them cost the server much
         path = await run_in_threadpool(self._releases.file, sha256)
         return FileResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{sha256}"'})

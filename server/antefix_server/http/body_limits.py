@@ -41,15 +41,15 @@ class BodyLimitMiddleware:
         await self._app(scope, counted, send)
 
     def _refused(self, method: str, path: str, headers: Headers) -> ApiError | None:
-        most, said = self._most(path), headers.get("content-length")
-        if "transfer-encoding" in headers and said is not None:
+        limit, length = self._most(path), headers.get("content-length")
+        if "transfer-encoding" in headers and length is not None:
             return ApiError(400, "a body that says its length twice")  # two readers would see two requests
-        if said is not None and not (said.isascii() and said.isdigit() and len(said) < 20):
+        if length is not None and not (length.isascii() and length.isdigit() and len(length) < 20):
             return ApiError(400, "a length that is none")
-        if said is not None and int(said) > most:
-            return ApiError(413, f"the body has more than {most:,} bytes")
+        if length is not None and int(length) > limit:
+            return ApiError(413, f"the body has more than {limit:,} bytes")
         if (
-            said is None
+            length is None
             and not path.startswith(self._streamed)
             and (method in ("POST", "PUT") or "transfer-encoding" in headers)
         ):
@@ -60,8 +60,8 @@ class BodyLimitMiddleware:
 class _CountedBody:
     """A request's body as it comes."""
 
-    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
-        self._receive, self._left, self._most = receive, most, most
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive, self._left, self._most = receive, limit, limit
         self._until, self._seconds, self._whole = asyncio.get_running_loop().time() + seconds, seconds, False
 
     async def __call__(self) -> Message:

@@ -55,8 +55,8 @@ def serve(
     Raises:
         ServerUnfit: the certificate and its key do not belong together.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a thousand silent connections use up the usual
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a thousand silent connections use up the usual
     with asyncio.Runner(loop_factory=_Loop) as runner:
         runner.run(_serve(devices, operators, connections_per_address))
 
@@ -99,10 +99,12 @@ async def _serve(
         for server in servers:
             server.should_exit = True
 
-    for one in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(one, stop)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop)
     sockets = (outside, operators[1])
-    await asyncio.gather(*(one.serve(sockets=[made]) for one, made in zip(servers, sockets, strict=True)))
+    await asyncio.gather(
+        *(server.serve(sockets=[bound]) for server, bound in zip(servers, sockets, strict=True))
+    )
 
 
 class _Server(uvicorn.Server):

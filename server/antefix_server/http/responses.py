@@ -150,7 +150,7 @@ def register_handlers(app: FastAPI, *, operator_hint: str | None = None) -> None
             such a one is told all. None for devices.
     """
     hint = operator_hint or "see /openapi.json"
-    app.add_exception_handler(AntefixError, _ours if operator_hint is None else _told)
+    app.add_exception_handler(AntefixError, _ours if operator_hint is None else _answer_operator)
     app.add_exception_handler(ApiError, _http)
     app.add_exception_handler(RequestValidationError, partial(_invalid, hint=hint))
     app.add_exception_handler(HTTPException, partial(_unknown, hint=hint))
@@ -159,7 +159,9 @@ def register_handlers(app: FastAPI, *, operator_hint: str | None = None) -> None
 def public_message(error: AntefixError) -> tuple[int, str, str]:
     """Status, message and hint, as a device is told."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    return (status, *_said(error)) if status != 500 else (500, "the server has a problem", "try again later")
+    return (
+        (status, *_describe(error)) if status != 500 else (500, "the server has a problem", "try again later")
+    )
 
 
 async def _ours(request: Request, error: Exception) -> Response:
@@ -172,11 +174,11 @@ async def _ours(request: Request, error: Exception) -> Response:
     return _response(request.url.path, status, type(error).__name__, message, hint, headers)
 
 
-async def _told(request: Request, error: Exception) -> Response:
-    return _response(request.url.path, 400, type(error).__name__, *_said(error), {})
+async def _answer_operator(request: Request, error: Exception) -> Response:
+    return _response(request.url.path, 400, type(error).__name__, *_describe(error), {})
 
 
-def _said(error: Exception) -> tuple[str, str]:
+def _describe(error: Exception) -> tuple[str, str]:
     return getattr(error, "message", ""), getattr(error, "hint", "")
 
 
@@ -197,11 +199,11 @@ async def _unknown(request: Request, error: Exception, *, hint: str) -> Response
 
 async def _invalid(request: Request, error: Exception, *, hint: str) -> Response:
     """Where it is wrong and why, not what stood there: it may be private."""
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    why = str(found[0]["type"]) if found else ""
-    where = _place(found[0]["loc"], why) if found else "the request"
-    said = "the body is no JSON" if why == "json_invalid" else f"{where}: {why}"
-    return _response(request.url.path, 400, "Refused", said, hint, {})
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    why = str(errors[0]["type"]) if errors else ""
+    where = _place(errors[0]["loc"], why) if errors else "the request"
+    message = "the body is no JSON" if why == "json_invalid" else f"{where}: {why}"
+    return _response(request.url.path, 400, "Refused", message, hint, {})
 
 
 def _place(loc: Sequence[str | int], why: str) -> str:

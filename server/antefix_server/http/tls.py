@@ -89,13 +89,13 @@ def given(chain: Path, key: Path) -> Certificate:
 
 def names_of(certificate: Certificate) -> list[str]:
     """For which hosts it is good."""
-    found = x509.load_pem_x509_certificate(certificate.chain.read_bytes())
+    leaf = x509.load_pem_x509_certificate(certificate.chain.read_bytes())
     try:
-        said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    hosts = said.get_values_for_type(x509.DNSName)
-    return [*hosts, *map(str, said.get_values_for_type(x509.IPAddress))]
+    hosts = alternatives.get_values_for_type(x509.DNSName)
+    return [*hosts, *map(str, alternatives.get_values_for_type(x509.IPAddress))]
 
 
 def _name(name: str) -> x509.GeneralName:
@@ -111,11 +111,11 @@ def _name(name: str) -> x509.GeneralName:
 
 def _is_good(chain: Path, names: list[x509.GeneralName]) -> bool:
     try:
-        found = x509.load_pem_x509_certificate(chain.read_bytes())
-        said = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        leaf = x509.load_pem_x509_certificate(chain.read_bytes())
+        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (OSError, ValueError, x509.ExtensionNotFound):
         return False
-    return set(said) == set(names) and found.not_valid_after_utc > datetime.now(UTC) + _SOON
+    return set(alternatives) == set(names) and leaf.not_valid_after_utc > datetime.now(UTC) + _SOON
 
 
 def _make_authority(path: Path, key_path: Path) -> None:
@@ -124,9 +124,9 @@ def _make_authority(path: Path, key_path: Path) -> None:
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     builder = _builder(name, name, key.public_key(), _AUTHORITY)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    made = builder.add_extension(usage, critical=True).sign(key, SHA256())
+    certificate = builder.add_extension(usage, critical=True).sign(key, SHA256())
     atomic_write(key_path, _pem(key))
-    atomic_write(path, made.public_bytes(Encoding.PEM))
+    atomic_write(path, certificate.public_bytes(Encoding.PEM))
 
 
 def _make_server(certificate: Certificate, authority_key: Path, names: list[x509.GeneralName]) -> None:

@@ -59,8 +59,8 @@ class Supervisor:
         """
         with files(self._logs):
             self._logs.mkdir(mode=0o700, exist_ok=True)
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, lambda *_: self.stop())
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, lambda *_: self.stop())
         try:
             while not self._stopping.is_set():
                 for part in self._parts:

@@ -67,8 +67,8 @@ class UpdateAggregator:
 
     def updated(self) -> list[Weighted]:
         """What the rule gets: the shared prefix after the mean of all updates, or after each."""
-        before = self._shared.values.astype(np.float64)
+        previous = self._shared.values.astype(np.float64)
         if self._streams:
             mean = self._pipeline.on_sum(Total(self._sum, self._weight))
-            return [(before + mean.vector, mean.weight)]
-        return [(before + self._pipeline.expand(part.vector), part.weight) for part in self._parts]
+            return [(previous + mean.vector, mean.weight)]
+        return [(previous + self._pipeline.expand(part.vector), part.weight) for part in self._parts]

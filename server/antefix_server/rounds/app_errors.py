@@ -30,7 +30,7 @@ def report_errors(command: str) -> Iterator[None]:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    found = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    if isinstance(found, RunFailed):
-        record.msg, record.args, record.exc_info, record.exc_text = str(found), (), None, None
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, RunFailed):
+        record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
     return True

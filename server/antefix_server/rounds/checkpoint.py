@@ -75,10 +75,10 @@ class RoundState:
             VaultFull, VaultUnavailable.
         """
         arrays: dict[str, NDArray[np.generic]] = {**rule, _PREFIX: np.frombuffer(prefix, np.uint8)}
-        said = {"plan": self._plan, "number": str(number), "started": started}
+        metadata = {"plan": self._plan, "number": str(number), "started": started}
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            atomic_write(self._folder / _STATE, save(arrays, metadata=said))
+            atomic_write(self._folder / _STATE, save(arrays, metadata=metadata))
 
     def restore(self) -> tuple[int, str, bytes, State] | None:
         """What `save` was given last; None for another configuration or none.
@@ -93,9 +93,9 @@ class RoundState:
             content = path.read_bytes()
         try:
             size = int.from_bytes(content[:8], "little")
-            said = json.loads(content[8 : 8 + size])["__metadata__"]
+            metadata = json.loads(content[8 : 8 + size])["__metadata__"]
             arrays = load(content)
-            number, started, plan = int(said["number"]), said["started"], said["plan"]
+            number, started, plan = int(metadata["number"]), metadata["started"], metadata["plan"]
             prefix = arrays.pop(_PREFIX).tobytes()
         except Exception:  # safetensors raises a class of its own
             raise VaultDamaged(f"{path} is damaged", "delete it to begin the rounds anew") from None
@@ -119,12 +119,12 @@ class RoundState:
         Raises:
             VaultFull, VaultUnavailable.
         """
-        before = spent(self._folder.parent)
-        if before and _like(before[-1], one):
-            last = Spent(one.noise, one.sampling, one.fraction, before[-1].rounds + one.rounds)
-            after = (*before[:-1], last)
+        previous = spent(self._folder.parent)
+        if previous and _like(previous[-1], one):
+            last = Spent(one.noise, one.sampling, one.fraction, previous[-1].rounds + one.rounds)
+            after = (*previous[:-1], last)
         else:
-            after = (*before, one)
+            after = (*previous, one)
         with files(self._folder):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             atomic_write(self._folder / _SPENT, json.dumps([asdict(entry) for entry in after]).encode())
@@ -166,5 +166,5 @@ def plan_digest(config: RoundConfig, rule: ServerOptimizer) -> str:
     return hashlib.sha256(json.dumps([rule.name, facts], sort_keys=True).encode()).hexdigest()
 
 
-def _like(one: Spent, other: Spent) -> bool:
-    return (one.noise, one.sampling, one.fraction) == (other.noise, other.sampling, other.fraction)
+def _like(first: Spent, other: Spent) -> bool:
+    return (first.noise, first.sampling, first.fraction) == (other.noise, other.sampling, other.fraction)

@@ -108,7 +108,7 @@ def collect_replies(grid: Grid, messages: Iterable[Message], until: float) -> It
     """Send messages; their replies as they come, until all are there or it is too late (monotonic)."""
     waiting, puller = set(grid.push_messages(messages)), ReplyPuller(grid)
     while waiting and time.monotonic() < until:
-        before = len(waiting)
+        previous_count = len(waiting)
         for name in sorted(waiting):  # one by one: Flower itself cannot read what some devices send
             try:
                 replies = puller.pull(name, until)
@@ -119,7 +119,7 @@ def collect_replies(grid: Grid, messages: Iterable[Message], until: float) -> It
             if replies:
                 waiting.discard(name)
                 yield replies[0]
-        if len(waiting) == before:
+        if len(waiting) == previous_count:
             time.sleep(min(_POLL_S, max(0.0, until - time.monotonic())))
 
 

@@ -41,8 +41,8 @@ class Spent:
         """One of them, for the accountant."""
         from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 
-        one = GaussianDpEvent(self.noise)
-        return PoissonSampledDpEvent(self.fraction, one) if self.sampling == "poisson" else one
+        event = GaussianDpEvent(self.noise)
+        return PoissonSampledDpEvent(self.fraction, event) if self.sampling == "poisson" else event
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def epsilon_of(spent: Iterable[Spent], delta: float) -> float:
     from dp_accounting import SelfComposedDpEvent
 
     accountant = _accountant()
-    for one in spent:
-        if one.rounds and one.noise == 0:
+    for spending in spent:
+        if spending.rounds and spending.noise == 0:
             return math.inf
-        if one.rounds:
-            accountant.compose(SelfComposedDpEvent(one.event, one.rounds))
+        if spending.rounds:
+            accountant.compose(SelfComposedDpEvent(spending.event, spending.rounds))
     return float(accountant.get_epsilon(delta))
 
 

@@ -48,5 +48,5 @@ class SharedVector:
 
         if not np.isfinite(values).all():
             raise ServerUnfit("the new shared prefix has numbers that are NaN or infinite", "lower the rates")
-        made = Prefix(torch.from_numpy(values.copy()), self._prefix.layout, self._prefix.base_fingerprint)
-        return made.to_bytes()
+        prefix = Prefix(torch.from_numpy(values.copy()), self._prefix.layout, self._prefix.base_fingerprint)
+        return prefix.to_bytes()
