@@ -26,6 +26,7 @@ from antefix_simulations.settings import RunSettings
 
 MAX_USERS = 32
 RECEIPT, LOG_KEY = "receipt.txt", "log.key"
+_NEXT = ".next"
 SETTINGS: dict[str, Any] = {
     "num-server-rounds": 2,
     "learning-rate": 0.02,
@@ -100,6 +101,8 @@ def run_demo(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[
         DataRefused: fewer than two users.
         InvalidArgument: `out` is of another run.
     """
+    # Whoever is killed while a demo is replaced leaves the beginning of the new one, texts and keys in it.
+    shutil.rmtree(out / _NEXT, ignore_errors=True)
     if (out / LOG_KEY).is_file() and (out / CONFIG).is_file():
         _replace(out, settings, base, say)
     with Run(out, settings, base, say, progress=True) as running:
@@ -132,8 +135,7 @@ def _replace(out: Path, settings: RunSettings, base: FrozenBase, say: Callable[[
     Raises:
         What `Run` raises, and `_require_few`: the earlier demo is as it was then.
     """
-    beginning = out / ".next"
-    shutil.rmtree(beginning, ignore_errors=True)
+    beginning = out / _NEXT
     try:
         with Run(beginning, settings, base, lambda line: None, progress=True) as running:
             _require_few(running)

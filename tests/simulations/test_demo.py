@@ -117,6 +117,15 @@ def test_a_demo_that_cannot_begin_leaves_the_earlier_one(tmp_path: Path) -> None
     assert files_of(tmp_path / "runs" / "demo") == before
 
 
+def test_the_beginning_that_a_killed_demo_left_is_gone(tmp_path: Path) -> None:
+    """It holds texts in the clear, and keys."""
+    (tmp_path / ".next").mkdir()
+    (tmp_path / ".next" / "population.db").write_text("a text")
+    with pytest.raises(AntefixError):
+        tell(tmp_path, [], users=1)
+    assert not (tmp_path / ".next").exists()
+
+
 @pytest.mark.parametrize("place", ["running", "answering", "removing"])
 def test_a_demo_that_was_interrupted_has_the_settings_that_are_asked_for(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

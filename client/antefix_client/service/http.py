@@ -80,7 +80,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
     return error_response(status, message, hint, type(error).__name__)
 
 
-def error_response(status: int, message: str, hint: str = "", kind: str = "handle_error") -> Response:
+def error_response(status: int, message: str, hint: str = "", kind: str = "refused") -> Response:
     """An error in OpenAI's form."""
     text = f"{message}; {hint}" if hint else message
     return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": None}}, status)

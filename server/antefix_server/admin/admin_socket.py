@@ -92,6 +92,7 @@ def ask(folder: Path, name: str, /, content: bytes | list[int] | None = None, **
         arguments: its other parameters; None for a default.
 
     Raises:
+        InvalidArgument: a parameter is longer than HTTP takes.
         ServerRefused: with the server's own message.
         ServerUnreachable: it went away.
     """
@@ -104,6 +105,10 @@ def ask(folder: Path, name: str, /, content: bytes | list[int] | None = None, **
     try:
         with httpx.Client(transport=transport, base_url="http://admin", timeout=None) as client:
             answer = client.post(f"/{name}", params=params, **body)
+    except httpx.InvalidURL:
+        raise InvalidArgument(
+            f"an argument of {name} is too long to be sent to the server", "is it the right file?"
+        ) from None
     except httpx.HTTPError as error:
         raise ServerUnreachable(
             f"the server in {folder} went away ({type(error).__name__})",
@@ -133,9 +138,8 @@ def call(folder: Path, name: str, /, content: bytes | None = None, **arguments: 
         return ask(folder, name, content, **arguments)
     try:
         with Vault.open(folder) as vault:
-            if content is not None:
-                arguments["content"] = content
-            return operations.find(name)(Site(vault), **arguments)
+            body = {} if content is None else {"content": content}
+            return operations.find(name)(Site(vault), **arguments, **body)
     except VaultBusy:
         if is_up(folder):  # it came up meanwhile
             return ask(folder, name, content, **arguments)

@@ -20,6 +20,7 @@ from flwr.serverapp import strategy as flower
 from numpy.typing import NDArray
 
 from antefix.errors import InvalidArgument
+from antefix_server.errors import TooFewUsers
 
 Vector: TypeAlias = NDArray[np.float64]
 State: TypeAlias = dict[str, Vector]
@@ -150,9 +151,18 @@ class RobustRule:
     def apply(
         self, state: State, number: int, values: NDArray[np.float32], updated: Sequence[Weighted]
     ) -> tuple[State, NDArray[np.float32]]:
-        """As `ServerOptimizer.apply`."""
+        """As `ServerOptimizer.apply`.
+
+        Raises:
+            TooFewUsers: the rule needs more updates than these; Flower then gives nothing.
+        """
         arrays, _ = self.strategy.aggregate_train(number, [_reply(*update) for update in updated])
-        return state, values if arrays is None else arrays["shared"].numpy().astype(np.float32)
+        if arrays is None:
+            raise TooFewUsers(
+                f"round {number}: {len(updated)} updates are too few for {self.name}",
+                "nothing of this round was released; raise min-users, or lower hostile",
+            )
+        return state, arrays["shared"].numpy().astype(np.float32)
 
 
 MEANS = {

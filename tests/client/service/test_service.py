@@ -166,19 +166,21 @@ def test_a_record_may_be_as_large_as_the_format_allows(http: httpx.Client) -> No
     large = http.post("/antefix/v1/receive", content=bytes(LARGEST_BODY + 1))
     assert (large.status_code, large.json()["error"]["type"]) == (400, "RecordMismatch")  # read, and judged
     larger = http.post("/antefix/v1/receive", content=bytes(RECORD_LIMIT + 1))
-    assert larger.status_code == 413
+    assert (larger.status_code, larger.json()["error"]["type"]) == (413, "refused")
     assert "send less" not in larger.text
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer other"}, {"Authorization": TOKEN}])
 def test_without_the_token_nothing_is_answered(headers: dict[str, str], address: str) -> None:
     for path in ("/health", "/v1/models", "/antefix/v1/status"):
-        assert httpx.get(address + path, headers=headers).status_code == 401
+        answer = httpx.get(address + path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (401, "refused")
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example:80"}, {"Origin": "https://evil.example"}])
 def test_a_web_page_is_not_answered(headers: dict[str, str], http: httpx.Client) -> None:
-    assert http.get("/antefix/v1/status", headers=headers).status_code == 403
+    answer = http.get("/antefix/v1/status", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "refused")
 
 
 def test_antefix_operations_over_a_unix_socket(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from antefix import FrozenBase
+from antefix.errors import InvalidArgument
 from antefix.training.neutral_prefix import neutral_prefix
 from antefix.wire.release import Privacy
 from antefix_server.admin import admin_socket, operations
@@ -133,3 +134,8 @@ def test_a_release_is_published_with_the_shared_prefix_that_was_sent(running: Pa
         running, "publish_shared", shared, note="of a private round", privacy=guarantee.model_dump_json()
     )
     assert admin_socket.ask(running, "latest_release")["version"] == 4
+
+
+def test_an_argument_that_is_longer_than_an_address_is_refused_by_name(tmp_path: Path) -> None:
+    with admin_socket.listening(tmp_path), pytest.raises(InvalidArgument, match="an argument of verify_log"):
+        admin_socket.ask(tmp_path, "verify_log", since="x" * 70_000)

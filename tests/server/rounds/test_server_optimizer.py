@@ -11,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save
 
 from antefix.errors import InvalidArgument
+from antefix_server.errors import TooFewUsers
 from antefix_server.rounds.server_optimizer import MEANS, ROBUST, RobustRule, Weighted, from_flower
 
 NUMBERS: dict[str, dict[str, Any]] = {
@@ -124,6 +125,14 @@ def test_a_robust_rule_gets_each_update(name: str) -> None:
     arrays, _ = ROBUST[name]().aggregate_train(1, [reply(*update) for update in updated])
     assert arrays is not None
     np.testing.assert_array_equal(after, arrays["shared"].numpy().astype(np.float32))
+
+
+@pytest.mark.filterwarnings("ignore")  # Flower says it in a warning, too
+def test_a_robust_rule_with_too_few_updates_says_so_and_gives_nothing() -> None:
+    """Bulyan wants 4·1 + 3 updates: the prefix of before is no result, and no round was done."""
+    updated = [(np.ones(10), 1.0)] * 6
+    with pytest.raises(TooFewUsers, match="round 1: 6 updates are too few for Bulyan"):
+        RobustRule(ROBUST["bulyan"](num_malicious_nodes=1)).apply({}, 1, np.zeros(10, np.float32), updated)
 
 
 def test_other_rules_are_refused() -> None:
