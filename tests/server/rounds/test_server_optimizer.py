@@ -132,7 +132,7 @@ def test_a_robust_rule_with_too_few_updates_says_so_and_gives_nothing() -> None:
     """Bulyan wants 4·1 + 3 updates: the prefix of before is no result, and no round was done."""
     updated = [(np.ones(10), 1.0)] * 6
     with pytest.raises(TooFewUsers, match="round 1: 6 updates are too few for Bulyan"):
-        RobustRule(ROBUST["bulyan"](num_malicious_nodes=1)).apply({}, 1, np.zeros(10, np.float32), updated)
+        RobustRule(flower.Bulyan(num_malicious_nodes=1)).apply({}, 1, np.zeros(10, np.float32), updated)
 
 
 def test_other_rules_are_refused() -> None:
