@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 # One for each core: the fast tests wait for nothing, and each more would import PyTorch once more.
 FAST := -n logical --dist worksteal -m "not slow and not real"
-# Many of the slow ones wait for servers, some use all cores or gigabytes: three at a time, on any machine.
-SLOW := -n 3 --dist worksteal -m "(slow or real) and not alone"
+# Many of the slow ones wait for servers, some use all cores or gigabytes: two at a time, on any machine.
+SLOW := -n 2 --dist worksteal -m "(slow or real) and not alone"
 EXTRAS := simulation,postgres,peft,service,federated,keyring,ray,datasets,paper,docs,dev
 
 .DEFAULT_GOAL := help
