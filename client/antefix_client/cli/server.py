@@ -59,7 +59,7 @@ def join(
         place = membership.join(code, server, name=name)
         typer.echo(f"joined {place.url} as user {place.user}")
         if take_part is None:
-            take_part = _asked()
+            take_part = _ask_consent()
         membership.take_part(take_part)
         version = membership.follow()
         if version is not None:
@@ -139,7 +139,7 @@ def require_membership(model: PersonalModel) -> Membership:
     return Membership(model)
 
 
-def _asked() -> bool:
+def _ask_consent() -> bool:
     """No where nobody can answer."""
     typer.echo(f"antefix: {ROUNDS_EXPLAINED}", err=True)
     return sys.stdin.isatty() and typer.confirm("take part in rounds?", default=False, err=True)

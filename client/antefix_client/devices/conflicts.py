@@ -56,7 +56,7 @@ def find_version(history: VersionHistory, which: VersionChoice) -> Version:
     if matching:
         names = ", ".join(version.name for version in matching)
         raise InvalidArgument(f"{len(matching)} versions have the number {which}", f"choose one of {names}")
-    wanted = "before the one in use" if which is None else f"{_said(which)} to go back to"
+    wanted = "before the one in use" if which is None else f"{_describe_choice(which)} to go back to"
     numbers = (
         ", ".join(version.name if version.beside else str(version.number) for version in known) or "none"
     )
@@ -80,7 +80,7 @@ def _is(version: Version, which: int | str | Version) -> bool:
     return which in (str(version.number), version.name)
 
 
-def _said(which: int | str | Version) -> str:
+def _describe_choice(which: int | str | Version) -> str:
     """The choice in a message; what is no version's name is not repeated."""
     name = which.name if isinstance(which, Version) else str(which)
     return name if _NAME.fullmatch(name) else "of that name"

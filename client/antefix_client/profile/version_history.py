@@ -194,7 +194,7 @@ class VersionHistory:
         A crash left them before they were noted, or somebody put back an older `state`.
         """
         for _, path in sorted(self._strays()):
-            version = self._found(path)
+            version = self._read_version(path)
             if version is not None and opens(version):
                 self._write([*self.versions, version])
             elif path.name not in self.damaged:
@@ -224,10 +224,10 @@ class VersionHistory:
 
     def _from_records(self) -> list[Version]:
         """What the records themselves say, where the list of them is lost."""
-        versions = [self._found(path) for _, path in sorted(self._records())]
+        versions = [self._read_version(path) for _, path in sorted(self._records())]
         return [version for version in versions if version is not None]
 
-    def _found(self, path: Path) -> Version | None:
+    def _read_version(self, path: Path) -> Version | None:
         """What one record says; None where it cannot be read, or has the name of another."""
         try:
             with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:

@@ -85,17 +85,17 @@ class FleetClient:
 
         key = public_key_to_bytes(self._public)
         request = ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S)
-        self._node = Node(node_id=self._asked(self._client.ActivateNode, request).node_id)
+        self._node = Node(node_id=self._send(self._client.ActivateNode, request).node_id)
         return int(self._node.node_id)
 
     def heartbeat(self) -> None:
         """Say that it is still there."""
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_S)
-        self._asked(self._client.SendNodeHeartbeat, request)
+        self._send(self._client.SendNodeHeartbeat, request)
 
     def receive(self) -> tuple[Message, ObjectTree] | None:
         """The next message without its content; None for none."""
-        answer = self._asked(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        answer = self._send(self._client.PullMessages, PullMessagesRequest(node=self._node))
         if not answer.messages_list:
             return None
         return message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
@@ -103,7 +103,7 @@ class FleetClient:
     def bundle_of(self, message: Message) -> str:
         """SHA-256 of the bundle of a message's run, in hex; the bundle itself is never asked for."""
         request = GetRunRequest(node=self._node, run_id=message.metadata.run_id)
-        return run_from_proto(self._asked(self._client.GetRun, request).run).fab_hash
+        return run_from_proto(self._send(self._client.GetRun, request).run).fab_hash
 
     def pull_content(self, message: Message, tree: ObjectTree) -> Message:
         """A message with its content.
@@ -135,7 +135,7 @@ class FleetClient:
                 message_object_trees=[tree],
                 clientapp_runtime_list=[seconds],
             )
-            answer = self._asked(self._client.PushMessages, request)
+            answer = self._send(self._client.PushMessages, request)
             push = make_push_object_fn_protobuf(
                 self._asking(self._client.PushObject), self._node, reply.metadata.run_id, answer.session_id
             )
@@ -151,9 +151,9 @@ class FleetClient:
         self._client.close()
 
     def _asking(self, call: Callable[..., Answer]) -> Callable[..., Answer]:
-        return lambda request: self._asked(call, request)
+        return lambda request: self._send(call, request)
 
-    def _asked(self, call: Callable[..., Answer], request: object) -> Answer:
+    def _send(self, call: Callable[..., Answer], request: object) -> Answer:
         """An answer; what is busy is asked again for a minute."""
         until, wait = time.monotonic() + _WAIT_S, 0.2
         while True:

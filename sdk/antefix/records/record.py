@@ -1,13 +1,4 @@
-"""Sealed records: one version of one user's private prefix, encrypted, signed, bound to its place.
-
-The format, and why each field is there: `docs/reference/record-format.md`. Nothing here trusts a record. The
-caller says what it should be: that is compared first, and the decryption is bound to it.
-
-    version = RecordVersion(address, version=1, previous=NO_PREVIOUS)
-    record = seal(prefix.to_bytes(), version, key=user_key, device=device)
-    with open_record(record, address, key=user_key, writers=devices.writers) as opened:
-        prefix = opened.prefix()
-"""
+"""Sealing, opening and rewrapping records; the package says what a record is."""
 
 from __future__ import annotations
 

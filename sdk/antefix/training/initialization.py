@@ -58,7 +58,7 @@ def initial_prefixes(base: FrozenBase, spec: PrefixSpec, users: Sequence[InitReq
     real = dict(zip(different, activations(base, different), strict=True))
     layout = layout_of(base, spec)
     return [
-        _given(base, spec, user.given)
+        _check_given(base, spec, user.given)
         if user.given
         else _some(base, layout, _begin(base, spec, kind, real[leads[number]], user))
         for number, (kind, user) in enumerate(zip(kinds, users, strict=True))
@@ -194,7 +194,7 @@ class _Capture(PackedRows):
         return super().attend(module, query, key, value, scaling, extra)
 
 
-def _given(base: FrozenBase, spec: PrefixSpec, given: Prefix) -> Tensor:
+def _check_given(base: FrozenBase, spec: PrefixSpec, given: Prefix) -> Tensor:
     given.require_base(base.fingerprint, base.layout)
     if given.layout != layout_of(base, spec):
         raise PrefixMismatch(

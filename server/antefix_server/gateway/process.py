@@ -36,7 +36,7 @@ def certificate_of(data: Path, configuration: Configuration) -> Certificate:
     """
     if configuration.certificate is None or configuration.key is None:
         return tls.own(data, configuration.names)
-    return tls.given(configuration.certificate, configuration.key)
+    return tls.read_certificate(configuration.certificate, configuration.key)
 
 
 def serve(data: Path, configuration: Configuration, flower: str | None) -> None:

@@ -64,7 +64,7 @@ def keep(connection: Connection, owner: UserEnvelope, signed: Signed, grant: Gra
 
 def read(owner: UserEnvelope, rows: Iterable[UserRow]) -> list[Kept]:
     """What rows say."""
-    return [_kept(user_rows.opened(owner, row)) for row in rows]
+    return [_grant_from(user_rows.opened(owner, row)) for row in rows]
 
 
 def revoked(connection: Connection, owner: UserEnvelope, id: bytes) -> bool:
@@ -113,7 +113,7 @@ def _of_the_same_record(stored: dict[str, Any], grant: Grant) -> bool:
     return Grant.model_validate_json(stored["body"]).record == grant.record
 
 
-def _kept(stored: dict[str, Any]) -> Kept:
+def _grant_from(stored: dict[str, Any]) -> Kept:
     grant = Grant.model_validate_json(stored["body"]) if stored["body"] else None
     return Kept(grant, bytes.fromhex(stored["id"]), stored["until"])
 

@@ -68,7 +68,7 @@ def own(data: Path, names: Iterable[str]) -> Certificate:
     return result
 
 
-def given(chain: Path, key: Path) -> Certificate:
+def read_certificate(chain: Path, key: Path) -> Certificate:
     """One that every machine knows.
 
     Raises:

@@ -1,20 +1,10 @@
-"""Who may come in: users by the names an operator gave them, invitations, and devices.
-
-Everything here is sealed in the vault's database under the user's shred key (`vault.user_rows`), so that
-`remove` leaves none of it. A name finds its user by an HMAC under a key of the vault.
-
-    registry = Registry(vault)
-    code = registry.add("ann").invitation.text()      # given to ann, once
-    ...
-    enrolled = registry.enrol(Invitation.parse(code), device, proof)
-    session = registry.authenticate(enrolled.token)
-"""
+"""The registry itself; the package says what it keeps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -248,9 +238,6 @@ class Registry:
                 self._retired.add(nodes.dropped(connection, owner, left))
                 with suppress(DeviceUnknown):  # it was never on this server
                     devices_module.revoked(connection, owner, left)
-
-    def _writing(self) -> AbstractContextManager[Connection]:
-        return self._vault.shelf.database.writing()
 
     def _invited(self, connection: Connection, owner: UserEnvelope, invited_s: int) -> Invitation:
         invitation = Invitation.fresh(self._server)

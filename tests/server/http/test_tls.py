@@ -59,8 +59,8 @@ def test_a_given_one_that_expired_is_refused(tmp_path: Path, monkeypatch: pytest
         past.setattr(tls, "_SERVER", timedelta(seconds=-5))
         made = tls.own(tmp_path, [])
     with pytest.raises(ServerUnfit, match=f"expired on {datetime.now(UTC):%Y}"):
-        tls.given(made.chain, made.key)
+        tls.read_certificate(made.chain, made.key)
     with pytest.raises(ServerUnfit, match="no certificate"):
-        tls.given(made.key, made.key)
+        tls.read_certificate(made.key, made.key)
     with pytest.raises(VaultUnavailable):
-        tls.given(tmp_path / "nowhere", made.key)
+        tls.read_certificate(tmp_path / "nowhere", made.key)
